@@ -1,0 +1,1 @@
+"""The second and third seam: the rescaled model call, time conditioning per pixel, attention capture."""

@@ -1,0 +1,110 @@
+"""The embedded host: a diffusers UNet, classifier-free guidance, both level spaces. No WebUI."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from asyndm_ext.model.attention import CrossAttentionCapture, TokenRow
+from asyndm_ext.model.timesteps import TimestepTable
+from asyndm_ext.model.unet_time import UNetTimeConditioning
+from asyndm_ext.noise import NoiseTable
+
+# Fractional timesteps are embedded as they are by k-diffusion's denoisers; a quarter keeps the table short.
+QUANTUM = {"sigma": 0.25, "timestep": 1.0}
+
+
+class GuidedUNet:
+    """A guided diffusers UNet that takes level maps (:class:`asyndm_ext.run.Model`).
+
+    Args:
+        unet: diffusers ``UNet2DConditionModel``.
+        cond, uncond: text conditioning ``(B,L,D)``.
+        guidance: CFG scale.
+        table: the model's noise levels.
+        prediction_type: "epsilon" or "v_prediction".
+        space: "sigma": x is ``signal + sigma*noise`` and the answer is denoised; "timestep": x is in VP
+            space and the answer is eps.
+        columns: per image, per object, the text columns of its tokens; None captures nothing.
+    """
+
+    def __init__(
+        self,
+        unet: nn.Module,
+        cond: Tensor,
+        uncond: Tensor,
+        guidance: float,
+        table: NoiseTable,
+        prediction_type: str,
+        space: Literal["sigma", "timestep"],
+        columns: Sequence[Sequence[Sequence[int]]] | None = None,
+    ) -> None:
+        if prediction_type not in ("epsilon", "v_prediction"):
+            raise ValueError(f"unsupported prediction type {prediction_type!r}")
+        self._unet = unet
+        self._context = torch.cat([uncond, cond])
+        self._guidance = guidance
+        self._table = table
+        self._v = prediction_type == "v_prediction"
+        self._space = space
+        images = len(cond)
+        self._rows = [*range(images), *range(images)]
+        self._token_rows: list[TokenRow | None] = []
+        self._capture: CrossAttentionCapture | None = None
+        if columns is not None:
+            self._capture = CrossAttentionCapture(unet, len(columns[0]), images)
+            self._token_rows = [None] * images + [TokenRow(b, c) for b, c in enumerate(columns)]
+        self._time = UNetTimeConditioning(unet)
+        self.last_output: Tensor | None = None
+
+    @contextmanager
+    def attached(self) -> Iterator[GuidedUNet]:
+        """The hooks live inside this block only."""
+        with ExitStack() as stack:
+            stack.enter_context(self._time.attached())
+            if self._capture is not None:
+                stack.enter_context(self._capture.attached())
+            yield self
+
+    def attention(self) -> Tensor | None:
+        return self._capture.maps() if self._capture is not None else None
+
+    def __call__(self, x: Tensor, nominal: float, level: Tensor) -> Tensor:
+        sigma_space = self._space == "sigma"
+        t = self._table.sigma_to_t(level) if sigma_space else level
+        if sigma_space:
+            sigma = level.to(x.device, torch.promote_types(x.dtype, torch.float32))
+            alpha = 1 / (sigma**2 + 1)
+            x_in = x * alpha.sqrt()
+        else:
+            alpha = self._table.alpha_at(level).to(x.device, torch.promote_types(x.dtype, torch.float32))
+            x_in = x
+        output = self._network(x_in, t)
+        eps = alpha.sqrt() * output + (1 - alpha).sqrt() * x_in if self._v else output
+        return x - sigma * eps if sigma_space else eps
+
+    def _network(self, x: Tensor, t: Tensor) -> Tensor:
+        """The network's guided answer for a timestep map ``(B,1,H,W)``."""
+        uniform = bool((t == t.flatten()[0]).all())
+        table = None if uniform else TimestepTable.from_map(t, QUANTUM[self._space]).to(x.device)
+        scalar = t.flatten()[:1].to(x.device, torch.float32).expand(2 * len(x))
+        if self._capture is not None:
+            self._capture.begin((x.shape[-2], x.shape[-1]))
+            self._capture.read(self._token_rows)
+        self._time.use(table, self._rows)
+        try:
+            dtype = next(self._unet.parameters()).dtype
+            output = self._unet(torch.cat([x, x]).to(dtype), scalar, encoder_hidden_states=self._context).sample
+            if table is not None and self._time.calls == 0:
+                raise RuntimeError("the network did not take the per-pixel timesteps")
+        finally:
+            self._time.use(None, ())
+            if self._capture is not None:
+                self._capture.read(())
+        self.last_output = output
+        uncond, cond = output.to(torch.promote_types(x.dtype, torch.float32)).chunk(2)
+        return uncond + self._guidance * (cond - uncond)

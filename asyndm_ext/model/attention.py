@@ -1,0 +1,139 @@
+"""Cross-attention probabilities of chosen tokens, without touching the host's attention.
+
+The projections ``to_q`` and ``to_k`` of every cross-attention are called by all of the WebUI's attention
+optimizations (and carry LoRA and hypernetworks), so their outputs are the exact queries and keys whatever
+runs afterwards. Probabilities are computed again from those, for the layers at a quarter of the
+latent's side, for the conditional rows and for the objects' columns only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+QUARTER = 4
+
+
+def quarter_grid(height: int, width: int) -> tuple[int, int]:
+    """Size of the feature map after two strided convolutions, each rounding up."""
+    return -(-(-(-height // 2)) // 2), -(-(-(-width // 2)) // 2)
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """What to read from one row of the network's batch.
+
+    Attributes:
+        image: index of the image that the row belongs to.
+        columns: for each object the text columns of its tokens; empty where this row's text lacks the object.
+    """
+
+    image: int
+    columns: Sequence[Sequence[int]]
+
+
+def token_probabilities(q: Tensor, k: Tensor, heads: int, scale: float, columns: Sequence[Sequence[int]]) -> Tensor:
+    """Softmax over all keys, then per object the mean over its tokens and over heads.
+
+    Args:
+        q: ``(L, heads*d)``. k: ``(T, heads*d)``. One row of the batch, any dtype; computed in float32.
+
+    Returns:
+        ``(n, L)`` float32; NaN-free zeros for an object without columns.
+    """
+    queries = q.float().view(q.shape[0], heads, -1).transpose(0, 1)
+    keys = k.float().view(k.shape[0], heads, -1).transpose(0, 1)
+    probabilities = (queries @ keys.transpose(1, 2) * scale).softmax(dim=-1).mean(dim=0)
+    picked = [
+        probabilities[:, list(c)].mean(dim=1) if len(c) else torch.zeros_like(probabilities[:, 0]) for c in columns
+    ]
+    return torch.stack(picked)
+
+
+class CrossAttentionCapture:
+    """Accumulates Eq. 7's averaged maps over the layers of one or several model calls.
+
+    Args:
+        unet: the network; its cross-attentions are the modules named ``attn2`` with ``to_q`` and ``to_k``.
+        objects: number of objects.
+        images: number of images in the batch.
+    """
+
+    def __init__(self, unet: nn.Module, objects: int, images: int) -> None:
+        self._layers = [
+            m
+            for name, m in unet.named_modules()
+            if name.rsplit(".", 1)[-1] == "attn2" and hasattr(m, "to_q") and hasattr(m, "to_k")
+        ]
+        self._objects, self._images = objects, images
+        self._grid = (0, 0)
+        self._rows: Sequence[TokenRow | None] = ()
+        self._queries: dict[int, Tensor] = {}
+        self._sum: Tensor | None = None
+        self._weight = torch.zeros(images, objects)
+
+    @property
+    def layers(self) -> int:
+        """Number of cross-attentions found in the network."""
+        return len(self._layers)
+
+    @contextmanager
+    def attached(self) -> Iterator[CrossAttentionCapture]:
+        """Register the hooks; they are removed however the block is left."""
+        handles = []
+        try:
+            for number, layer in enumerate(self._layers):
+                handles.append(layer.to_q.register_forward_hook(self._on_query(number)))
+                handles.append(layer.to_k.register_forward_hook(self._on_key(number, layer)))
+            yield self
+        finally:
+            for handle in handles:
+                handle.remove()
+            self._queries.clear()
+            self._rows = ()
+
+    def begin(self, latent_size: tuple[int, int]) -> None:
+        """Forget what was accumulated; the next model calls are on latents of this ``(H, W)``."""
+        self._grid = quarter_grid(*latent_size)
+        self._sum = None
+        self._weight.zero_()
+
+    def read(self, rows: Sequence[TokenRow | None]) -> None:
+        """The rows of the next model call's batch; None for rows that are not conditional."""
+        self._rows = rows
+
+    def maps(self) -> Tensor | None:
+        """Averaged attention ``(B,n,h,w)``, float32 on the CPU, or None if no layer had a quarter of the side."""
+        if self._sum is None:
+            return None
+        mean = self._sum.cpu() / self._weight.clamp_min(1).unsqueeze(-1)
+        return mean.view(self._images, self._objects, *self._grid)
+
+    def _on_query(self, number: int) -> Callable:
+        def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
+            if self._rows and output.ndim == 3 and output.shape[1] == self._grid[0] * self._grid[1]:
+                self._queries[number] = output
+
+        return hook
+
+    def _on_key(self, number: int, layer: nn.Module) -> Callable:
+        def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
+            q = self._queries.pop(number, None)
+            if q is None or len(q) != len(self._rows) or len(output) != len(self._rows):
+                return
+            for row, wanted in enumerate(self._rows):
+                if wanted is not None:
+                    self._add(wanted, q[row], output[row], layer)
+
+        return hook
+
+    def _add(self, wanted: TokenRow, q: Tensor, k: Tensor, layer: nn.Module) -> None:
+        found = token_probabilities(q, k, layer.heads, layer.scale, wanted.columns)
+        if self._sum is None:
+            self._sum = torch.zeros(self._images, self._objects, q.shape[0], device=q.device)
+        self._sum[wanted.image] += found
+        self._weight[wanted.image] += torch.tensor([1.0 if len(c) else 0.0 for c in wanted.columns])

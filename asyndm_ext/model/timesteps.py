@@ -1,0 +1,64 @@
+"""A map of timesteps as a short table and an index: the network embeds the table, never the pixels."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from asyndm_ext.regions import downsampling
+
+
+def timestep_embedding(t: Tensor, dim: int, max_period: float = 10000.0) -> Tensor:
+    """Sinusoidal embedding ``(R,) -> (R, dim)`` in float32, cosine half first (Ho et al. 2020, as in ldm)."""
+    half = dim // 2
+    freqs = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=t.device) / half)
+    args = t.float()[:, None] * freqs[None]
+    embedding = torch.cat([args.cos(), args.sin()], dim=-1)
+    if dim % 2:
+        embedding = torch.cat([embedding, torch.zeros_like(embedding[:, :1])], dim=-1)
+    return embedding
+
+
+@dataclass(frozen=True)
+class TimestepTable:
+    """The distinct timesteps of each image, one after another, and where each pixel finds its own.
+
+    Attributes:
+        values: ``(R,)`` timesteps, image after image.
+        index: ``(B,H,W)`` int64, a pixel's row within its image's part of ``values``.
+        counts: rows per image, ``B`` ints summing to R.
+    """
+
+    values: Tensor
+    index: Tensor
+    counts: tuple[int, ...]
+
+    @classmethod
+    def from_map(cls, t: Tensor, quantum: float) -> TimestepTable:
+        """Args: ``t`` timesteps ``(B,1,H,W)``; ``quantum``: round to multiples of this many timesteps (half to even).
+
+        Per image, so that an image's numbers do not depend on who shares its batch.
+        """
+        values, indices = [], []
+        for image in (t[:, 0].double() / quantum).round() * quantum:
+            distinct, index = torch.unique(image, return_inverse=True)
+            values.append(distinct)
+            indices.append(index)
+        return cls(torch.cat(values), torch.stack(indices), tuple(len(v) for v in values))
+
+    def to(self, device: torch.device) -> TimestepTable:
+        return TimestepTable(self.values.float().to(device), self.index.to(device), self.counts)
+
+    def offsets(self) -> list[int]:
+        """First row of each image's part of ``values``."""
+        return [sum(self.counts[:b]) for b in range(len(self.counts))]
+
+    def index_at(self, h: int, w: int) -> Tensor:
+        """``index`` seen by a feature map of ``h`` x ``w``: ``(B,h,w)``, every (H/h)-th pixel as the authors take it."""
+        height, width = self.index.shape[-2:]
+        rows = (torch.arange(h, device=self.index.device) * downsampling(height, h)).clamp(max=height - 1)
+        columns = (torch.arange(w, device=self.index.device) * downsampling(width, w)).clamp(max=width - 1)
+        return self.index[:, rows][:, :, columns]

@@ -1,0 +1,40 @@
+"""Noise levels of a discrete-time model: alphas_cumprod, sigma and timestep, elementwise on maps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class NoiseTable:
+    """Converts between sigma, timestep and alphas_cumprod for maps of any shape (float64, on the CPU).
+
+    Args:
+        log_sigmas: ``(T,)`` logarithm of sigma at timestep 0..T-1, rising.
+    """
+
+    def __init__(self, log_sigmas: Tensor) -> None:
+        self.log_sigmas = log_sigmas.detach().double().cpu()
+        self.alphas_cumprod = 1 / (1 + torch.exp(2 * self.log_sigmas))
+
+    @classmethod
+    def from_alphas_cumprod(cls, alphas_cumprod: Tensor) -> NoiseTable:
+        """From the model's cumulative product ``(T,)``; sigma = sqrt((1 - a) / a)."""
+        a = alphas_cumprod.detach().double().cpu()
+        table = cls(0.5 * torch.log((1 - a) / a))
+        table.alphas_cumprod = a
+        return table
+
+    def sigma_to_t(self, sigma: Tensor) -> Tensor:
+        """Fractional timestep of each sigma > 0 (k-diffusion's ``sigma_to_t`` without quantization), any shape."""
+        log_sigma = sigma.double().log()
+        low = (torch.searchsorted(self.log_sigmas, log_sigma.contiguous(), right=True) - 1).clamp(
+            0, len(self.log_sigmas) - 2
+        )
+        span = self.log_sigmas[low + 1] - self.log_sigmas[low]
+        share = ((log_sigma - self.log_sigmas[low]) / span).clamp(0, 1)
+        return low + share
+
+    def alpha_at(self, t: Tensor) -> Tensor:
+        """alphas_cumprod at whole timesteps ``t`` (any shape), clamped to the table."""
+        return self.alphas_cumprod[t.long().clamp(0, len(self.alphas_cumprod) - 1)]

@@ -1,0 +1,128 @@
+"""One sampling run as a solver sees it: schedule, region and model brought together.
+
+The road of a step: the region's strength map moves the clock, the clock gives the level map, the solver
+steps to it, the model call captures the attention that makes the next region.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from asyndm_ext.noise import NoiseTable
+from asyndm_ext.regions import Region
+from asyndm_ext.schedule import PixelSchedule
+
+
+class Model(Protocol):
+    """The guided model of a host, level maps included."""
+
+    def __call__(self, x: Tensor, nominal: float, level: Tensor) -> Tensor:
+        """Denoised (noise-level samplers) or eps (timestep samplers) ``(B,C,H,W)``.
+
+        Args:
+            x: latent ``(B,C,H,W)``.
+            nominal: the host's own level of this step (sigma or timestep).
+            level: the level of each pixel ``(B,1,H,W)``, float64 on the CPU.
+        """
+
+    def attention(self) -> Tensor | None:
+        """The objects' maps ``(B,n,h,w)`` of the last call, or None."""
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """What a step did, for previews and reports. Maps are ``(B,1,H,W)`` float64 on the CPU."""
+
+    step: int
+    nominal: float
+    level: Tensor
+    strength: Tensor
+
+
+class Run:
+    """What a solver is given.
+
+    Args:
+        model: the guided model.
+        schedule: levels per pixel.
+        region: where the slow pixels are.
+        x: the starting latent ``(B,C,H,W)``; tells device and dtype. Maps handed out are at least float32.
+        randn_like: the host's noise source.
+        callback: the host's per-step callback, called with k-diffusion's dictionary; scalars in it are nominal.
+        table: alphas_cumprod, for timestep solvers.
+        watch: called with a :class:`StepRecord` at the end of each step.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        schedule: PixelSchedule,
+        region: Region,
+        x: Tensor,
+        randn_like: Callable[[Tensor], Tensor] = torch.randn_like,
+        callback: Callable[[dict[str, Any]], None] | None = None,
+        table: NoiseTable | None = None,
+        watch: Callable[[StepRecord], None] | None = None,
+    ) -> None:
+        self.schedule = schedule
+        self.region = region
+        self.randn_like = randn_like
+        self._model = model
+        self._callback = callback
+        self._table = table
+        self._watch = watch
+        self._device = x.device
+        self._dtype = torch.promote_types(x.dtype, torch.float32)
+        schedule.lead_in(region.strength())
+
+    @property
+    def steps(self) -> range:
+        """Solver steps; the last one leads to the end of the schedule."""
+        return range(self.schedule.base.steps)
+
+    def nominal(self, step: int) -> float:
+        """The host's own level at the start of a solver step (or, after the last, at its end)."""
+        return self.schedule.base.nominal(step)
+
+    @property
+    def level(self) -> Tensor:
+        """The current level map ``(B,1,H,W)`` on the latent's device (sigma or timestep)."""
+        return self.on_device(self.schedule.level)
+
+    def on_device(self, level: Tensor) -> Tensor:
+        return level.to(self._dtype).to(self._device)
+
+    def model(self, x: Tensor) -> Tensor:
+        """Call the model at the current level map."""
+        return self.model_at(x, self.nominal(self.schedule.step), self.schedule.level)
+
+    def model_at(self, x: Tensor, nominal: float, level: Tensor) -> Tensor:
+        """Call the model at a level map of the solver's choice (float64, CPU) and let the region see the attention."""
+        answer = self._model(x, nominal, level)
+        self.region.observe(self._model.attention())
+        return answer
+
+    def advance(self) -> Tensor:
+        """End the step: the newest region moves the clock; returns the next level map on the device."""
+        step, level, strength = self.schedule.step, self.schedule.level, self.region.strength()
+        following = self.schedule.advance(strength)
+        if self._watch is not None:
+            self._watch(StepRecord(step, self.nominal(step), level, strength))
+        return self.on_device(following)
+
+    def alpha(self, t: Tensor) -> Tensor:
+        """alphas_cumprod at a map of whole timesteps, on its device."""
+        if self._table is None:
+            raise RuntimeError("this run has no alphas_cumprod: a timestep solver was given a noise-level model")
+        return self._table.alpha_at(t.cpu()).to(self._dtype).to(self._device)
+
+    def report(self, step: int, x: Tensor, denoised: Tensor) -> None:
+        """The host's callback: progress bar, live preview, interrupts."""
+        if self._callback is not None:
+            sigma = torch.tensor(self.nominal(step), dtype=torch.float32)
+            self._callback({"x": x, "i": step, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})

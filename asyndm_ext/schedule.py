@@ -1,0 +1,256 @@
+"""Concave schedulers and the per-pixel clock (paper, section 4; Proposition 1).
+
+A pixel's state is its *remaining height* ``v`` in [0, 1]: 1 at the start of sampling, 0 at the end. The
+global progress is counted by what remains of it, ``r`` (1 at the start, 0 at the end). On the host's own
+schedule every pixel has ``v == r``; a pixel that lags behind has ``v > r``.
+
+A concave scheduler is a curve ``f(u)`` with ``f(0) = 1`` and ``f(1) = 0``. From any reachable state
+exactly one shifted copy of ``f`` passes through ``(1 - r, v)`` and ``(1, 0)`` (Proposition 1), and the
+height after a further share ``h`` of progress has the closed form that the functions below compute. They
+never divide by the strength, so strength 0 is the straight line and not 0/0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+CURVES = ("quadratic", "piecewise linear", "exponential", "linear")
+
+# Snapping distance, in schedule nodes: heights are float64 sums, and a pixel on the host's schedule has to
+# get the host's sigma to the last bit.
+_ON_NODE = 1e-6
+
+
+def _linear(v: Tensor, r: float, h: float) -> Tensor:
+    return v * (1.0 - h / r)
+
+
+def _quadratic(v: Tensor, r: float, h: float, w: Tensor) -> Tensor:
+    return _linear(v, r, h) + w * h * (r - h)
+
+
+def _piecewise_linear(v: Tensor, r: float, h: float, w: Tensor) -> Tensor:
+    return torch.minimum(v - (1 - w) * h, (1 + w) * (r - h))
+
+
+def _exponential(v: Tensor, r: float, h: float, w: Tensor) -> Tensor:
+    return v - (1 - w) * h - (v - (1 - w) * r) * (math.expm1(h) / math.expm1(r))
+
+
+_STEPS: dict[str, Callable[[Tensor, float, float, Tensor], Tensor]] = {
+    "quadratic": _quadratic,
+    "piecewise linear": _piecewise_linear,
+    "exponential": _exponential,
+    "linear": lambda v, r, h, w: _linear(v, r, h),
+}
+
+
+def next_height(curve: str, v: Tensor, r: float, h: float, w: Tensor) -> Tensor:
+    """Remaining height after one step (closed form of Proposition 1).
+
+    Args:
+        curve: one of :data:`CURVES`.
+        v: remaining height per pixel, any shape, fraction in [0, 1].
+        r: what remains of the global progress before the step, fraction in (0, 1].
+        h: share of the global progress that the step takes, ``0 < h <= r``.
+        w: strength per pixel in [0, 1], broadcastable to ``v``. A pixel of strength 0 takes the straight
+           line to the end from where it is, whatever the curve, as in the authors' code.
+
+    Returns:
+        Tensor like ``v``; never above ``v``, never below 0, and exactly 0 when ``h == r``.
+
+    Two strengths on the piecewise linear curve: a pixel that moves from a strong to a weak region may be
+    above the weak region's curve, where no shifted copy exists. The authors' rule, kept here, cuts it
+    down to that curve in a single step (up to 178 of 1000 timesteps from 0.7 to 0.4).
+
+    Raises:
+        ValueError: unknown curve.
+    """
+    if curve not in _STEPS:
+        raise ValueError(f"unknown curve {curve!r}; choose one of: {', '.join(CURVES)}")
+    if h >= r:
+        return torch.zeros_like(v)
+    concave = _STEPS[curve](v, r, h, w)
+    new = torch.where(w == 0, _linear(v, r, h), concave)
+    return torch.minimum(new, v).clamp_min(0.0)
+
+
+def curve_height(curve: str, u: Tensor, w: float) -> Tensor:
+    """The unshifted curve ``f(u)`` at strength ``w``: the height of a pixel that has been slow throughout.
+
+    Args:
+        u: global progress, fraction in [0, 1], any shape.
+        w: strength in [0, 1].
+    """
+    straight = 1 - u
+    if curve == "linear" or w == 0:
+        return straight
+    if curve == "quadratic":
+        return (1 - w) * straight + w * (1 - u * u)
+    if curve == "piecewise linear":
+        return torch.minimum(1 - (1 - w) * u, (1 + w) * straight)
+    if curve == "exponential":
+        return (1 - w) * straight + w * (math.e - torch.exp(u)) / (math.e - 1)
+    raise ValueError(f"unknown curve {curve!r}; choose one of: {', '.join(CURVES)}")
+
+
+@dataclass(frozen=True)
+class BaseSchedule:
+    """The host's schedule, as the levels that a pixel passes on its way down.
+
+    Attributes:
+        nodes: ``(M+1,)`` float64 on the CPU, noisy to clean. The clock takes a pixel of height 1 to height
+            0 along these in ``M`` updates.
+        final: a level that all pixels step to together after the last node (sigma 0 cannot be reached on a
+            logarithmic axis), or None.
+        log: interpolate between nodes in the logarithm (sigmas) or linearly (timesteps).
+        lead_in: clock updates made before the first model call.
+        whole: round levels to whole numbers, half to even (timesteps that index a table).
+    """
+
+    nodes: Tensor
+    final: float | None = None
+    log: bool = True
+    lead_in: int = 0
+    whole: bool = False
+
+    @classmethod
+    def from_sigmas(cls, sigmas: Tensor) -> BaseSchedule:
+        """Noise-level samplers: x starts at ``sigmas[0]``; a trailing sigma 0 is where all pixels end together.
+
+        Raises:
+            ValueError: fewer than two sigmas, a rising sigma, or a zero before the end.
+        """
+        s = torch.as_tensor(sigmas).detach().double().cpu().flatten()
+        if len(s) < 2:
+            raise ValueError(f"a schedule needs at least two sigmas, got {len(s)}")
+        if bool((s[1:] > s[:-1]).any()) or bool((s[:-1] <= 0).any()):
+            raise ValueError("sigmas must fall from step to step and reach 0 at the end only")
+        if s[-1] == 0:
+            return cls(nodes=s[:-1], final=0.0)
+        return cls(nodes=s)
+
+    @classmethod
+    def from_timesteps(cls, timesteps: Tensor) -> BaseSchedule:
+        """Timestep samplers: ``timesteps`` from noisy to clean, the last one is where sampling ends."""
+        return cls(nodes=torch.as_tensor(timesteps).detach().double().cpu().flatten(), log=False, whole=True)
+
+    @classmethod
+    def authors_ddim(cls, steps: int, train_timesteps: int = 1000, offset: int = 1) -> BaseSchedule:
+        """The authors' DDIM: the curve starts one update *before* the first model call and ends at ``offset``."""
+        nodes = torch.linspace(train_timesteps + offset, offset, steps + 1, dtype=torch.float64)
+        return cls(nodes=nodes, final=0.0, log=False, lead_in=1, whole=True)
+
+    @property
+    def updates(self) -> int:
+        """Clock updates from height 1 to height 0."""
+        return len(self.nodes) - 1
+
+    @property
+    def steps(self) -> int:
+        """Solver steps: transitions from one level to the next."""
+        return self.updates - self.lead_in + (self.final is not None)
+
+    def nominal(self, step: int) -> float:
+        """The level that the host itself is at in this solver step."""
+        node = step + self.lead_in
+        if node < len(self.nodes):
+            return float(self.nodes[node])
+        assert self.final is not None
+        return self.final
+
+    def at_height(self, v: Tensor) -> Tensor:
+        """Levels for remaining heights ``v`` (any shape, fraction): interpolated between the nodes."""
+        position = (1.0 - v) * self.updates
+        near = position.round()
+        on_node = (position - near).abs() < _ON_NODE
+        low = position.floor().clamp(0, max(self.updates - 1, 0)).long()
+        high = (low + 1).clamp(max=self.updates)
+        nodes = self.nodes.log() if self.log else self.nodes
+        between = torch.lerp(nodes[low], nodes[high], position - low)
+        if self.log:
+            between = between.exp()
+        return torch.where(on_node, self.nodes[near.long()], between)
+
+
+class PixelClock:
+    """Every pixel's remaining height, moved on together (float64, on the CPU).
+
+    A map is a few thousand numbers, so the clock costs microseconds there; it keeps float64 where the
+    accelerator has none, and the solver receives finished level maps.
+    """
+
+    def __init__(self, shape: tuple[int, int, int, int], updates: int, curve: str) -> None:
+        if curve not in _STEPS:
+            raise ValueError(f"unknown curve {curve!r}; choose one of: {', '.join(CURVES)}")
+        self.height = torch.ones(shape, dtype=torch.float64)
+        self.curve = curve
+        self._updates = updates
+        self._done = 0
+
+    @property
+    def remaining(self) -> float:
+        """What remains of the global progress, fraction."""
+        return (self._updates - self._done) / self._updates if self._updates else 0.0
+
+    def advance(self, strength: Tensor) -> Tensor:
+        """One update with a strength map ``(B,1,H,W)`` in [0, 1]; returns the new heights ``(B,1,H,W)``."""
+        r = self.remaining
+        h = 1 / self._updates
+        if self._done == self._updates - 1:
+            h = r  # the last update ends at 0 for every pixel, whatever the rounding
+        self.height = next_height(self.curve, self.height, r, h, strength.double().cpu())
+        self._done += 1
+        return self.height
+
+
+class PixelSchedule:
+    """The levels a solver walks through, pixel by pixel: a base schedule seen through a clock.
+
+    Attributes:
+        base: the host's schedule.
+        level: the current level map ``(B,1,H,W)``, float64 on the CPU (sigma or timestep).
+        step: the solver step that the current level belongs to.
+    """
+
+    def __init__(self, base: BaseSchedule, shape: tuple[int, int, int, int], curve: str) -> None:
+        self.base = base
+        self.clock = PixelClock(shape, base.updates, curve)
+        self.step = 0
+        self._updates_done = 0
+        self.level = self._round(base.at_height(self.clock.height))
+
+    def _round(self, level: Tensor) -> Tensor:
+        # Half to even, as torch.round in the authors' code.
+        return level.round() if self.base.whole else level
+
+    def lead_in(self, strength: Tensor) -> None:
+        """The clock updates that come before the first model call; nothing for most schedules."""
+        for _ in range(self.base.lead_in):
+            self._tick(strength)
+
+    def advance(self, strength: Tensor) -> Tensor:
+        """End the current solver step; returns the level map ``(B,1,H,W)`` that it leads to."""
+        self.step += 1
+        return self._tick(strength)
+
+    @property
+    def exact_level(self) -> Tensor:
+        """The current level before rounding, ``(B,1,H,W)``."""
+        if self._updates_done > self.base.updates:
+            return self.level
+        return self.base.at_height(self.clock.height)
+
+    def _tick(self, strength: Tensor) -> Tensor:
+        self._updates_done += 1
+        if self._updates_done <= self.base.updates:
+            self.level = self._round(self.base.at_height(self.clock.advance(strength)))
+        else:
+            assert self.base.final is not None, "the schedule has ended"
+            self.level = torch.full_like(self.clock.height, self.base.final)
+        return self.level
