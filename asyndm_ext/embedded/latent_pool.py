@@ -1,0 +1,57 @@
+"""A moving window over the endless sequence of scenes, kept as latents, so that encoding costs the training little.
+
+Scene ``n`` of a data set is ``scene_from_seed(seed, n)``. Scenes are drawn and encoded in blocks; the pool holds the
+blocks ``[step // refresh, step // refresh + blocks)``. So what is in it depends on the step alone, and a resumed run
+sees the same scenes, to the last bit, as one that never stopped.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asyndm_ext.embedded.model import TinyModel
+from asyndm_ext.embedded.scenes import scene_from_seed
+
+
+def draw_pictures(seed: int, numbers: range) -> tuple[Tensor, list[str]]:
+    """Scenes of those numbers: pictures (B, 3, 128, 128) in [0, 1] and prompts."""
+    scenes = [scene_from_seed(seed, number) for number in numbers]
+    images = torch.from_numpy(np.stack([scene.image for scene in scenes]))
+    return images.permute(0, 3, 1, 2).float() / 255, [scene.prompt for scene in scenes]
+
+
+class LatentPool:
+    """Latents and token rows of ``blocks * block`` scenes, one block replaced every ``refresh`` steps."""
+
+    def __init__(self, model: TinyModel, seed: int, blocks: int, block: int = 32, refresh: int = 8) -> None:
+        self._model, self._seed = model, seed
+        self._blocks, self._block, self._refresh = blocks, block, refresh
+        self._held: list[int | None] = [None] * blocks
+        # Half precision: 8 KB a scene, and rounding far below the noise of any timestep.
+        self._latents = torch.empty(blocks * block, model.latent_channels, 32, 32, dtype=torch.float16)
+        self._ids = torch.empty(blocks * block, model.tokenizer.length, dtype=torch.int64)
+
+    def __len__(self) -> int:
+        """Scenes held."""
+        return len(self._ids)
+
+    def advance(self, step: int) -> None:
+        """Bring the window to ``step``: draw and encode what is missing."""
+        first = step // self._refresh
+        for number in range(first, first + self._blocks):
+            slot = number % self._blocks
+            if self._held[slot] != number:
+                self._fill(slot, number)
+
+    def _fill(self, slot: int, number: int) -> None:
+        images, prompts = draw_pictures(self._seed, range(number * self._block, (number + 1) * self._block))
+        rows = slice(slot * self._block, (slot + 1) * self._block)
+        self._latents[rows] = self._model.encode(images.to(self._model.device)).to("cpu", torch.float16)
+        self._ids[rows] = torch.tensor([self._model.tokenizer.encode(prompt) for prompt in prompts])
+        self._held[slot] = number
+
+    def batch(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Latents (B, 4, 32, 32) float32 and token numbers (B, L) of the pool's ``rows``."""
+        return self._latents[rows].float(), self._ids[rows]
