@@ -1,4 +1,4 @@
-"""Look at the embedded model, and count: plain sampling, a sheet of pictures, and how often the colours are right.
+"""Look at the embedded model, and count: plain sampling, a sheet of pictures, and how often they are what was asked.
 
     python -m asyndm_ext.embedded.evaluate --out sheet.png [--weights FOLDER | --checkpoint training/checkpoint.pt]
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,8 +19,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from asyndm_ext.embedded.judge import Verdict, judge
 from asyndm_ext.embedded.model import WEIGHTS, TinyModel, load_tiny
-from asyndm_ext.embedded.scenes import COLOURS, SceneText, random_text
+from asyndm_ext.embedded.scenes import COLOURS, random_text
 
 SHEET_PROMPTS: tuple[str, ...] = (
     "a red circle",
@@ -92,26 +94,28 @@ def colour_shares(image: NDArray[np.uint8], tolerance: float = 60.0) -> dict[str
     return {colour: float(count) / len(nearest) for colour, count in zip(COLOURS, counts, strict=False)}
 
 
-def colours_right(image: NDArray[np.uint8], text: SceneText, least: float = 0.012, stray: float = 0.008) -> bool:
-    """Whether exactly the colours of the text are there: each over ``least`` of the pixels, no other over ``stray``.
+def score(model: TinyModel, number: int = 64, *, seed: int = 1, batch: int = 16, **how: Any) -> dict[str, float]:
+    """Judge pictures of ``number`` random prompts: the share of them, in [0, 1], for which each thing is right.
 
-    The smallest object covers 1.5 % of a scene. Shapes and places are not judged, so this is a lower bar than "right".
+    ``relation`` counts only the prompts that have one, ``ground`` only those that name it; ``how`` goes to
+    :func:`sample`.
     """
-    wanted = {group.colour for group in text.groups} | ({text.ground} if text.ground else set())
-    shares = colour_shares(image)
-    return all(share >= least if colour in wanted else share <= stray for colour, share in shares.items())
-
-
-def colour_score(model: TinyModel, number: int = 64, seed: int = 1, batch: int = 16) -> float:
-    """How many of ``number`` random prompts give exactly their colours, in [0, 1]."""
     rng = np.random.default_rng(seed)
     texts = [random_text(rng) for _ in range(number)]
-    right = 0
+    verdicts: list[Verdict] = []
     for start in range(0, number, batch):
         some = texts[start : start + batch]
-        images = to_bytes(sample(model, [str(text) for text in some], seed=seed + start))
-        right += sum(colours_right(image, text) for image, text in zip(images, some, strict=True))
-    return right / number
+        images = to_bytes(sample(model, [str(text) for text in some], seed=seed + start, **how))
+        verdicts += [judge(image, text) for image, text in zip(images, some, strict=True)]
+    pairs = list(zip(texts, verdicts, strict=True))
+    return {
+        "exact": float(np.mean([verdict.exact for verdict in verdicts])),
+        "number": float(np.mean([verdict.number for verdict in verdicts])),
+        "colours": float(np.mean([verdict.colours for verdict in verdicts])),
+        "objects": float(np.mean([verdict.objects for verdict in verdicts])),
+        "relation": float(np.mean([verdict.relation for text, verdict in pairs if text.relation])),
+        "ground": float(np.mean([verdict.ground for text, verdict in pairs if text.ground])),
+    }
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -123,7 +127,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=24)
     parser.add_argument("--guidance", type=float, default=4.0)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--score", type=int, default=0, metavar="N", help="also judge the colours of N random prompts")
+    parser.add_argument("--score", type=int, default=0, metavar="N", help="also judge N random prompts")
     options = parser.parse_args(argv)
 
     if options.checkpoint:
@@ -135,7 +139,8 @@ def main(argv: list[str] | None = None) -> None:
     pictures = sample(model, SHEET_PROMPTS, seed=options.seed, steps=options.steps, guidance=options.guidance)
     sheet(to_bytes(pictures)).save(options.out)
     if options.score:
-        print(f"exactly the colours asked for: {colour_score(model, options.score):.2f} of {options.score} prompts")
+        shares = score(model, options.score, steps=options.steps, guidance=options.guidance)
+        print(f"right, of {options.score} prompts:", ", ".join(f"{what} {share:.2f}" for what, share in shares.items()))
 
 
 if __name__ == "__main__":

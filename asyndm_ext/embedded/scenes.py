@@ -145,11 +145,15 @@ def _holds(relation: str | None, centres: NDArray[np.float64], radii: NDArray[np
     """Whether the first object stands to the second as the relation says, clearly and not far off its axis."""
     if relation is None:
         return True
+    across = abs(centres[1] - centres[0])[1 if relation in RELATIONS[:2] else 0]
+    return relation_holds(relation, centres[0], centres[1], float(radii.sum())) and bool(across <= 0.3 * size)
+
+
+def relation_holds(relation: str, first: Sequence[float], second: Sequence[float], by: float = 0.0) -> bool:
+    """Whether the centre ``first`` (x, y) stands to ``second`` as the relation says, by at least so many pixels."""
     axis = 0 if relation in RELATIONS[:2] else 1
     sign = 1 if relation in ("to the left of", "above") else -1
-    along = sign * (centres[1, axis] - centres[0, axis])
-    across = abs(centres[1, 1 - axis] - centres[0, 1 - axis])
-    return bool(along >= radii.sum() and across <= 0.3 * size)
+    return bool(sign * (second[axis] - first[axis]) >= by)
 
 
 def coverage(placed: Placed, size: int = SIZE) -> NDArray[np.float32]:

@@ -7,6 +7,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from asyndm_ext.embedded.judge import find_objects, judge
 from asyndm_ext.embedded.scenes import (
     COLOURS,
     RELATIONS,
@@ -16,6 +17,7 @@ from asyndm_ext.embedded.scenes import (
     SceneText,
     coverage,
     random_scene,
+    relation_holds,
     scene_from_seed,
     scene_from_text,
 )
@@ -144,3 +146,33 @@ def test_other_sizes_scale_the_scene():
 def test_unknown_shape_is_named():
     with pytest.raises(ValueError, match="hexagon"):
         coverage(Placed("red", "hexagon", 10, 10, 5))
+
+
+# The judge
+
+
+def test_the_judge_accepts_true_scenes():
+    for scene in SCENES[:60]:
+        assert judge(scene.image, scene.text).exact, scene.prompt
+        found = sorted((one.x, one.y, one.shape) for one in find_objects(scene.image))
+        placed = sorted((one.x, one.y, one.shape) for one in scene.objects)
+        assert [one[2] for one in found] == [one[2] for one in placed]
+        assert np.allclose([one[:2] for one in found], [one[:2] for one in placed], atol=1.0)
+
+
+def test_the_judge_tells_what_is_wrong():
+    red, blue = Group("red", "circle"), Group("blue", "square")
+    image = scene_from_text(SceneText((red, blue), "above", "white"), 8).image
+    swapped = judge(image, SceneText((Group("blue", "circle"), Group("red", "square"))))
+    assert swapped.number and swapped.colours and not swapped.objects and not swapped.exact
+    below = judge(image, SceneText((red, blue), "below"))
+    assert below.objects and not below.relation and not below.exact
+    black = judge(image, SceneText((red, blue), "above", "black"))
+    assert black.objects and black.relation and not black.ground and not black.exact
+    assert not judge(image, SceneText((red,))).number
+
+
+def test_relation_holds_by_a_distance():
+    assert relation_holds("to the left of", (10, 50), (30, 0), by=20)
+    assert not relation_holds("to the left of", (10, 50), (30, 0), by=21)
+    assert relation_holds("above", (0, 10), (0, 30)) and not relation_holds("below", (0, 10), (0, 30))
