@@ -36,11 +36,11 @@ class Score:
 
 
 def read_set(path: Path) -> Iterable[tuple[str, set[str]]]:
-    """Yield each prompt with its hand-chosen words; word numbers beyond the prompt are left out."""
+    """Yield each prompt with its hand-chosen words; the parts of "cross-section" count as two."""
     chosen = json.loads(path.with_name(f"{path.stem}_item.json").read_text("utf-8"))["item_idx"]
     for prompt in json.loads(path.read_text("utf-8")):
-        words = plain_text(prompt).replace(",", "").lower().split()
-        yield prompt, {words[number] for number in chosen[prompt] if number < len(words)}
+        words = plain_text(prompt).replace(",", "").replace("-", " ").lower().split()
+        yield prompt, {words[number] for number in chosen[prompt]}
 
 
 def main() -> None:
