@@ -7,6 +7,7 @@ whether it came from attention, from a painted mask or from a single number.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -21,9 +22,10 @@ def threshold_maps(maps: Tensor, threshold: float) -> Tensor:
         threshold: multiple of the spatial mean, > 0.
 
     Returns:
-        bool ``(B,n,h,w)``.
+        bool ``(B,n,h,w)``; all False for an object without any attention (its word is not in the text now).
     """
-    return maps >= threshold * maps.mean(dim=(-2, -1), keepdim=True)
+    mean = maps.mean(dim=(-2, -1), keepdim=True)
+    return (maps >= threshold * mean) & (mean > 0)
 
 
 def resolve_overlaps(masks: Tensor, strengths: Tensor) -> Tensor:
@@ -35,7 +37,8 @@ def resolve_overlaps(masks: Tensor, strengths: Tensor) -> Tensor:
     Returns:
         bool ``(B,n,h,w)``, at most one True per cell.
     """
-    weight = masks * strengths.to(masks.device).view(1, -1, 1, 1)
+    # An absent object weighs less than a present one of strength 0.
+    weight = torch.where(masks, strengths.to(masks.device).view(1, -1, 1, 1), -1.0)
     # argmax of a tensor does not promise the first maximum on every device; a stable sort does.
     winner = weight.sort(dim=1, descending=True, stable=True).indices[:, :1]
     return masks & (torch.arange(masks.shape[1], device=masks.device).view(1, -1, 1, 1) == winner)
@@ -43,6 +46,11 @@ def resolve_overlaps(masks: Tensor, strengths: Tensor) -> Tensor:
 
 def downsampling(size: int, small: int) -> int:
     """The power of two by which a network took ``size`` to ``small`` rows, whatever the remainders."""
+    factor = 1
+    while -(-size // factor) > small:
+        factor *= 2
+    if -(-size // factor) == small:
+        return factor  # strided convolutions round up
     return 2 ** max(round(math.log2(size / small)), 0)
 
 
@@ -104,7 +112,7 @@ class ObjectRegion:
     def __init__(
         self,
         shape: tuple[int, int, int, int],
-        strengths: Tensor,
+        strengths: Tensor | Sequence[float],
         threshold: float = 1.0,
         lag: int = 0,
         initial: float | None = None,

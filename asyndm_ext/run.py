@@ -6,7 +6,7 @@ steps to it, the model call captures the attention that makes the next region.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -56,6 +56,7 @@ class Run:
         callback: the host's per-step callback, called with k-diffusion's dictionary; scalars in it are nominal.
         table: alphas_cumprod, for timestep solvers.
         watch: called with a :class:`StepRecord` at the end of each step.
+        progress: wraps the range of steps, for a console progress bar.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Run:
         callback: Callable[[dict[str, Any]], None] | None = None,
         table: NoiseTable | None = None,
         watch: Callable[[StepRecord], None] | None = None,
+        progress: Callable[[range], Iterable[int]] = iter,
     ) -> None:
         self.schedule = schedule
         self.region = region
@@ -76,14 +78,19 @@ class Run:
         self._callback = callback
         self._table = table
         self._watch = watch
+        self._progress = progress
         self._device = x.device
         self._dtype = torch.promote_types(x.dtype, torch.float32)
         schedule.lead_in(region.strength())
 
     @property
-    def steps(self) -> range:
-        """Solver steps; the last one leads to the end of the schedule."""
-        return range(self.schedule.base.steps)
+    def count(self) -> int:
+        """Number of solver steps."""
+        return self.schedule.base.steps
+
+    def steps(self) -> Iterable[int]:
+        """The solver steps; the last one leads to the end of the schedule."""
+        return self._progress(range(self.count))
 
     def nominal(self, step: int) -> float:
         """The host's own level at the start of a solver step (or, after the last, at its end)."""

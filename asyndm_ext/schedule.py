@@ -124,12 +124,14 @@ class BaseSchedule:
         """Noise-level samplers: x starts at ``sigmas[0]``; a trailing sigma 0 is where all pixels end together.
 
         Raises:
-            ValueError: fewer than two sigmas, a rising sigma, or a zero before the end.
+            ValueError: fewer than two sigmas, a rising one, one that is not finite, a negative end, or a zero
+                before the end.
         """
         s = torch.as_tensor(sigmas).detach().double().cpu().flatten()
         if len(s) < 2:
             raise ValueError(f"a schedule needs at least two sigmas, got {len(s)}")
-        if bool((s[1:] > s[:-1]).any()) or bool((s[:-1] <= 0).any()):
+        falling = bool((s[1:] <= s[:-1]).all()) and bool(s.isfinite().all())
+        if not falling or bool((s[:-1] <= 0).any()) or bool(s[-1] < 0):
             raise ValueError("sigmas must fall from step to step and reach 0 at the end only")
         if s[-1] == 0:
             return cls(nodes=s[:-1], final=0.0)

@@ -20,7 +20,7 @@ QUARTER = 4
 
 def quarter_grid(height: int, width: int) -> tuple[int, int]:
     """Size of the feature map after two strided convolutions, each rounding up."""
-    return -(-(-(-height // 2)) // 2), -(-(-(-width // 2)) // 2)
+    return (height + 3) // 4, (width + 3) // 4
 
 
 @dataclass(frozen=True)

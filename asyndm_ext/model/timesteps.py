@@ -57,7 +57,7 @@ class TimestepTable:
         return [sum(self.counts[:b]) for b in range(len(self.counts))]
 
     def index_at(self, h: int, w: int) -> Tensor:
-        """``index`` seen by a feature map of ``h`` x ``w``: ``(B,h,w)``, every (H/h)-th pixel as the authors take it."""
+        """``index`` seen by a feature map of ``h`` x ``w``: ``(B,h,w)``, every (H/h)-th pixel as the authors do."""
         height, width = self.index.shape[-2:]
         rows = (torch.arange(h, device=self.index.device) * downsampling(height, h)).clamp(max=height - 1)
         columns = (torch.arange(w, device=self.index.device) * downsampling(width, w)).clamp(max=width - 1)

@@ -42,7 +42,7 @@ class UnsupportedModel(ValueError):
 
 def _ldm_layout(unet: nn.Module) -> _Layout:
     blocks = [
-        # The block appends dimensions to the projection until it has as many as the feature map, so four are left alone.
+        # The block appends dimensions to the projection until it has as many as the feature map: 4-D passes.
         _Block(conv=m.in_layers[-1], projection=m.emb_layers, activation=None, adds_4d=True)
         for m in unet.modules()
         if hasattr(m, "emb_layers") and hasattr(m, "in_layers")

@@ -11,7 +11,7 @@ from asyndm_ext.run import Run
 @torch.no_grad()
 def sample_ddim(run: Run, x: Tensor, eta: float = 0.0) -> Tensor:
     """Song et al. (2020), Eq. 12 and 16, per pixel; a pixel whose timestep stays is left exactly as it is."""
-    for i in run.steps:
+    for i in run.steps():
         alpha = run.alpha(run.level)
         eps = run.model(x)
         alpha_next = run.alpha(run.advance())

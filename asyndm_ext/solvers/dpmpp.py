@@ -12,7 +12,7 @@ from asyndm_ext.run import Run
 def sample_dpmpp_2m(run: Run, x: Tensor) -> Tensor:
     """DPM-Solver++(2M) (Lu et al. 2022); every pixel has its own step sizes h and h_last in log-sigma."""
     old_denoised, h_last = None, None
-    for i in run.steps:
+    for i in run.steps():
         sigma = run.level
         denoised = run.model(x)
         run.report(i, x, denoised)

@@ -16,9 +16,9 @@ def sample_euler(
     run: Run, x: Tensor, s_churn: float = 0.0, s_tmin: float = 0.0, s_tmax: float = math.inf, s_noise: float = 1.0
 ) -> Tensor:
     """Algorithm 2 (Euler steps) of Karras et al. (2022); churn is decided on the nominal sigma."""
-    for i in run.steps:
+    for i in run.steps():
         sigma, nominal = run.level, run.nominal(i)
-        gamma = min(s_churn / len(run.steps), math.sqrt(2) - 1) if s_tmin <= nominal <= s_tmax else 0.0
+        gamma = min(s_churn / run.count, math.sqrt(2) - 1) if s_tmin <= nominal <= s_tmax else 0.0
         eps = run.randn_like(x) * s_noise  # drawn in every step, as k-diffusion does, so that seeds match
         sigma_hat = sigma * (gamma + 1)
         if gamma > 0:
@@ -35,7 +35,7 @@ def sample_euler(
 @torch.no_grad()
 def sample_euler_ancestral(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0) -> Tensor:
     """Euler steps to ``sigma_down``, then fresh noise of each pixel's own interval."""
-    for i in run.steps:
+    for i in run.steps():
         sigma = run.level
         denoised = run.model(x)
         run.report(i, x, denoised)

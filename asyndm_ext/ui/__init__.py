@@ -1,0 +1,1 @@
+"""The panel, and what a job writes into the infotext."""

@@ -1,0 +1,255 @@
+"""A1111's CFG denoiser with a level per pixel.
+
+The host calls it with the scalar it expects (the base schedule's level). Only its innermost model wrapper,
+which this module stands in front of while sampling runs, knows the map. The denoiser object belongs to one
+job; its class is exchanged for a subclass and put back, so nothing outlives the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal
+
+import k_diffusion.external
+import torch
+from modules import sd_samplers_timesteps, sd_unet
+from torch import Tensor
+
+from asyndm_ext.hosts.a1111.errors import AsynDMError
+from asyndm_ext.hosts.a1111.tokens import ObjectColumns
+from asyndm_ext.model.attention import CrossAttentionCapture, TokenRow
+from asyndm_ext.model.call import eps_denoised, v_denoised, v_to_eps
+from asyndm_ext.model.timesteps import TimestepTable
+from asyndm_ext.model.unet_time import UNetTimeConditioning, UnsupportedModel
+from asyndm_ext.noise import NoiseTable
+
+# k-diffusion's denoisers embed fractional timesteps; quarters keep the table of distinct ones short.
+QUANTUM = {"sigma": 0.25, "timestep": 1.0}
+
+RESCALED = (
+    (k_diffusion.external.CompVisVDenoiser, v_denoised),
+    (k_diffusion.external.CompVisDenoiser, eps_denoised),
+)
+
+
+class InnerModel:
+    """Stands in front of the host's innermost model wrapper; everything but the call goes through to it."""
+
+    def __init__(self, host: Any, owner: PixelDenoiser) -> None:
+        self._host = host
+        self._owner = owner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._host, name)
+
+    def __call__(self, x: Tensor, sigma: Tensor, **kwargs: Any) -> Tensor:
+        return self._owner.inner_call(self._host, x, sigma, kwargs)
+
+
+class PixelDenoiser:
+    """The guided model of a job (:class:`asyndm_ext.run.Model`).
+
+    Args:
+        denoiser: the job's ``CFGDenoiser``.
+        extra_args: what the host passes to it; the very dictionary, because a refiner switch changes it.
+        space: what the sampler works in.
+        images: batch size.
+        objects: whose attention to capture, or None.
+    """
+
+    def __init__(
+        self,
+        denoiser: Any,
+        extra_args: Mapping[str, Any],
+        space: Literal["sigma", "timestep"],
+        images: int,
+        objects: ObjectColumns | None,
+    ) -> None:
+        self._denoiser = denoiser
+        self._extra_args = extra_args
+        self._space = space
+        self._images = images
+        self._objects = objects
+        self._hooks = ExitStack()
+        self._bound: Any = None
+        self._wrapped: InnerModel | None = None
+        self._time: UNetTimeConditioning | None = None
+        self._capture: CrossAttentionCapture | None = None
+        self._rows: list[int] = []
+        self._token_rows: list[TokenRow | None] = []
+        self._cursor = 0
+        self._level: Tensor | None = None
+        self._nominal = 0.0
+        self._table: TimestepTable | None = None
+        self.noise: NoiseTable | None = None
+
+    # -- life
+
+    @contextmanager
+    def attached(self) -> Iterator[PixelDenoiser]:
+        """Hooks on the network and the exchanged class live inside this block only."""
+        host_class = type(self._denoiser)
+        with self._hooks:
+            self._bind(self._denoiser.inner_model)
+            self._denoiser.__class__ = self._subclass(host_class)
+            try:
+                yield self
+            finally:
+                self._denoiser.__class__ = host_class
+
+    def _subclass(self, host_class: type) -> type:
+        owner = self
+
+        class AsynDMDenoiser(host_class):  # type: ignore[misc, valid-type]
+            @property
+            def inner_model(self) -> InnerModel:
+                return owner._wrap(host_class.inner_model.fget(self))  # type: ignore[attr-defined]
+
+            def get_pred_x0(self, x_in: Tensor, x_out: Tensor, sigma: Tensor) -> Tensor:
+                return owner._pred_x0(super().get_pred_x0, x_in, x_out, sigma)
+
+        return AsynDMDenoiser
+
+    def _wrap(self, host: Any) -> InnerModel:
+        """The host makes a new inner model when the refiner takes over; the hooks move along with it."""
+        if self._wrapped is None or host is not self._bound:
+            self._bind(host)
+            self._wrapped = InnerModel(host, self)
+        return self._wrapped
+
+    def _bind(self, host: Any) -> None:
+        if host is self._bound:
+            return
+        self._hooks.close()
+        unet = self._network(host)
+        self.noise = self._noise_table(host)
+        try:
+            self._time = UNetTimeConditioning(unet)
+        except UnsupportedModel as error:
+            raise AsynDMError(f"AsynDM does not support this model: {error}") from error
+        self._hooks.enter_context(self._time.attached())
+        self._capture = None
+        if self._objects is not None:
+            self._capture = CrossAttentionCapture(unet, self._objects.count, self._images)
+            if not self._capture.layers:
+                raise AsynDMError(f"AsynDM found no cross-attention in {type(unet).__name__}")
+            self._hooks.enter_context(self._capture.attached())
+            if self._level is not None:  # a switch in the middle of a call: read what follows
+                self._capture.begin((self._level.shape[-2], self._level.shape[-1]))
+        self._bound = host
+
+    def _network(self, host: Any) -> torch.nn.Module:
+        if getattr(sd_unet, "current_unet", None) is not None:
+            raise AsynDMError("AsynDM cannot work inside an external UNet (TensorRT, say); set SD Unet to None")
+        kinds: tuple[type, ...]
+        if self._space == "sigma":
+            kinds = tuple(kind for kind, _ in RESCALED)
+        else:
+            kinds = (sd_samplers_timesteps.CompVisTimestepsDenoiser, sd_samplers_timesteps.CompVisTimestepsVDenoiser)
+        if not isinstance(host, kinds):
+            raise AsynDMError(f"AsynDM does not support this kind of model yet ({type(host).__name__})")
+        network = getattr(getattr(host.inner_model, "model", None), "diffusion_model", None)
+        if network is None:
+            raise AsynDMError(f"AsynDM finds no UNet in {type(host.inner_model).__name__}")
+        return network
+
+    def _noise_table(self, host: Any) -> NoiseTable:
+        if self._space == "sigma":
+            return NoiseTable(host.log_sigmas)
+        return NoiseTable.from_alphas_cumprod(host.inner_model.alphas_cumprod)
+
+    # -- the guided call, seen from the solver
+
+    def __call__(self, x: Tensor, nominal: float, level: Tensor) -> Tensor:
+        self._level, self._nominal = level, nominal
+        t = level
+        if self._space == "sigma":
+            assert self.noise is not None
+            t = self.noise.sigma_to_t(level)
+        uniform = bool((level == level.flatten()[0]).all())
+        self._table = None if uniform else TimestepTable.from_map(t, QUANTUM[self._space]).to(x.device)
+        self._plan_rows()
+        if self._capture is not None:
+            self._capture.begin((x.shape[-2], x.shape[-1]))
+        scalar = torch.full((len(x),), nominal, dtype=x.dtype, device=x.device)
+        answer = self._denoiser(x, scalar, **self._extra_args)
+        if self._cursor == 0:
+            raise AsynDMError("AsynDM: the model was not called through the sampler (another extension replaced it?)")
+        return answer
+
+    def attention(self) -> Tensor | None:
+        return self._capture.maps() if self._capture is not None else None
+
+    def _plan_rows(self) -> None:
+        """The host's row order: each image's AND-conditions, image after image, then one uncond row per image."""
+        self._cursor = 0
+        conditions = [len(batch) for batch in self._extra_args["cond"].batch]
+        cond_rows = [image for image, count in enumerate(conditions) for _ in range(count)]
+        # Instruct-pix2pix models have a second set of uncond rows.
+        self._rows = [*cond_rows, *range(self._images), *range(self._images)]
+        self._token_rows = [None] * len(self._rows)
+        if self._objects is not None:
+            for row, (image, columns) in enumerate(self._objects.at(self._denoiser.step)):
+                self._token_rows[row] = TokenRow(image, columns)
+
+    # -- one call of the network, seen from the host
+
+    def inner_call(self, host: Any, x: Tensor, sigma: Tensor, kwargs: dict[str, Any]) -> Tensor:
+        """A slice of the batch, in order; slices beyond the plan are other extensions' own calls."""
+        assert self._level is not None and self._time is not None
+        first, self._cursor = self._cursor, self._cursor + len(x)
+        if self._cursor <= len(self._rows):
+            rows, token_rows = self._rows[first : self._cursor], self._token_rows[first : self._cursor]
+        else:
+            rows, token_rows = [row % self._images for row in range(len(x))], []
+        if self._capture is not None:
+            self._capture.read(token_rows)
+        self._time.use(self._table, rows)
+        try:
+            if self._table is None:
+                answer = self._uniform_call(host, x, sigma, kwargs)
+            else:
+                answer = self._pixel_call(host, x, sigma, rows, kwargs)
+                if self._time.calls == 0:
+                    raise AsynDMError("AsynDM: the network did not take the per-pixel timesteps")
+        finally:
+            self._time.use(None, ())
+            if self._capture is not None:
+                self._capture.read(())
+        return answer
+
+    def _uniform_call(self, host: Any, x: Tensor, sigma: Tensor, kwargs: dict[str, Any]) -> Tensor:
+        """One level for all pixels: the host's own computation, at that level."""
+        assert self._level is not None
+        level = float(self._level.flatten()[0])
+        if level != self._nominal:
+            sigma = torch.full_like(sigma, level)
+        return host(x, sigma, **kwargs)
+
+    def _pixel_call(self, host: Any, x: Tensor, sigma: Tensor, rows: list[int], kwargs: dict[str, Any]) -> Tensor:
+        assert self._level is not None
+        precise = torch.promote_types(x.dtype, torch.float32)
+        level = self._level[rows].to(precise).to(x.device)
+        if self._space == "timestep":
+            answer = host(x, sigma, **kwargs)
+            if isinstance(host, sd_samplers_timesteps.CompVisTimestepsVDenoiser):
+                alpha_s, alpha_m = self._alpha(sigma.cpu()).view(-1, 1, 1, 1), self._alpha(self._level[rows])
+                answer = v_to_eps(answer.to(precise), x, alpha_s.to(level), alpha_m.to(level))
+            return answer.to(x.dtype)
+        rescaled = next(call for kind, call in RESCALED if isinstance(host, kind))
+        s = sigma.to(precise).view(-1, 1, 1, 1)
+        answer = rescaled(lambda x_in: host(x_in.to(x.dtype), sigma, **kwargs).to(precise), x.to(precise), s, level)
+        return answer.to(x.dtype)
+
+    def _alpha(self, t: Tensor) -> Tensor:
+        assert self.noise is not None
+        return self.noise.alpha_at(t)
+
+    def _pred_x0(self, host_pred_x0: Any, x_in: Tensor, x_out: Tensor, sigma: Tensor) -> Tensor:
+        """The preview, which is also what an interrupt returns: for timestep samplers it depends on the level."""
+        if self._space == "sigma" or self._table is None or len(x_in) != self._images:
+            return host_pred_x0(x_in, x_out, sigma)
+        assert self._level is not None
+        alpha = self._alpha(self._level).to(x_in.device, torch.promote_types(x_in.dtype, torch.float32))
+        return (x_in - (1 - alpha).sqrt() * x_out) / alpha.sqrt()

@@ -1,0 +1,95 @@
+"""One A1111 sampling pass with AsynDM: the job's sampler function, replaced while it runs.
+
+The host swallows exceptions of script callbacks. So the callback only puts :func:`install`'s function in the
+sampler's place; everything that can go wrong happens inside that function, where the host reports it.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import k_diffusion.sampling
+import tqdm
+from modules import shared
+from torch import Tensor
+
+from asyndm_ext.hosts.a1111.denoiser import PixelDenoiser
+from asyndm_ext.hosts.a1111.errors import AsynDMError
+from asyndm_ext.hosts.a1111.tokens import ObjectColumns, resolve_objects
+from asyndm_ext.regions import FixedRegion, ObjectRegion, Region
+from asyndm_ext.run import Run, StepRecord
+from asyndm_ext.schedule import BaseSchedule, PixelSchedule
+from asyndm_ext.settings import Settings
+from asyndm_ext.solvers import SOLVERS, Solver
+
+watchers: list[Callable[[StepRecord], None]] = []
+"""Called at the end of every step of every job (previews, tests)."""
+
+
+def install(p: Any, args: Sequence[Any]) -> None:
+    """Put the AsynDM version in the place of this job's sampler function, until it has run once."""
+    sampler = p.sampler
+    # The hook can come twice for one pass, and an img2img sampler serves all batches of a job.
+    host_function = getattr(sampler.func, "asyndm_host_function", sampler.func)
+
+    @functools.wraps(host_function)
+    def sample(model: Any, x: Tensor, *positional: Any, **keywords: Any) -> Tensor:
+        sampler.func = host_function
+        p.asyndm_has_run = True
+        bound = inspect.signature(host_function).bind(model, x, *positional, **keywords)
+        bound.apply_defaults()
+        return _run(p, Settings.from_args(args), model, x, bound.arguments)
+
+    sample.asyndm_host_function = host_function  # type: ignore[attr-defined]
+    sampler.func = sample
+
+
+def _run(p: Any, settings: Settings, model: Any, x: Tensor, arguments: dict[str, Any]) -> Tensor:
+    solver = _solver(p.sampler)
+    base = _base_schedule(solver, arguments)
+    images, _, height, width = x.shape
+    shape = (images, 1, height, width)
+    objects = resolve_objects(p, shared.sd_model, settings.objects) if settings.region == "objects" else None
+    denoiser = PixelDenoiser(model, arguments["extra_args"] or {}, solver.space, images, objects)
+    with denoiser.attached():
+        run = Run(
+            denoiser,
+            PixelSchedule(base, shape, settings.curve),
+            _region(settings, objects, shape),
+            x,
+            # Looked up at the draw: the host puts the job's own generator behind this name.
+            randn_like=lambda like: k_diffusion.sampling.torch.randn_like(like),  # noqa: PLW0108
+            callback=arguments.get("callback"),
+            table=denoiser.noise,
+            watch=_watch,
+            progress=lambda steps: tqdm.tqdm(steps, disable=arguments.get("disable")),
+        )
+        return solver.sample(run, x, **{name: arguments[name] for name in solver.options if name in arguments})
+
+
+def _solver(sampler: Any) -> Solver:
+    name = sampler.config.name
+    if name not in SOLVERS:
+        raise AsynDMError(f"AsynDM does not support the sampler {name!r} yet; use one of: {', '.join(SOLVERS)}")
+    return SOLVERS[name]
+
+
+def _base_schedule(solver: Solver, arguments: dict[str, Any]) -> BaseSchedule:
+    if solver.space == "timestep":
+        # The host lists them from clean to noisy; the last level is its first timestep.
+        return BaseSchedule.from_timesteps(arguments["timesteps"].flip(0))
+    return BaseSchedule.from_sigmas(arguments["sigmas"])
+
+
+def _region(settings: Settings, objects: ObjectColumns | None, shape: tuple[int, int, int, int]) -> Region:
+    if objects is None:
+        return FixedRegion.everything(shape, settings.strength)
+    return ObjectRegion(shape, [settings.strength] * objects.count, settings.threshold)
+
+
+def _watch(record: StepRecord) -> None:
+    for watcher in watchers:
+        watcher(record)

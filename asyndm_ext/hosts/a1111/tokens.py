@@ -1,0 +1,175 @@
+"""From object words to columns of the text conditioning, with A1111's own tokenizer.
+
+The tokenizer call that the host itself uses has already applied emphasis, BREAK and textual inversion, and
+splits into chunks of 77 (start, 75 tokens, end) that become the rows of the conditioning one after
+another: column = 77 * chunk + position. Byte-pair tokens carry the end of the word, so "cat" never matches "cats".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from modules import prompt_parser, sd_samplers, shared
+
+from asyndm_ext.hosts.a1111.errors import AsynDMError
+from asyndm_ext.prompt import automatic_objects
+
+Columns = tuple[tuple[int, ...], ...]
+"""Per object the columns of its tokens."""
+
+
+def text_encoder(sd_model: Any) -> Any:
+    """The encoder that knows ``tokenize_line``: SD1 and SD2 have one, SDXL has several with equal positions.
+
+    Raises:
+        AsynDMError: none found.
+    """
+    conditioner = sd_model.cond_stage_model
+    for encoder in [conditioner, *getattr(conditioner, "embedders", [])]:
+        if hasattr(encoder, "tokenize_line") and hasattr(encoder, "tokenize"):
+            return encoder
+    raise AsynDMError(f"AsynDM does not know the text encoder {type(conditioner).__name__} of this model")
+
+
+class TokenFinder:
+    """Finds objects in prompts; results are kept per text."""
+
+    def __init__(self, encoder: Any) -> None:
+        if getattr(shared.opts, "use_old_emphasis_implementation", False):
+            raise AsynDMError("AsynDM does not work with 'Use old emphasis implementation'; turn it off")
+        self._encoder = encoder
+        self._lines: dict[str, tuple[list[int], list[int], list[tuple[str, tuple[int, ...]]]]] = {}
+
+    def columns(self, text: str, name: str) -> tuple[int, ...]:
+        """Columns of every occurrence of ``name`` in ``text``, all its pieces; empty if it does not occur."""
+        tokens, positions, embeddings = self._line(text)
+        found: list[int] = []
+        for embedding, columns in embeddings:
+            if embedding.casefold() == name.casefold():
+                found.extend(columns)
+        wanted = self._encoder.tokenize([name])[0]
+        if wanted:
+            for start in range(len(tokens) - len(wanted) + 1):
+                if tokens[start : start + len(wanted)] == wanted:
+                    found.extend(positions[start : start + len(wanted)])
+        return tuple(sorted(set(found)))
+
+    def _line(self, text: str) -> tuple[list[int], list[int], list[tuple[str, tuple[int, ...]]]]:
+        if text not in self._lines:
+            tokens: list[int] = []
+            positions: list[int] = []
+            embeddings: list[tuple[str, tuple[int, ...]]] = []
+            ends = (self._encoder.id_start, self._encoder.id_end, getattr(self._encoder, "id_pad", None))
+            for number, chunk in enumerate(self._encoder.tokenize_line(text)[0]):
+                base = number * len(chunk.tokens)
+                embedded: set[int] = set()
+                for fix in chunk.fixes:
+                    # A fix counts from the first token after the start token.
+                    columns = range(1 + fix.offset, 1 + fix.offset + int(fix.embedding.vectors))
+                    embedded.update(columns)
+                    embeddings.append((fix.embedding.name, tuple(base + c for c in columns)))
+                for position, token in enumerate(chunk.tokens):
+                    if token not in ends and position not in embedded:
+                        tokens.append(token)
+                        positions.append(base + position)
+            self._lines[text] = (tokens, positions, embeddings)
+        return self._lines[text]
+
+
+@dataclass(frozen=True)
+class RowText:
+    """One conditional row: the image it belongs to, and its text as prompt editing changes it over the steps."""
+
+    image: int
+    schedule: tuple[tuple[int, str], ...]
+
+    def at(self, step: int) -> str:
+        """The active text; the host's rule: the first entry whose end is not before this step."""
+        for end, text in self.schedule:
+            if step <= end:
+                return text
+        return self.schedule[0][1]
+
+
+def row_texts(p: Any) -> list[RowText]:
+    """The texts behind the conditional rows of the pass that is about to run, in the host's row order."""
+    hires = getattr(p, "is_hr_pass", False)
+    prompts = prompt_parser.SdConditioning(p.hr_prompts if hires else p.prompts)
+    indexes, flat, _ = prompt_parser.get_multicond_prompt_list(prompts)
+    hires_steps = None
+    if hires:
+        config = sd_samplers.find_sampler_config(p.hr_sampler_name or p.sampler_name)
+        hires_steps = p.hr_second_pass_steps or p.steps
+        hires_steps = config.total_steps(hires_steps) if config else hires_steps
+    old_scheduling = getattr(shared.opts, "use_old_scheduling", False)
+    schedules = prompt_parser.get_learned_conditioning_prompt_schedules(
+        flat, p.firstpass_steps, hires_steps, old_scheduling
+    )
+    return [
+        RowText(image, tuple((end, text) for end, text in schedules[index]))
+        for image, subprompts in enumerate(indexes)
+        for index, _ in subprompts
+    ]
+
+
+@dataclass(frozen=True)
+class ObjectColumns:
+    """The objects of a batch and where their tokens are.
+
+    Attributes:
+        names: per image the objects' names, equally many for every image (padded with "").
+        rows: texts of the conditional rows.
+        find: columns of a name in a text.
+    """
+
+    names: tuple[tuple[str, ...], ...]
+    rows: tuple[RowText, ...]
+    find: Callable[[str, str], tuple[int, ...]]
+
+    @property
+    def count(self) -> int:
+        return len(self.names[0])
+
+    def at(self, step: int) -> list[tuple[int, Columns]]:
+        """For each conditional row the image it belongs to and, per object, the columns active in this step."""
+        return [
+            (row.image, tuple(self.find(row.at(step), name) if name else () for name in self.names[row.image]))
+            for row in self.rows
+        ]
+
+
+def resolve_objects(p: Any, sd_model: Any, objects: Sequence[str]) -> ObjectColumns:
+    """Find the objects of every image of the batch; empty ``objects``: automatically, per image.
+
+    Raises:
+        AsynDMError: an object does not occur in an image's prompt, or none can be found automatically.
+    """
+    finder = TokenFinder(text_encoder(sd_model))
+    rows = row_texts(p)
+    images = max(row.image for row in rows) + 1
+    names = []
+    for image in range(images):
+        texts = [text for row in rows if row.image == image for _, text in row.schedule]
+
+        def occurs(name: str, texts: list[str] = texts) -> bool:
+            return any(finder.columns(text, name) for text in texts)
+
+        if objects:
+            missing = [name for name in objects if not occurs(name)]
+            if missing:
+                raise AsynDMError(
+                    f"AsynDM: {', '.join(map(repr, missing))} not found in the prompt {texts[0]!r}; "
+                    "objects have to be words of the prompt"
+                )
+            names.append(list(objects))
+        else:
+            candidates = dict.fromkeys(name for text in texts for name in automatic_objects(text))
+            found = [name for name in candidates if occurs(name)]
+            if not found:
+                raise AsynDMError(f"AsynDM found no object in the prompt {texts[0]!r}; name them in the field Objects")
+            names.append(found)
+    most = max(map(len, names))
+    padded = tuple(tuple(own + [""] * (most - len(own))) for own in names)
+    return ObjectColumns(padded, tuple(rows), finder.columns)

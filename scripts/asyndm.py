@@ -1,0 +1,44 @@
+"""The AlwaysOn script: glue between the WebUI's callbacks and the extension's package."""
+
+from modules import scripts
+from modules.ui_components import InputAccordion
+
+from asyndm_ext.hosts.a1111 import job
+from asyndm_ext.settings import is_enabled
+from asyndm_ext.ui import infotext, panel
+
+
+class AsynDM(scripts.Script):
+    def title(self):
+        return "AsynDM"
+
+    def show(self, is_img2img):
+        return scripts.AlwaysVisible
+
+    def ui(self, is_img2img):
+        controls, fields = panel.build(InputAccordion, self.elem_id)
+        self.infotext_fields = fields
+        self.paste_field_names = [spec.infotext_key for spec in panel.FIELDS]
+        return controls
+
+    def process(self, p, *args):
+        if self._wanted(p, args):
+            infotext.record(p, args)
+        else:
+            infotext.forget(p)
+
+    def process_before_every_sampling(self, p, *args, **kwargs):
+        if self._wanted(p, args):
+            job.install(p, args)
+
+    def postprocess_batch(self, p, *args, **kwargs):
+        if self._wanted(p, args) and not getattr(p, "asyndm_has_run", False):
+            # Scripts that bring a sampling loop of their own never ask for the sampler.
+            infotext.forget(p)
+            p.extra_generation_params["AsynDM"] = "not applied"
+            p.comment("AsynDM was enabled but not applied: this job does not use the WebUI's sampler.")
+
+    @staticmethod
+    def _wanted(p, args):
+        # ADetailer repaints faces with jobs of its own; they are left alone.
+        return is_enabled(args) and not getattr(p, "_ad_inner", False)
