@@ -1,0 +1,97 @@
+"""Fixtures that run a WebUI, and the loud line that says when they did not run.
+
+Importing this needs nothing but pytest: it is also collected where no WebUI is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .server import PROBE, REPOSITORY, Install, WebUI, running
+
+HERE = Path(__file__).resolve().parent
+NOT_RUN = "e2e tests NOT run: set ASYNDM_WEBUI (an installed WebUI) and ASYNDM_WEBUI_PYTHON (its Python)"
+LOG_CHARACTERS = 6000
+_skipped: list[str] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips everything in this folder when there is no WebUI."""
+    if Install.from_environment() is not None:
+        return
+    for item in items:
+        if HERE in Path(item.fspath).parents:
+            item.add_marker(pytest.mark.skip(reason=NOT_RUN))
+            _skipped.append(item.nodeid)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """A skip is easily overlooked among dots: says it in a line of its own."""
+    if _skipped:
+        terminalreporter.write_sep("!", f"{NOT_RUN}; {len(_skipped)} skipped", red=True, bold=True)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Shows the end of the servers' logs with a failure."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.failed and HERE in Path(item.fspath).parents:
+        for server in running:
+            report.sections.append((f"log of the WebUI '{server.name}'", server.log()[-LOG_CHARACTERS:]))
+
+
+@pytest.fixture(scope="session")
+def install() -> Install:
+    """The installed WebUI."""
+    found = Install.from_environment()
+    if found is None:
+        pytest.skip(NOT_RUN)
+    problem = found.problem()
+    if problem:
+        pytest.fail(problem, pytrace=False)
+    return found
+
+
+@pytest.fixture(scope="session")
+def models(install: Install, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of the tiny checkpoints; kept in pytest's cache, as long as their source stays the same."""
+    sources = [HERE / "checkpoints.py", *sorted((HERE / "tiny_models_extension").rglob("*.*"))]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources if path.suffix in (".py", ".json")))
+    cache = getattr(request.config, "cache", None)
+    folder = Path(cache.mkdir("asyndm-e2e")) if cache else tmp_path_factory.mktemp("asyndm-e2e")
+    folder /= digest.hexdigest()[:16]
+    install.write_checkpoints(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def launch(install: Install, models: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., WebUI]]:
+    """``launch(name, extensions={...}, page=False, ...)`` starts a WebUI that lives until the end of the session."""
+    started: list[WebUI] = []
+
+    def start(name: str, **settings: object) -> WebUI:
+        folder = tmp_path_factory.mktemp(name)
+        server = WebUI(install, models, folder, name=name, **settings)  # type: ignore[arg-type]
+        started.append(server)
+        return server.start()
+
+    yield start
+    for server in started:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def plain_webui(launch: Callable[..., WebUI]) -> WebUI:
+    """A WebUI without the extension under test."""
+    return launch("plain", extensions={"asyndm-e2e-probe": PROBE})
+
+
+@pytest.fixture(scope="session")
+def webui(launch: Callable[..., WebUI]) -> WebUI:
+    """A WebUI with the extension under test."""
+    return launch("asyndm", extensions={"asyndm": REPOSITORY, "asyndm-e2e-probe": PROBE})

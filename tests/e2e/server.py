@@ -1,0 +1,330 @@
+"""Starts and stops a WebUI process in a data folder of its own, and speaks to it."""
+
+from __future__ import annotations
+
+import atexit
+import base64
+import contextlib
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+PROBE = HERE / "fault_extension"
+
+# Nothing is to be downloaded or installed, and all is computed on the CPU in full precision.
+FLAGS = [
+    "--skip-prepare-environment",
+    "--skip-python-version-check",
+    "--skip-torch-cuda-test",
+    "--skip-version-check",
+    "--no-download-sd-model",
+    "--do-not-download-clip",
+    "--no-hashing",
+    "--disable-safe-unpickle",
+    *("--use-cpu", "all"),
+    "--no-half",
+    *("--precision", "full"),
+    "--api",
+    *("--server-name", "127.0.0.1"),
+]
+# Previews would download an approximate autoencoder for some models; pictures come back over HTTP anyway.
+OPTIONS = {"live_previews_enable": False, "samples_save": False, "grid_save": False}
+START_SECONDS = 240
+REQUEST_SECONDS = 600
+
+running: list[WebUI] = []
+
+
+class ApiError(RuntimeError):
+    """The WebUI answered a request with an error."""
+
+    def __init__(self, status: int, body: str):
+        super().__init__(f"HTTP {status}: {body[:2000]}")
+        self.status = status
+        self.body = body
+
+
+@dataclass(frozen=True)
+class Install:
+    """An installed WebUI: where it is and the Python that runs it."""
+
+    folder: Path
+    python: Path
+
+    @classmethod
+    def from_environment(cls) -> Install | None:
+        """The install that ASYNDM_WEBUI names, or None when it is unset."""
+        name = os.environ.get("ASYNDM_WEBUI")
+        if not name:
+            return None
+        folder = Path(name).expanduser().resolve()
+        python = os.environ.get("ASYNDM_WEBUI_PYTHON")
+        return cls(folder, Path(python).expanduser() if python else folder / "venv" / "bin" / "python")
+
+    def problem(self) -> str | None:
+        """Why this cannot be used, if so."""
+        if not (self.folder / "launch.py").is_file():
+            return f"ASYNDM_WEBUI={self.folder} holds no launch.py"
+        if not self.python.exists():
+            return f"ASYNDM_WEBUI_PYTHON={self.python} does not exist"
+        return None
+
+    def write_checkpoints(self, output: Path) -> None:
+        """Runs ``checkpoints.py`` with the WebUI's Python; files that are there already are kept."""
+        command = [str(self.python), str(HERE / "checkpoints.py"), "--webui", str(self.folder), "--output", str(output)]
+        result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
+        if result.returncode:
+            raise RuntimeError(
+                f"writing the tiny checkpoints failed:\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
+            )
+
+
+@dataclass
+class Pictures:
+    """Answer to a generation request."""
+
+    images: list[Any]
+    """uint8 arrays, height x width x 3"""
+    png: list[bytes]
+    info: dict
+    seconds: float
+
+    @property
+    def image(self) -> Any:
+        """The first picture."""
+        return self.images[0]
+
+    @property
+    def infotext(self) -> str:
+        """The generation parameters, as they are written into the first picture."""
+        return self.info["infotexts"][0]
+
+
+def environment() -> dict[str, str]:
+    """Environment of the child processes: offline, and by default one thread, which makes timings comparable."""
+    values = {name: value for name, value in os.environ.items() if name not in ("COMMANDLINE_ARGS", "PYTHONPATH")}
+    values.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1", GRADIO_ANALYTICS_ENABLED="False", PYTHONUNBUFFERED="1")
+    values.setdefault("OMP_NUM_THREADS", "1")
+    return values
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody listens on at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclass
+class WebUI:
+    """One WebUI process.
+
+    ``models`` is a folder that ``Install.write_checkpoints`` has filled, ``folder`` an empty one for this process;
+    ``extensions`` maps names to folders, which are linked into it. Use it as a context manager.
+    """
+
+    install: Install
+    models: Path
+    folder: Path
+    extensions: Mapping[str, Path] = field(default_factory=dict)
+    page: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+    flags: Sequence[str] = ()
+    name: str = "webui"
+    port: int = 0
+    start_seconds: float = 0.0
+    process: subprocess.Popen | None = None
+
+    # ------------------------------------------------------------------------------------------------ process
+
+    @property
+    def url(self) -> str:
+        """Address of the server, without a slash at the end."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log_file(self) -> Path:
+        """Everything that the process prints."""
+        return self.folder / "server.log"
+
+    def log(self) -> str:
+        """What the process has printed so far."""
+        return self.log_file.read_text(encoding="utf-8", errors="replace") if self.log_file.exists() else ""
+
+    def prepare(self) -> None:
+        """Lays out the data folder: settings, links to extensions, checkpoints and tokenizers."""
+        (self.folder / "extensions").mkdir(parents=True, exist_ok=True)
+        for child in ("openai", "asyndm-tiny"):  # looked up relative to the working directory
+            (self.folder / child).symlink_to(self.models / child)
+        for child in (self.models / "extensions").iterdir():
+            (self.folder / "extensions" / child.name).symlink_to(child)
+        for name, path in self.extensions.items():
+            (self.folder / "extensions" / name).symlink_to(Path(path).resolve())
+        settings = {**OPTIONS, "sd_model_checkpoint": "tiny-sd1.safetensors", **self.options}
+        (self.folder / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+
+    def command(self) -> list[str]:
+        """Command line that starts the process."""
+        command = [str(self.install.python), str(self.install.folder / "launch.py"), *FLAGS]
+        command += ["--port", str(self.port), "--data-dir", str(self.folder)]
+        command += ["--ckpt-dir", str(self.models / "models" / "Stable-diffusion")]
+        if not self.page:
+            command.append("--nowebui")
+        return command + list(self.flags)
+
+    def start(self) -> WebUI:
+        """Starts the process and waits until it answers."""
+        self.prepare()
+        self.port = self.port or free_port()
+        began = time.monotonic()
+        with self.log_file.open("wb") as log:
+            self.process = subprocess.Popen(
+                self.command(),
+                cwd=self.folder,
+                env=environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        running.append(self)
+        try:
+            self._wait(began + START_SECONDS)
+        except BaseException:
+            self.stop()
+            raise
+        self.start_seconds = time.monotonic() - began
+        return self
+
+    def _wait(self, deadline: float) -> None:
+        while True:
+            if self.process is None or self.process.poll() is not None:
+                raise RuntimeError(f"the WebUI ended while starting:\n{self.log()[-8000:]}")
+            try:
+                self.get("/sdapi/v1/samplers", timeout=5)
+                return
+            except (OSError, ApiError):
+                if time.monotonic() > deadline:
+                    raise RuntimeError(f"no answer in {START_SECONDS} seconds:\n{self.log()[-8000:]}") from None
+                time.sleep(0.3)
+
+    def stop(self) -> None:
+        """Ends the process and whatever it has started."""
+        process, self.process = self.process, None
+        if self in running:
+            running.remove(self)
+        if process is None:
+            return
+        for number, patience in ((signal.SIGTERM, 10), (signal.SIGKILL, 10)):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, number)
+            try:
+                process.wait(patience)
+                break
+            except subprocess.TimeoutExpired:
+                continue
+
+    def __enter__(self) -> WebUI:
+        return self.start()
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    # --------------------------------------------------------------------------------------------------- HTTP
+
+    def _request(self, path: str, body: object = None, timeout: float = REQUEST_SECONDS) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, timeout=timeout) as answer:
+                return json.loads(answer.read() or b"null")
+        except urllib.error.HTTPError as error:
+            raise ApiError(error.code, error.read().decode(errors="replace")) from None
+
+    def get(self, path: str, timeout: float = REQUEST_SECONDS) -> Any:
+        """JSON answer to a GET request."""
+        return self._request(path, timeout=timeout)
+
+    def post(self, path: str, body: object, timeout: float = REQUEST_SECONDS) -> Any:
+        """JSON answer to a POST request."""
+        return self._request(path, body, timeout)
+
+    def client(self) -> Any:
+        """A ``webuiapi`` client, which is what most people script a WebUI with."""
+        import pytest
+
+        webuiapi = pytest.importorskip("webuiapi")
+        client = webuiapi.WebUIApi(host="127.0.0.1", port=self.port)
+        client.session.trust_env = False  # no proxy for a loopback address
+        return client
+
+    def use_model(self, name: str) -> None:
+        """Loads a checkpoint, as choosing it on the page does."""
+        if name not in self.get("/sdapi/v1/options")["sd_model_checkpoint"]:
+            self.post("/sdapi/v1/options", {"sd_model_checkpoint": f"{name}.safetensors"})
+
+    def txt2img(self, model: str | None = None, **request: Any) -> Pictures:
+        """Generates pictures; small and quick unless told otherwise."""
+        return self._generate("/sdapi/v1/txt2img", model, request)
+
+    def img2img(self, picture: Any, model: str | None = None, mask: Any = None, **request: Any) -> Pictures:
+        """Generates from a picture (and a mask), both given as arrays."""
+        request["init_images"] = [to_base64(picture)]
+        if mask is not None:
+            request["mask"] = to_base64(mask)
+        return self._generate("/sdapi/v1/img2img", model, request)
+
+    def _generate(self, path: str, model: str | None, request: dict) -> Pictures:
+        if model:
+            self.use_model(model)
+        defaults = {
+            "prompt": "a red cat and a blue dog",
+            "seed": 1,
+            "steps": 6,
+            "width": 256,
+            "height": 256,
+            "cfg_scale": 7,
+            "sampler_name": "Euler",
+        }
+        began = time.monotonic()
+        answer = self.post(path, {**defaults, **request})
+        seconds = time.monotonic() - began
+        png = [base64.b64decode(image) for image in answer["images"]]
+        return Pictures([from_png(data) for data in png], png, json.loads(answer["info"]), seconds)
+
+
+def from_png(data: bytes) -> Any:
+    """A picture file as an array."""
+    import numpy as np
+    from PIL import Image
+
+    return np.array(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def to_base64(picture: Any) -> str:
+    """An array as the API takes pictures."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+@atexit.register
+def stop_all() -> None:
+    """Leaves no server behind when the tests end without running their fixtures to the end."""
+    for server in list(running):
+        server.stop()
