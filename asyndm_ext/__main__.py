@@ -1,0 +1,10 @@
+"""``python -m asyndm_ext "a red circle and a blue square"``: the ``asyndm`` command without its script."""
+
+from __future__ import annotations
+
+import sys
+
+from asyndm_ext.embedded.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

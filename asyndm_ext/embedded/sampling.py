@@ -1,0 +1,302 @@
+"""One picture of the embedded model on one of three clocks, and everything worth showing about how it came about.
+
+The three variants differ in nothing but the region of slow pixels: nowhere (the host's ordinary schedule), everywhere
+(the paper's DM_concave), or where the attention finds the prompt's objects (AsynDM). They start from the same noise.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from asyndm_ext import __version__
+from asyndm_ext.embedded.scenes import COLOURS, SHAPES
+from asyndm_ext.embedded.vocabulary import Tokenizer
+from asyndm_ext.hosts.embedded import GuidedUNet
+from asyndm_ext.noise import NoiseTable
+from asyndm_ext.regions import FixedRegion, ObjectRegion, Region
+from asyndm_ext.run import Run, StepRecord
+from asyndm_ext.schedule import BaseSchedule, PixelSchedule
+from asyndm_ext.settings import Settings
+from asyndm_ext.solvers import SOLVERS
+
+if TYPE_CHECKING:
+    from asyndm_ext.embedded.model import TinyModel  # diffusers takes seconds to import: not for a wrong argument
+
+Variant = Literal["plain", "concave", "asyndm"]
+VARIANTS: tuple[Variant, ...] = get_args(Variant)
+SCHEDULERS = ("uniform", "karras", "exponential")
+MAX_STEPS = 150
+SIDE_STEP, MAX_SIDE = 32, 512
+SEEDS = 2**32
+_KARRAS_RHO = 7.0
+_ARTICLES = ("a", "an", "the")
+
+
+# --- objects --------------------------------------------------------------------------------------------------------
+
+
+def automatic_objects(words: Sequence[str]) -> list[str]:
+    """The shapes that a prompt names, each with its colour: "red circle", "blue squares".
+
+    In this world a shape word is an object and nothing else is, so no grammar is needed. The colour belongs to the
+    phrase because it tells two circles apart.
+    """
+    shapes = {*SHAPES, *(f"{shape}s" for shape in SHAPES)}
+    found = []
+    for i, word in enumerate(words):
+        if word in shapes:
+            coloured = i > 0 and words[i - 1] in COLOURS
+            found.append(f"{words[i - 1]} {word}" if coloured else word)
+    return list(dict.fromkeys(found))
+
+
+def object_columns(tokenizer: Tokenizer, prompt: str, phrase: str) -> list[int]:
+    """The text columns of an object: all words of the phrase, at each place where the prompt has it.
+
+    "red circle" and "blue circle" get a column of "circle" each; "circle" alone stands for both of them.
+
+    Raises:
+        ValueError: the prompt does not have the phrase, or it is an article at most.
+    """
+    words, wanted = tokenizer.words(prompt), tokenizer.words(phrase)
+    while wanted and wanted[0] in _ARTICLES:
+        wanted = wanted[1:]
+    if not wanted:
+        raise ValueError(f"the object {phrase!r} names nothing")
+    places = [i for i in range(len(words)) if words[i : i + len(wanted)] == wanted]
+    if not places:
+        raise ValueError(f"the object {phrase!r} is not in the prompt {prompt!r}")
+    # Word i stands in column i + 1.
+    return [i + 1 + offset for i in places for offset in range(len(wanted))]
+
+
+# --- the job --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to draw. Checks itself, so that a bad value is refused before anything is loaded or written.
+
+    Attributes:
+        settings: AsynDM's own; its objects are phrases of the prompt, at least one.
+        scheduler: how the noise levels are spaced, one of :data:`SCHEDULERS`; timestep solvers know "uniform" only.
+        guidance: CFG scale.
+        width, height: of the picture, in pixels.
+
+    Raises:
+        ValueError: a value is out of range, or the model cannot read the prompt.
+    """
+
+    prompt: str
+    seed: int
+    settings: Settings
+    steps: int = 20
+    solver: str = "Euler"
+    scheduler: str = "uniform"
+    guidance: float = 4.0
+    width: int = 128
+    height: int = 128
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("solver", self.solver, tuple(SOLVERS)),
+            ("scheduler", self.scheduler, SCHEDULERS),
+        ):
+            _require(value in known, f"unknown {name} {value!r}; choose one of: {', '.join(known)}")
+        others = [name for name, solver in SOLVERS.items() if solver.space == "sigma"]
+        _require(
+            self.scheduler == "uniform" or not self.walks_timesteps,
+            f"{self.solver} walks along whole timesteps, which only the scheduler 'uniform' gives;"
+            f" {self.scheduler!r} goes with: {', '.join(others)}",
+        )
+        fewest = 2 if self.walks_timesteps else 1
+        _require(
+            fewest <= self.steps <= MAX_STEPS,
+            f"steps must be between {fewest} and {MAX_STEPS} for {self.solver}, got {self.steps}",
+        )
+        _require(0 <= self.guidance < math.inf, f"guidance must not be negative, got {self.guidance:g}")
+        _require(0 <= self.seed < SEEDS, f"seed must be between 0 and {SEEDS - 1}, got {self.seed}")
+        for side in (self.width, self.height):
+            _require(
+                side % SIDE_STEP == 0 and SIDE_STEP <= side <= MAX_SIDE,
+                f"width and height must be multiples of {SIDE_STEP} up to {MAX_SIDE}, got {self.width}x{self.height}",
+            )
+        tokenizer = Tokenizer()
+        tokenizer.encode(self.prompt)
+        _require(bool(self.settings.objects), f"no object found in the prompt {self.prompt!r}; name one with --objects")
+        for phrase in self.settings.objects:
+            object_columns(tokenizer, self.prompt, phrase)
+
+    @property
+    def walks_timesteps(self) -> bool:
+        """Whether the solver counts noise in timesteps; else it does in sigmas."""
+        return SOLVERS[self.solver].space == "timestep"
+
+    @property
+    def columns(self) -> list[list[int]]:
+        """Text columns per object."""
+        return [object_columns(Tokenizer(), self.prompt, phrase) for phrase in self.settings.objects]
+
+    def infotext(self, variant: Variant = "asyndm") -> str:
+        """The parameters as the WebUI writes them into a PNG: prompt, then ``key: value`` pairs."""
+        pairs: dict[str, Any] = {
+            "Steps": self.steps,
+            "Sampler": self.solver,
+            "Schedule type": self.scheduler.capitalize(),
+            "CFG scale": f"{self.guidance:g}",
+            "Seed": self.seed,
+            "Size": f"{self.width}x{self.height}",
+            "Model": "asyndm-tiny",
+        }
+        if variant == "concave":
+            pairs |= replace(self.settings, region="everything", objects=()).infotext()
+        elif variant == "asyndm":
+            pairs |= self.settings.infotext()
+        pairs["Version"] = f"asyndm {__version__}"
+        return f"{self.prompt}\n" + ", ".join(f"{key}: {_quoted(str(value))}" for key, value in pairs.items())
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise ValueError(message)
+
+
+def _quoted(value: str) -> str:
+    """The WebUI's rule: a value with a separator in it is written as a JSON string."""
+    return json.dumps(value, ensure_ascii=False) if any(c in value for c in ',:\n"') else value
+
+
+# --- the run --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished picture and its history. Maps are ``(steps,H,W)`` at the latent's size, float64.
+
+    Attributes:
+        latent: ``(1,C,H,W)``.
+        predictions: ``(steps,C,H,W)``: what the model took the finished latent for, in every step.
+        strength: how slow each pixel was.
+        timestep: each pixel's noise level at the start of the step, from 999 (noise) down to 0 (clean).
+        seconds_per_step: wall time of the sampling loop, divided by the steps.
+    """
+
+    latent: Tensor
+    predictions: Tensor
+    strength: Tensor
+    timestep: Tensor
+    seconds_per_step: float
+
+    @property
+    def slow_fraction(self) -> list[float]:
+        """Per step, the share of pixels that were held back."""
+        return [float((step > 0).double().mean()) for step in self.strength]
+
+    @property
+    def timestep_range(self) -> list[tuple[float, float]]:
+        """Per step, the lowest and the highest noise level of any pixel."""
+        return [(float(step.min()), float(step.max())) for step in self.timestep]
+
+
+def base_schedule(job: Job, table: NoiseTable) -> BaseSchedule:
+    """The noise levels as the WebUI lays them out for this solver."""
+    train = len(table.log_sigmas)
+    if job.walks_timesteps:
+        rising = (torch.arange(0, train, train // job.steps) + 1).clamp(max=train - 1)
+        return BaseSchedule.from_timesteps(rising.flip(0))
+    low, high = table.log_sigmas[0], table.log_sigmas[-1]
+    share = torch.linspace(0, 1, job.steps, dtype=torch.float64)
+    if job.scheduler == "karras":
+        root_low, root_high = (low / _KARRAS_RHO).exp(), (high / _KARRAS_RHO).exp()
+        sigmas = (root_high + share * (root_low - root_high)) ** _KARRAS_RHO
+    elif job.scheduler == "exponential":
+        sigmas = (high + share * (low - high)).exp()
+    else:
+        t = (1 - share) * (train - 1)
+        below = t.floor().long()
+        above = (below + 1).clamp(max=train - 1)
+        sigmas = torch.lerp(table.log_sigmas[below], table.log_sigmas[above], t - below).exp()
+    return BaseSchedule.from_sigmas(torch.cat([sigmas, sigmas.new_zeros(1)]))
+
+
+def step_count(model: TinyModel, job: Job) -> int:
+    """How many steps the solver takes; timestep solvers of the WebUI do not always take the number asked for."""
+    return base_schedule(job, NoiseTable.from_alphas_cumprod(model.alphas_cumprod)).steps
+
+
+def region_for(job: Job, variant: Variant, shape: tuple[int, int, int, int]) -> Region:
+    """The one thing in which the variants differ."""
+    strength = job.settings.strength
+    if variant == "asyndm":
+        return ObjectRegion(shape, [strength] * len(job.settings.objects), job.settings.threshold)
+    return FixedRegion.everything(shape, strength if variant == "concave" else 0.0)
+
+
+def run_variant(model: TinyModel, job: Job, variant: Variant, on_step: Callable[[], None] = lambda: None) -> Result:
+    """Sample one picture.
+
+    Args:
+        model: the embedded model, or one of its kind.
+        job: what to draw.
+        variant: which pixels are slow.
+        on_step: called after every step.
+    """
+    table = NoiseTable.from_alphas_cumprod(model.alphas_cumprod)
+    base = base_schedule(job, table)
+    solver = SOLVERS[job.solver]
+    shape = (1, 1, job.height // model.latent_factor, job.width // model.latent_factor)
+
+    # One generator for the starting noise and what ancestral solvers draw later: the same for all variants.
+    generator = torch.Generator().manual_seed(job.seed)
+    x = torch.randn((1, model.latent_channels, *shape[-2:]), generator=generator).to(model.device)
+    if solver.space == "sigma":
+        x = x * base.nominal(0)
+
+    records: list[StepRecord] = []
+    predictions: list[Tensor] = []
+
+    def watch(record: StepRecord) -> None:
+        records.append(record)
+        on_step()
+
+    guided = GuidedUNet(
+        model.unet,
+        model.encode_prompt([job.prompt]),
+        model.encode_prompt([""]),
+        job.guidance,
+        table,
+        model.prediction_type,
+        solver.space,
+        columns=[job.columns] if variant == "asyndm" else None,
+    )
+    run = Run(
+        guided,
+        PixelSchedule(base, shape, job.settings.curve),
+        region_for(job, variant, shape),
+        x,
+        randn_like=lambda like: torch.randn(like.shape, generator=generator).to(like),
+        callback=lambda step: predictions.append(step["denoised"].cpu()),
+        table=table,
+        watch=watch,
+    )
+    with guided.attached():
+        started = time.perf_counter()
+        latent = solver.sample(run, x)
+        seconds = time.perf_counter() - started
+
+    level = torch.cat([record.level for record in records]).squeeze(1)
+    return Result(
+        latent=latent,
+        predictions=torch.cat(predictions),
+        strength=torch.cat([record.strength for record in records]).squeeze(1),
+        timestep=table.sigma_to_t(level) if solver.space == "sigma" else level,
+        seconds_per_step=seconds / len(records),
+    )
