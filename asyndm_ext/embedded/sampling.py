@@ -58,24 +58,37 @@ def automatic_objects(words: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def object_columns(tokenizer: Tokenizer, prompt: str, phrase: str) -> list[int]:
-    """The text columns of an object: all words of the phrase, at each place where the prompt has it.
+def object_columns(tokenizer: Tokenizer, prompt: str, phrases: Sequence[str]) -> list[list[int]]:
+    """The text columns of each object: all words of its phrase, at each place where the prompt has it.
 
-    "red circle" and "blue circle" get a column of "circle" each; "circle" alone stands for both of them.
+    "red circle" and "blue circle" get a column of "circle" each; "circle" alone stands for both of them. Beside "red
+    circle", "circle" stands for the other circles if there are any.
 
     Raises:
-        ValueError: the prompt does not have the phrase, or it is an article at most.
+        ValueError: the prompt does not have a phrase, or a phrase is an article at most.
     """
-    words, wanted = tokenizer.words(prompt), tokenizer.words(phrase)
+    words = tokenizer.words(prompt)
+    places = [_places(words, tokenizer.words(phrase), phrase) for phrase in phrases]
+    columns = []
+    for own in places:
+        longer = [taken for other in places for taken in other if len(taken) > len(own[0])]
+        free = [place for place in own if not any(set(place) <= set(taken) for taken in longer)]
+        # Word i stands in column i + 1.
+        columns.append([i + 1 for place in free or own for i in place])
+    return columns
+
+
+def _places(words: Sequence[str], wanted: Sequence[str], phrase: str) -> list[range]:
+    """Where the wanted words stand one after the other, articles before them aside."""
     while wanted and wanted[0] in _ARTICLES:
         wanted = wanted[1:]
     if not wanted:
         raise ValueError(f"the object {phrase!r} names nothing")
-    places = [i for i in range(len(words)) if words[i : i + len(wanted)] == wanted]
-    if not places:
-        raise ValueError(f"the object {phrase!r} is not in the prompt {prompt!r}")
-    # Word i stands in column i + 1.
-    return [i + 1 + offset for i in places for offset in range(len(wanted))]
+    spans = (range(i, i + len(wanted)) for i in range(len(words) - len(wanted) + 1))
+    found = [span for span in spans if list(words[span.start : span.stop]) == list(wanted)]
+    if not found:
+        raise ValueError(f"the object {phrase!r} is not in the prompt {' '.join(words)!r}")
+    return found
 
 
 # --- the job --------------------------------------------------------------------------------------------------------
@@ -129,11 +142,9 @@ class Job:
                 side % SIDE_STEP == 0 and SIDE_STEP <= side <= MAX_SIDE,
                 f"width and height must be multiples of {SIDE_STEP} up to {MAX_SIDE}, got {self.width}x{self.height}",
             )
-        tokenizer = Tokenizer()
-        tokenizer.encode(self.prompt)
+        Tokenizer().encode(self.prompt)
         _require(bool(self.settings.objects), f"no object found in the prompt {self.prompt!r}; name one with --objects")
-        for phrase in self.settings.objects:
-            object_columns(tokenizer, self.prompt, phrase)
+        object_columns(Tokenizer(), self.prompt, self.settings.objects)
 
     @property
     def walks_timesteps(self) -> bool:
@@ -143,7 +154,7 @@ class Job:
     @property
     def columns(self) -> list[list[int]]:
         """Text columns per object."""
-        return [object_columns(Tokenizer(), self.prompt, phrase) for phrase in self.settings.objects]
+        return object_columns(Tokenizer(), self.prompt, self.settings.objects)
 
     def infotext(self, variant: Variant = "asyndm") -> str:
         """The parameters as the WebUI writes them into a PNG: prompt, then ``key: value`` pairs."""

@@ -154,7 +154,10 @@ def test_a_person_is_told_where_to_look(tmp_path, capsys):
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_strength_zero_is_plain_bit_for_bit(solver):
-    latents = [run_variant(tiny(), job(solver=solver, settings={"strength": 0.0}), v).latent for v in VARIANTS]
+    chosen = job(solver=solver, settings={"strength": 0.0})
+    results = [run_variant(tiny(), chosen, variant) for variant in VARIANTS]
+    assert all(len(r.strength) == len(r.predictions) == step_count(tiny(), chosen) for r in results)
+    latents = [result.latent for result in results]
     assert torch.isfinite(latents[0]).all()
     assert torch.equal(latents[0], latents[1])
     assert torch.equal(latents[0], latents[2])
@@ -215,7 +218,12 @@ def test_automatic_objects(prompt, found):
     [("red circle", [2, 3]), ("Blue  circle", [6, 7]), ("a blue circle", [6, 7]), ("circle", [3, 7]), ("blue", [6])],
 )
 def test_a_word_that_comes_twice_is_told_apart_by_its_phrase(phrase, columns):
-    assert object_columns(Tokenizer(), "a red circle and a blue circle", phrase) == columns
+    assert object_columns(Tokenizer(), "a red circle and a blue circle", [phrase]) == [columns]
+
+
+def test_a_phrase_leaves_to_a_longer_one_what_is_its():
+    assert object_columns(Tokenizer(), "a circle and a red circle", ["circle", "red circle"]) == [[2], [5, 6]]
+    assert object_columns(Tokenizer(), "a red circle", ["circle", "red circle"]) == [[3], [2, 3]]
 
 
 # --- bad arguments --------------------------------------------------------------------------------------------------
