@@ -1,0 +1,362 @@
+"""Solvers: the host's results on its own schedule, and each pixel as if it were sampled alone."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+import torch
+from support.kdiffusion import k_diffusion
+from torch import Tensor
+
+from asyndm_ext.noise import NoiseTable
+from asyndm_ext.regions import FixedRegion
+from asyndm_ext.run import Run, StepRecord
+from asyndm_ext.schedule import CURVES, BaseSchedule, PixelSchedule
+from asyndm_ext.solvers import SOLVERS
+
+SHAPE = (2, 3, 4, 5)
+
+
+def randn(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+MEAN = randn(*SHAPE, seed=1)
+SPREAD = randn(*SHAPE, seed=2).abs() + 0.2
+
+
+class Gaussian:
+    """Exact denoiser of independent Gaussians, one per value, bent by a sine; no pixel sees another."""
+
+    def __init__(self, space: str, mean: Tensor = MEAN, spread: Tensor = SPREAD) -> None:
+        self.space, self.mean, self.spread = space, mean, spread
+        self.nominals: list[float] = []
+        self.levels: list[Tensor] = []
+
+    def __call__(self, x: Tensor, nominal: float, level: Tensor) -> Tensor:
+        assert level.dtype == torch.float64 and level.device.type == "cpu"
+        self.nominals.append(nominal)
+        self.levels.append(level.clone())
+        return self.denoised(x, level) if self.space == "sigma" else self.eps(x, level)
+
+    def denoised(self, x: Tensor, sigma: Tensor) -> Tensor:
+        s2, v = sigma**2, self.spread**2
+        return (v * x + s2 * self.mean) / (v + s2) + 0.1 * (x + sigma).sin()
+
+    def eps(self, x: Tensor, t: Tensor) -> Tensor:
+        a = TABLE.alpha_at(t)
+        posterior = (1 - a).sqrt() * (x - a.sqrt() * self.mean) / (a * self.spread**2 + 1 - a)
+        return posterior + 0.1 * (x + t / 100).sin()
+
+    def attention(self) -> None:
+        return None
+
+
+def noise_table() -> NoiseTable:
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    return NoiseTable.from_alphas_cumprod(torch.cumprod(1 - betas, dim=0))
+
+
+TABLE = noise_table()
+
+
+class Noise:
+    """The same normals for everyone who asks in the same order; ``at`` picks one pixel of them."""
+
+    def __init__(self, at: tuple[slice, slice, slice, slice] = (slice(None),) * 4) -> None:
+        self.at = at
+        self.drawn = 0
+
+    def __call__(self, x: Tensor, *_: Tensor) -> Tensor:
+        self.drawn += 1
+        return randn(*SHAPE, seed=1000 + self.drawn)[self.at].to(x.dtype)
+
+
+class Changing:
+    """A region whose strength map is given per step."""
+
+    def __init__(self, maps: list[Tensor]) -> None:
+        self.maps = maps
+        self.seen = 0
+
+    def observe(self, maps: Tensor | None) -> None:
+        self.seen += 1
+
+    def strength(self) -> Tensor:
+        return self.maps[max(self.seen - 1, 0) % len(self.maps)]
+
+
+def sigma_schedule(name: str, steps: int) -> Tensor:
+    sampling, _ = k_diffusion()
+    if name == "karras":
+        sigmas = sampling.get_sigmas_karras(steps, 0.03, 14.6)
+    elif name == "exponential":
+        sigmas = sampling.get_sigmas_exponential(steps, 0.03, 14.6)
+    else:
+        sigmas = torch.linspace(14.6, 0.0, steps + 1)
+    return sigmas.double()
+
+
+def sample(
+    name: str, base: BaseSchedule, region, curve: str, x: Tensor, *, model=None, noise=None, watch=None, **options
+) -> Tensor:
+    solver = SOLVERS[name]
+    schedule = PixelSchedule(base, (x.shape[0], 1, *x.shape[-2:]), curve)
+    noise = noise or Noise()
+    run = Run(model or Gaussian(solver.space), schedule, region, x, randn_like=noise, table=TABLE, watch=watch)
+    return solver.sample(run, x, **options)
+
+
+def close(found: Tensor, expected: Tensor, tolerance: float) -> None:
+    assert bool(found.isfinite().all())
+    difference = float((found - expected).abs().max() / expected.abs().max())
+    assert difference < tolerance, f"{difference:.2e} relative"
+
+
+# -- equal to the host on the host's schedule
+
+
+CHURN = {"s_churn": 6.0, "s_tmin": 0.2, "s_tmax": 9.0, "s_noise": 1.007}
+K_DIFFUSION_CASES = [
+    ("Euler", "sample_euler", {}),
+    ("Euler", "sample_euler", {"s_churn": 40.0}),
+    ("Euler", "sample_euler", CHURN),
+    ("Euler", "sample_euler", {**CHURN, "s_churn": 1e3}),
+    ("Euler a", "sample_euler_ancestral", {"eta": 0.0}),
+    ("Euler a", "sample_euler_ancestral", {"eta": 0.5}),
+    ("Euler a", "sample_euler_ancestral", {"eta": 1.0, "s_noise": 0.9}),
+    ("DPM++ 2M", "sample_dpmpp_2m", {}),
+]
+
+
+@pytest.mark.parametrize("curve", ["quadratic", "piecewise linear"])
+@pytest.mark.parametrize("schedule", ["karras", "exponential", "linear", "no zero"])
+@pytest.mark.parametrize(("name", "function", "options"), K_DIFFUSION_CASES)
+def test_strength_zero_is_k_diffusion(name, function, options, schedule, curve, monkeypatch) -> None:
+    sampling, _ = k_diffusion()
+    sigmas = sigma_schedule("karras", 12)[:-1] if schedule == "no zero" else sigma_schedule(schedule, 11)
+    x = randn(*SHAPE, seed=3) * sigmas[0]
+    model, asked = Gaussian("sigma"), []
+
+    def theirs(x: Tensor, sigma: Tensor) -> Tensor:
+        asked.append(float(sigma[0]))
+        return model.denoised(x, sigma.view(-1, 1, 1, 1))
+
+    their_noise, our_noise, reports, our_reports = Noise(), Noise(), [], []
+    monkeypatch.setattr(sampling.torch, "randn_like", their_noise)
+    keep = reports.append
+    expected = getattr(sampling, function)(theirs, x, sigmas, callback=keep, disable=True, **options)
+    monkeypatch.undo()
+
+    ours = Gaussian("sigma")
+    schedule_map = PixelSchedule(BaseSchedule.from_sigmas(sigmas), (2, 1, 4, 5), curve)
+    region = FixedRegion.everything((2, 1, 4, 5), 0.0)
+    run = Run(ours, schedule_map, region, x, randn_like=our_noise, callback=our_reports.append)
+    found = SOLVERS[name].sample(run, x, **options)
+    close(found, expected, 1e-10)
+    assert our_noise.drawn == their_noise.drawn, "the seed would give another picture"
+    assert ours.nominals == pytest.approx(asked, rel=1e-14)
+    assert all(bool((level == level.flatten()[0]).all()) for level in ours.levels)
+    # The host's callback sees the host's scalars and the same latents.
+    assert [r["i"] for r in our_reports] == [r["i"] for r in reports]
+    assert [float(r["sigma"]) for r in our_reports] == pytest.approx([float(r["sigma"]) for r in reports], rel=1e-6)
+    for mine, their in zip(our_reports, reports, strict=True):
+        close(mine["x"], their["x"], 1e-10)
+        close(mine["denoised"], their["denoised"], 1e-10)
+
+
+def webui_timesteps(steps: int) -> Tensor:
+    """Ascending, as the WebUI makes them; sampling walks them backwards and ends on the first."""
+    return (torch.arange(0, 1000, 1000 // steps) + 1).clamp(0, 999)
+
+
+def webui_ddim(x: Tensor, timesteps: Tensor, eta: float, noise: Noise) -> Tensor:
+    """The DDIM update of Song et al. (2020), between neighbours of the WebUI's list, in Python floats."""
+    model = Gaussian("timestep")
+    levels = [float(TABLE.alphas_cumprod[int(t)]) for t in timesteps]
+    for k in range(len(levels) - 1, 0, -1):
+        here, there = levels[k], levels[k - 1]
+        eps = model.eps(x, torch.full((1, 1, 1, 1), float(timesteps[k]), dtype=torch.float64))
+        std = eta * math.sqrt((1 - there) / (1 - here)) * math.sqrt(1 - here / there)
+        clean = (x - math.sqrt(1 - here) * eps) / math.sqrt(here)
+        x = math.sqrt(there) * clean + math.sqrt(1 - there - std**2) * eps + std * noise(x)
+    return x
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("steps", [1, 3, 10, 20, 30])
+def test_strength_zero_is_the_webuis_ddim(steps: int, eta: float) -> None:
+    timesteps = webui_timesteps(steps)
+    base = BaseSchedule.from_timesteps(timesteps.flip(0))
+    assert base.steps == len(timesteps) - 1
+    x = randn(*SHAPE, seed=4)
+    their_noise, our_noise, model = Noise(), Noise(), Gaussian("timestep")
+    expected = webui_ddim(x, timesteps, eta, their_noise)
+    region = FixedRegion.everything((2, 1, 4, 5), 0.0)
+    found = sample("DDIM", base, region, "exponential", x, model=model, noise=our_noise, eta=eta)
+    if base.steps:
+        close(found, expected, 1e-10)
+        assert model.nominals == timesteps.flip(0)[:-1].tolist()
+    assert our_noise.drawn == their_noise.drawn == base.steps
+
+
+# -- each pixel as if alone
+
+
+STRENGTHS = torch.tensor([0.0, 0.1, 0.4, 0.55, 0.7, 0.7, 0.95, 1.0, 0.0, 0.3], dtype=torch.float64).repeat(4)
+PIXELWISE_CASES = [
+    ("Euler", {}),
+    ("Euler", CHURN),
+    ("Euler a", {"eta": 0.5}),
+    ("Euler a", {"eta": 1.0}),
+    ("DPM++ 2M", {}),
+    ("DDIM", {"eta": 0.0}),
+    ("DDIM", {"eta": 0.3}),
+    ("DDIM", {"eta": 1.0}),
+]
+
+
+def base_for(name: str, steps: int, schedule: str = "karras") -> BaseSchedule:
+    if SOLVERS[name].space == "timestep":
+        return BaseSchedule.from_timesteps(webui_timesteps(steps).flip(0))
+    return BaseSchedule.from_sigmas(sigma_schedule(schedule, steps))
+
+
+def alone(name: str, base: BaseSchedule, region_of: Callable, curve: str, x: Tensor, options: dict) -> Tensor:
+    """Every pixel sampled as a 1x1 latent of one image."""
+    result = torch.empty_like(x)
+    for b in range(x.shape[0]):
+        for i in range(x.shape[2]):
+            for j in range(x.shape[3]):
+                at = (slice(b, b + 1), slice(None), slice(i, i + 1), slice(j, j + 1))
+                model = Gaussian(SOLVERS[name].space, MEAN[at], SPREAD[at])
+                result[at] = sample(name, base, region_of(at), curve, x[at], model=model, noise=Noise(at), **options)
+    return result
+
+
+@pytest.mark.parametrize("curve", CURVES)
+@pytest.mark.parametrize(("name", "options"), PIXELWISE_CASES)
+def test_a_pixel_of_a_map_is_the_pixel_alone(name: str, options: dict, curve: str) -> None:
+    base = base_for(name, 10)
+    strength = STRENGTHS.view(2, 1, 4, 5)
+    x = randn(*SHAPE, seed=5) * (base.nominal(0) if SOLVERS[name].space == "sigma" else 1.0)
+    found = sample(name, base, FixedRegion(strength), curve, x, **options)
+    expected = alone(name, base, lambda at: FixedRegion(strength[at[0], :, at[2], at[3]]), curve, x, options)
+    close(found, expected, 1e-12)
+    plain = sample(name, base, FixedRegion.everything((2, 1, 4, 5), 0.0), curve, x, **options)
+    moved = (found - plain).abs().amax(dim=1, keepdim=True)
+    assert bool((moved[strength == 0] == 0).all()), "a pixel on the host's schedule is the host's pixel"
+    if curve != "linear":
+        assert bool((moved[strength > 0] > 1e-6).all()), "a slow pixel is another one"
+
+
+@pytest.mark.parametrize(("name", "options"), PIXELWISE_CASES)
+def test_a_pixel_with_a_changing_mask_is_the_pixel_alone(name: str, options: dict) -> None:
+    base = base_for(name, 8, "exponential")
+    generator = torch.Generator().manual_seed(6)
+    maps = [
+        STRENGTHS.view(2, 1, 4, 5) * torch.randint(2, (2, 1, 4, 5), generator=generator) for _ in range(base.steps)
+    ]
+    x = randn(*SHAPE, seed=7) * (base.nominal(0) if SOLVERS[name].space == "sigma" else 1.0)
+    found = sample(name, base, Changing(maps), "exponential", x, **options)
+    expected = alone(
+        name, base, lambda at: Changing([m[at[0], :, at[2], at[3]] for m in maps]), "exponential", x, options
+    )
+    close(found, expected, 1e-12)
+
+
+def test_dpmpp_2m_uses_each_pixels_own_step_sizes() -> None:
+    """A slow pixel's walk is k-diffusion's own 2M on the sigmas that this pixel passes."""
+    sampling, _ = k_diffusion()
+    base = BaseSchedule.from_sigmas(sigma_schedule("karras", 12))
+    for curve in ("quadratic", "exponential"):
+        schedule = PixelSchedule(base, (1, 1, 1, 1), curve)
+        own = [schedule.level.flatten()]
+        own += [schedule.advance(torch.tensor(0.7, dtype=torch.float64)).flatten() for _ in range(base.steps)]
+        x = randn(*SHAPE, seed=8) * 14.6
+        model = Gaussian("sigma")
+        expected = sampling.sample_dpmpp_2m(
+            lambda x, s, model=model: model.denoised(x, s.view(-1, 1, 1, 1)), x, torch.cat(own), disable=True
+        )
+        found = sample("DPM++ 2M", base, FixedRegion.everything((2, 1, 4, 5), 0.7), curve, x)
+        close(found, expected, 1e-10)
+
+
+# -- steps of no length
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("steps", [2, 7, 20, 50])
+@pytest.mark.parametrize(("name", "options"), PIXELWISE_CASES)
+def test_a_pixel_that_stands_still_stays_finite(name: str, options: dict, steps: int, dtype: torch.dtype) -> None:
+    """Strength 1 on the piecewise linear curve: half of the steps have no length."""
+    base = base_for(name, steps)
+    x = (randn(*SHAPE, seed=9) * (base.nominal(0) if SOLVERS[name].space == "sigma" else 1.0)).to(dtype)
+    strength = torch.ones(2, 1, 4, 5, dtype=torch.float64)
+    strength[..., :2] = 0.0
+    records: list[StepRecord] = []
+    found = sample(name, base, FixedRegion(strength), "piecewise linear", x, watch=records.append, **options)
+    assert [record.step for record in records] == list(range(base.steps))
+    levels = [record.level[..., 2:] for record in records]
+    still = [torch.equal(before, after) for before, after in pairwise(levels)]
+    assert sum(still) >= (base.steps - 1) // 2
+    assert bool(found.isfinite().all())
+    assert found.abs().max() < 20, "the data have a spread of about one"
+    plain = sample(name, base, FixedRegion.everything((2, 1, 4, 5), 0.0), "piecewise linear", x, **options)
+    assert torch.equal(found[..., :2], plain[..., :2])
+
+
+@pytest.mark.parametrize("strength", [0.85, 0.95, 0.99, 0.996, 0.9999, 1 - 1e-7, 1 - 1e-12, 1.0])
+def test_dpmpp_2m_does_not_magnify_the_change_around_a_pixel_that_hardly_moved(strength: float) -> None:
+    """A network's answer at a pixel also changes with its surroundings; here it does so with the nominal level."""
+    seen = []
+
+    class Context(Gaussian):
+        def __call__(self, x: Tensor, nominal: float, level: Tensor) -> Tensor:
+            seen.append(float((x / (level**2 + 1).sqrt()).abs().max()))
+            return torch.full_like(x, 0.1 * math.sin(3 * nominal))
+
+    base = base_for("DPM++ 2M", 20)
+    x = randn(*SHAPE, seed=13) * 14.6
+    region = FixedRegion.everything((2, 1, 4, 5), strength)
+    sample("DPM++ 2M", base, region, "piecewise linear", x, model=Context("sigma"))
+    assert max(seen) < 1.2 * seen[0], "the latent leaves its noise level"
+
+
+def test_an_ode_step_of_no_length_changes_nothing() -> None:
+    for name, options in [("Euler", {}), ("Euler a", {"eta": 1.0}), ("DPM++ 2M", {}), ("DDIM", {"eta": 1.0})]:
+        base = base_for(name, 20)
+        x = randn(*SHAPE, seed=10)
+        seen = []
+        solver = SOLVERS[name]
+
+        class Watching(Gaussian):
+            def __call__(self, x: Tensor, nominal: float, level: Tensor) -> Tensor:
+                seen.append(x)  # noqa: B023
+                return super().__call__(x, nominal, level)
+
+        region = FixedRegion.everything((2, 1, 4, 5), 1.0)
+        sample(name, base, region, "piecewise linear", x, model=Watching(solver.space), **options)
+        for early in seen[1:9]:
+            close(early, x, 1e-14)
+        assert (seen[-1] - x).abs().max() > 0.1
+
+
+def test_ddim_never_meets_a_negative_variance() -> None:
+    # eta 1 next to the end of the schedule, where rounding makes 1 - a' - sigma^2 negative.
+    base = BaseSchedule.from_timesteps(torch.tensor([30, 2, 1, 0]))
+    x = randn(*SHAPE, seed=11)
+    found = sample("DDIM", base, FixedRegion(STRENGTHS.view(2, 1, 4, 5)), "quadratic", x, eta=1.0)
+    assert bool(found.isfinite().all())
+
+
+def test_a_timestep_solver_needs_the_table() -> None:
+    base = base_for("DDIM", 5)
+    x = randn(*SHAPE, seed=12)
+    region = FixedRegion(STRENGTHS.view(2, 1, 4, 5))
+    run = Run(Gaussian("timestep"), PixelSchedule(base, (2, 1, 4, 5), "linear"), region, x)
+    with pytest.raises(RuntimeError, match="alphas_cumprod"):
+        SOLVERS["DDIM"].sample(run, x)
