@@ -168,12 +168,14 @@ def _chart(sheet: Sheet, result: Result, box: tuple[int, int, int, int]) -> None
     canvas = Image.new("RGB", (width * smooth, (height + 4) * smooth), PAPER)
     draw = ImageDraw.Draw(canvas)
     draw.line((0, height * smooth, width * smooth, height * smooth), fill=LINE, width=smooth)
-    steps = len(result.timestep_range)
+    # The last step leads to a clean picture; a schedule that is there before it needs no flat end.
+    end = [] if result.timestep_range[-1][1] <= 1 else [0.0]
+    last = max(len(result.timestep_range) + len(end) - 1, 1)
 
     def path(levels: list[float]) -> list[tuple[float, float]]:
         return [
-            ((2 + (width - 4) * i / max(steps - 1, 1)) * smooth, (height - (height - 4) * level / NOISIEST) * smooth)
-            for i, level in enumerate(levels)
+            ((2 + (width - 4) * i / last) * smooth, (height - (height - 4) * level / NOISIEST) * smooth)
+            for i, level in enumerate([*levels, *end])
         ]
 
     least = path([low for low, _ in result.timestep_range])
@@ -227,7 +229,7 @@ class Layout:
 
     def origin(self, row: int, column: int) -> tuple[int, int]:
         """The upper left corner of a cell."""
-        pitch = max(self.cell[0], 64) + GAP
+        pitch = max(self.cell[0], 80) + GAP
         return MARGIN + _LABEL + column * pitch, self.top + row * (max(self.cell[1], 112) + _NOTE + GAP)
 
     @property
