@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -120,7 +121,7 @@ class CrossAttentionCapture:
 
         return hook
 
-    def _on_key(self, number: int, layer: nn.Module) -> Callable:
+    def _on_key(self, number: int, layer: Any) -> Callable:
         def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
             q = self._queries.pop(number, None)
             if q is None or len(q) != len(self._rows) or len(output) != len(self._rows):
@@ -131,7 +132,7 @@ class CrossAttentionCapture:
 
         return hook
 
-    def _add(self, wanted: TokenRow, q: Tensor, k: Tensor, layer: nn.Module) -> None:
+    def _add(self, wanted: TokenRow, q: Tensor, k: Tensor, layer: Any) -> None:
         found = token_probabilities(q, k, layer.heads, layer.scale, wanted.columns)
         if self._sum is None:
             self._sum = torch.zeros(self._images, self._objects, q.shape[0], device=q.device)

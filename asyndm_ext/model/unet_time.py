@@ -40,7 +40,7 @@ class UnsupportedModel(ValueError):
     """The network is not one whose time conditioning is understood; the message says what it is."""
 
 
-def _ldm_layout(unet: nn.Module) -> _Layout:
+def _ldm_layout(unet: Any) -> _Layout:
     blocks = [
         # The block appends dimensions to the projection until it has as many as the feature map: 4-D passes.
         _Block(conv=m.in_layers[-1], projection=m.emb_layers, activation=None, adds_4d=True)
@@ -52,7 +52,7 @@ def _ldm_layout(unet: nn.Module) -> _Layout:
     return _Layout(unet.time_embed, _first_linear(unet.time_embed).in_features, blocks)
 
 
-def _diffusers_layout(unet: nn.Module) -> _Layout:
+def _diffusers_layout(unet: Any) -> _Layout:
     found = [m for m in unet.modules() if getattr(m, "time_emb_proj", None) is not None]
     for m in found:
         if getattr(m, "time_embedding_norm", "default") != "default":
@@ -64,14 +64,14 @@ def _diffusers_layout(unet: nn.Module) -> _Layout:
     return _Layout(unet.time_embedding, projection.num_channels, blocks)
 
 
-def _first_linear(module: nn.Module) -> Any:
+def _first_linear(module: Any) -> Any:
     for m in module.modules():
         if hasattr(m, "in_features"):
             return m
     raise UnsupportedModel(f"no linear layer in {type(module).__name__}")
 
 
-def _layout(unet: nn.Module) -> _Layout:
+def _layout(unet: Any) -> _Layout:
     if hasattr(unet, "time_embed"):
         layout = _ldm_layout(unet)
     elif hasattr(unet, "time_embedding") and hasattr(unet, "time_proj"):

@@ -142,7 +142,7 @@ class PixelDenoiser:
     def _network(self, host: Any) -> torch.nn.Module:
         if getattr(sd_unet, "current_unet", None) is not None:
             raise AsynDMError("AsynDM cannot work inside an external UNet (TensorRT, say); set SD Unet to None")
-        kinds: tuple[type, ...]
+        kinds: Any
         if self._space == "sigma":
             kinds = tuple(kind for kind, _ in RESCALED)
         else:

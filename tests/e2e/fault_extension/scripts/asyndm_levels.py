@@ -1,0 +1,89 @@
+"""Test extension: what the extension under test did in the last job, and what it left behind."""
+
+from __future__ import annotations
+
+import gradio as gr
+from modules import script_callbacks, scripts, shared
+
+try:
+    from asyndm_ext.hosts.a1111 import job, tokens
+except ImportError:  # the WebUI without the extension under test
+    job = tokens = None
+
+records: list[dict] = []
+samplers: list = []
+
+
+def watch(record):
+    """One step: the host's own level and the maps, rows of numbers per image."""
+    records.append(
+        {
+            "step": record.step,
+            "nominal": record.nominal,
+            "level": record.level[:, 0].tolist(),
+            "strength": record.strength[:, 0].tolist(),
+        }
+    )
+
+
+class LevelsScript(scripts.Script):
+    """Notes the sampler of every pass; starts the records anew with every job."""
+
+    def title(self):
+        return "asyndm levels"
+
+    def show(self, is_img2img):
+        return scripts.AlwaysVisible
+
+    def ui(self, is_img2img):
+        return [gr.Textbox(value="", visible=False, elem_id=self.elem_id("none"))]
+
+    def before_process(self, p, *args):
+        records.clear()
+        samplers.clear()
+
+    def process_before_every_sampling(self, p, *args, **kwargs):
+        samplers.append(p.sampler)
+
+
+def leftovers() -> list[dict]:
+    """Per pass, what the job's own objects carry now: sampler function, class of the denoiser, overrides."""
+    found = []
+    for sampler in samplers:
+        denoiser = sampler.model_wrap_cfg
+        own = [name for name, value in vars(denoiser).items() if callable(value) and hasattr(type(denoiser), name)]
+        found.append(
+            {
+                "func": f"{sampler.func.__module__}.{sampler.func.__qualname__}",
+                "replaced": hasattr(sampler.func, "asyndm_host_function"),
+                "denoiser": f"{type(denoiser).__module__}.{type(denoiser).__qualname__}",
+                "overrides": own,
+            }
+        )
+    return found
+
+
+def columns(body: dict) -> dict:
+    """Columns of a name in a text, and the text's tokens as words with their columns."""
+    encoder = tokens.text_encoder(shared.sd_model)
+    finder = tokens.TokenFinder(encoder)
+    ids, positions, _ = finder._line(body["text"])
+    length = sum(len(chunk.tokens) for chunk in encoder.tokenize_line(body["text"])[0])
+    return {
+        "columns": list(finder.columns(body["text"], body["name"])),
+        "ids": dict(zip(map(str, positions), ids, strict=True)),
+        "wanted": encoder.tokenize([body["name"]])[0],
+        "length": length,
+    }
+
+
+def on_app_started(demo, app):
+    """Adds the routes and the watcher, once however often the page is reloaded."""
+    app.add_api_route("/asyndm-probe/levels", lambda: records, methods=["GET"])
+    app.add_api_route("/asyndm-probe/leftovers", leftovers, methods=["GET"])
+    app.add_api_route("/asyndm-probe/columns", columns, methods=["POST"])
+    if job is not None and not any(w.__module__ == watch.__module__ for w in job.watchers):
+        job.watchers.append(watch)
+
+
+script_callbacks.on_app_started(on_app_started)
