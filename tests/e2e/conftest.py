@@ -6,6 +6,8 @@ Importing this needs nothing but pytest: it is also collected where no WebUI is.
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +19,11 @@ HERE = Path(__file__).resolve().parent
 NOT_RUN = "e2e tests NOT run: set ASYNDM_WEBUI (an installed WebUI) and ASYNDM_WEBUI_PYTHON (its Python)"
 LOG_CHARACTERS = 6000
 _skipped: list[str] = []
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Under xdist with ``--dist loadgroup``, all of these tests share one worker and so one server of each kind."""
+    config.addinivalue_line("markers", "xdist_group(name): tests that have to run in the same worker")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -59,13 +66,20 @@ def install() -> Install:
 
 @pytest.fixture(scope="session")
 def models(install: Install, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the tiny checkpoints; kept in pytest's cache, as long as their source stays the same."""
+    """Folder of the tiny checkpoints, 100 MB; kept in pytest's cache until their source changes (--cache-clear)."""
     sources = [HERE / "checkpoints.py", *sorted((HERE / "tiny_models_extension").rglob("*.*"))]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources if path.suffix in (".py", ".json")))
     cache = getattr(request.config, "cache", None)
-    folder = Path(cache.mkdir("asyndm-e2e")) if cache else tmp_path_factory.mktemp("asyndm-e2e")
-    folder /= digest.hexdigest()[:16]
-    install.write_checkpoints(folder)
+    parent = Path(cache.mkdir("asyndm-e2e")) if cache else tmp_path_factory.mktemp("asyndm-e2e")
+    folder = parent / digest.hexdigest()[:16]
+    if not folder.exists():
+        # Other test processes may be at it as well: the first one that is done wins.
+        draft = parent / f"{folder.name}.{os.getpid()}"
+        install.write_checkpoints(draft)
+        try:
+            draft.rename(folder)
+        except OSError:
+            shutil.rmtree(draft)
     return folder
 
 

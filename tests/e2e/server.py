@@ -127,6 +127,14 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def link_extension(place: Path, source: Path) -> None:
+    """Puts an extension into a data folder: entry by entry, as the WebUI would look for updates in its ``.git``."""
+    place.mkdir()
+    for child in source.iterdir():
+        if child.name != ".git":
+            (place / child.name).symlink_to(child)
+
+
 @dataclass
 class WebUI:
     """One WebUI process.
@@ -146,6 +154,7 @@ class WebUI:
     port: int = 0
     start_seconds: float = 0.0
     process: subprocess.Popen | None = None
+    _starts: int = 1
 
     # ------------------------------------------------------------------------------------------------ process
 
@@ -171,7 +180,7 @@ class WebUI:
         for child in (self.models / "extensions").iterdir():
             (self.folder / "extensions" / child.name).symlink_to(child)
         for name, path in self.extensions.items():
-            (self.folder / "extensions" / name).symlink_to(Path(path).resolve())
+            link_extension(self.folder / "extensions" / name, Path(path).resolve())
         settings = {**OPTIONS, "sd_model_checkpoint": "tiny-sd1.safetensors", **self.options}
         (self.folder / "config.json").write_text(json.dumps(settings), encoding="utf-8")
 
@@ -209,16 +218,29 @@ class WebUI:
         return self
 
     def _wait(self, deadline: float) -> None:
-        while True:
+        while not self._answers():
             if self.process is None or self.process.poll() is not None:
                 raise RuntimeError(f"the WebUI ended while starting:\n{self.log()[-8000:]}")
-            try:
-                self.get("/sdapi/v1/samplers", timeout=5)
-                return
-            except (OSError, ApiError):
-                if time.monotonic() > deadline:
-                    raise RuntimeError(f"no answer in {START_SECONDS} seconds:\n{self.log()[-8000:]}") from None
-                time.sleep(0.3)
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"no answer in {START_SECONDS} seconds:\n{self.log()[-8000:]}")
+            time.sleep(0.3)
+
+    def _answers(self) -> bool:
+        # With the page, the port is open before the API is there, and a request in between stops the WebUI
+        # ("Cannot add middleware after an application has started"): it has to say first that it is ready.
+        if self.log().count("Startup time:") < self._starts:
+            return False
+        try:
+            self.get("/sdapi/v1/samplers", timeout=5)
+        except (OSError, ApiError):
+            return False
+        return True
+
+    def reload_page(self) -> None:
+        """Presses "Reload UI": scripts are loaded anew in the same process. Needs the probe and the page."""
+        self._starts += 1
+        self.post("/asyndm-probe/reload", {})
+        self._wait(time.monotonic() + START_SECONDS)
 
     def stop(self) -> None:
         """Ends the process and whatever it has started."""

@@ -6,11 +6,13 @@ If one of these fails, failures of the other end-to-end tests mean nothing.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from .checkpoints import CONFIGS
+from .server import PROBE as PROBE_EXTENSION
 from .server import ApiError, WebUI
 
 SAMPLERS = ("Euler", "Euler a", "DPM++ 2M", "DDIM")
@@ -120,6 +122,19 @@ class TestProbe:
             plain_webui.txt2img("tiny-sdxl", steps=1, width=64, height=64)
             states.append(json.dumps(plain_webui.get("/asyndm-probe/state"), sort_keys=True))
         assert states[0] == states[1]
+
+
+def test_page_and_reload(launch: Callable[..., WebUI]) -> None:
+    """With the page the WebUI can reload its scripts; that alone leaves callbacks and hooks as they were."""
+    server = launch("plain-page", extensions={"asyndm-e2e-probe": PROBE_EXTENSION}, page=True)
+    server.txt2img("tiny-sd1", steps=1, width=64, height=64)
+    states = [server.get("/asyndm-probe/state")]
+    server.reload_page()
+    server.txt2img("tiny-sd1", steps=1, width=64, height=64)
+    states.append(server.get("/asyndm-probe/state"))
+    server.stop()
+    for part in ("callbacks", "duplicate_callbacks", "samplers", "scripts", "model"):
+        assert states[0][part] == states[1][part], part
 
 
 def test_webuiapi_client(plain_webui: WebUI) -> None:

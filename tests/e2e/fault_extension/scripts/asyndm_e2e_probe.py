@@ -19,6 +19,8 @@ functions that extensions like to replace come from, samplers and callbacks. Not
 test compares the answers before and after. The probe's own hook is left out.
 
 ``GET /asyndm-probe/last`` tells what the last probed job did: each call of the UNet with its timesteps and shape.
+
+``POST /asyndm-probe/reload`` presses "Reload UI" (with the page only).
 """
 
 from __future__ import annotations
@@ -288,11 +290,12 @@ def host_state() -> dict:
 
 
 def on_app_started(demo, app):
-    """Adds the two routes."""
+    """Adds the routes."""
     app.add_api_route("/asyndm-probe/state", host_state, methods=["GET"])
     app.add_api_route(
         "/asyndm-probe/last", lambda: Current.last.as_dict() if Current.last is not None else {}, methods=["GET"]
     )
+    app.add_api_route("/asyndm-probe/reload", shared.state.request_restart, methods=["POST"])
 
 
 script_callbacks.on_cfg_denoiser(on_cfg_denoiser)
