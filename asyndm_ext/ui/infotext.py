@@ -29,6 +29,17 @@ def record(p: Any, args: Sequence[Any]) -> None:
         p.extra_generation_params[FOUND_KEY] = found
 
 
+def note_found(p: Any, names: Sequence[Sequence[str]]) -> None:
+    """Put what was really found in this batch's images in the place of what was expected; one list per image."""
+    expected = p.extra_generation_params.get(FOUND_KEY)
+    if not isinstance(expected, list):
+        return
+    first = p.iteration * p.batch_size
+    for image, own in enumerate(names):
+        if first + image < len(expected):
+            expected[first + image] = ", ".join(name for name in own if name)
+
+
 def forget(p: Any) -> None:
     """Remove our entries."""
     for key in [key for key in p.extra_generation_params if key.split(" ")[0] == PREFIX]:

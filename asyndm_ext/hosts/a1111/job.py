@@ -24,6 +24,7 @@ from asyndm_ext.run import Run, StepRecord
 from asyndm_ext.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.settings import Settings
 from asyndm_ext.solvers import SOLVERS, Solver
+from asyndm_ext.ui import infotext
 
 watchers: list[Callable[[StepRecord], None]] = []
 """Called at the end of every step of every job (previews, tests)."""
@@ -55,6 +56,8 @@ def _run(p: Any, settings: Settings, model: Any, x: Tensor, arguments: dict[str,
     images, _, height, width = x.shape
     shape = (images, 1, height, width)
     objects = resolve_objects(p, shared.sd_model, settings.objects) if settings.region == "objects" else None
+    if objects is not None:
+        infotext.note_found(p, objects.names)
     denoiser = PixelDenoiser(model, arguments["extra_args"] or {}, solver.space, images, objects)
     with denoiser.attached():
         run = Run(
