@@ -57,6 +57,10 @@ def _diffusers_layout(unet: Any) -> _Layout:
     for m in found:
         if getattr(m, "time_embedding_norm", "default") != "default":
             raise UnsupportedModel(f"{type(unet).__name__} uses {m.time_embedding_norm} in its ResnetBlocks")
+    # The hooks see the embedding behind an activation, where what was added to it cannot be told apart any more.
+    added = [n for n in ("class_embedding", "add_embedding", "time_embed_act") if getattr(unet, n, None) is not None]
+    if added:
+        raise UnsupportedModel(f"{type(unet).__name__} has a {added[0]} on top of its time embedding")
     blocks = [_Block(m.conv1, m.time_emb_proj, m.nonlinearity, adds_4d=False) for m in found]
     projection = unet.time_proj
     if not projection.flip_sin_to_cos or projection.downscale_freq_shift != 0:
