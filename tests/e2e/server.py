@@ -295,8 +295,9 @@ class WebUI:
 
     def use_model(self, name: str) -> None:
         """Loads a checkpoint, as choosing it on the page does."""
-        if name not in self.get("/sdapi/v1/options")["sd_model_checkpoint"]:
-            self.post("/sdapi/v1/options", {"sd_model_checkpoint": f"{name}.safetensors"})
+        title = f"{name}.safetensors"
+        if self.get("/sdapi/v1/options")["sd_model_checkpoint"].partition(" [")[0] != title:
+            self.post("/sdapi/v1/options", {"sd_model_checkpoint": title})
 
     def txt2img(self, model: str | None = None, **request: Any) -> Pictures:
         """Generates pictures; small and quick unless told otherwise."""

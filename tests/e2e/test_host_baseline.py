@@ -39,7 +39,7 @@ def test_generates(plain_webui: WebUI, model: str, sampler: str, record_property
     first = plain_webui.txt2img(model, sampler_name=sampler)
     assert first.image.shape == (256, 256, 3)
     assert first.image.std() > 15
-    assert f"Model: {model}" in first.infotext
+    assert f"Model: {model}," in first.infotext
 
     again = plain_webui.txt2img(model, sampler_name=sampler)
     assert again.png == first.png
@@ -54,10 +54,11 @@ def test_generates(plain_webui: WebUI, model: str, sampler: str, record_property
 
 def test_model_kinds(plain_webui: WebUI) -> None:
     """The WebUI takes the checkpoints for what they imitate."""
-    for model, layers in (("tiny-sd1", "ldm"), ("tiny-sd2", "ldm"), ("tiny-sd2v", "ldm"), ("tiny-sdxl", "sgm")):
+    for model, layers in (("tiny-sd1", "ldm"), ("tiny-sdxl", "sgm"), ("tiny-sd2v", "ldm"), ("tiny-sd2", "ldm")):
         plain_webui.use_model(model)
         classes = plain_webui.get("/asyndm-probe/state")["model"]["classes"]
         assert f"{layers}.modules.diffusionmodules.openaimodel.UNetModel" in classes, model
+        assert plain_webui.get("/sdapi/v1/options")["sd_model_checkpoint"] == f"{model}.safetensors"
 
 
 def test_odd_size_and_large_size(plain_webui: WebUI) -> None:
