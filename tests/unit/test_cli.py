@@ -19,6 +19,7 @@ pytest.importorskip("diffusers")
 
 from asyndm_ext import __version__
 from asyndm_ext.embedded import cli, filmstrip, model
+from asyndm_ext.embedded.model import load_tiny
 from asyndm_ext.embedded.sampling import (
     SCHEDULERS,
     VARIANTS,
@@ -45,7 +46,7 @@ _PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 def tiny() -> model.TinyModel:
     """The shipped weights, or random ones where there are none: the command is the same."""
     if list(model.WEIGHTS.glob("*.safetensors")):
-        return model.load_tiny()
+        return load_tiny()
     torch.manual_seed(0)
     return model.TinyModel().eval().requires_grad_(False)
 
@@ -99,8 +100,8 @@ def test_a_run_writes_five_pictures_and_a_summary(tmp_path, capsys):
     assert summary["seed"] == 5
     assert summary["parameters"]["steps"] == STEPS
     assert summary["objects"] == [
-        {"words": "red circle", "columns": [2, 3]},
-        {"words": "blue square", "columns": [6, 7]},
+        {"words": "a red circle", "columns": [1, 2, 3]},
+        {"words": "a blue square", "columns": [5, 6, 7]},
     ]
     assert summary["objects_from"] == "prompt"
     assert f"{3 * STEPS}/{3 * STEPS}" in outcome.err
@@ -127,7 +128,7 @@ def test_a_run_writes_five_pictures_and_a_summary(tmp_path, capsys):
         assert pairs["Size"] == "128x128"
         assert ("AsynDM strength" in pairs) == (name != "plain")
         assert pairs.get("AsynDM region") == {"plain": None, "concave": "everything"}.get(name, "objects")
-        assert pairs.get("AsynDM objects") == (None if name in ("plain", "concave") else "red circle, blue square")
+        assert pairs.get("AsynDM objects") == (None if name in ("plain", "concave") else "a red circle, a blue square")
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in tiny().modules())
 
 
@@ -203,9 +204,10 @@ def test_timesteps_are_the_webuis():
 @pytest.mark.parametrize(
     ("prompt", "found"),
     [
-        ("a red circle and a blue square", ["red circle", "blue square"]),
-        ("two green stars above a circle on a white background", ["green stars", "circle"]),
-        ("a red circle and a red circle", ["red circle"]),
+        ("a red circle and a blue square", ["a red circle", "a blue square"]),
+        ("two green stars above a circle on a white background", ["two green stars", "a circle"]),
+        ("a red circle and a red circle", ["a red circle"]),
+        ("orange triangle, star", ["orange triangle", "star"]),
         ("red", []),
     ],
 )
@@ -215,7 +217,7 @@ def test_automatic_objects(prompt, found):
 
 @pytest.mark.parametrize(
     ("phrase", "columns"),
-    [("red circle", [2, 3]), ("Blue  circle", [6, 7]), ("a blue circle", [6, 7]), ("circle", [3, 7]), ("blue", [6])],
+    [("red circle", [2, 3]), ("Blue  circle", [6, 7]), ("a blue circle", [5, 6, 7]), ("circle", [3, 7]), ("blue", [6])],
 )
 def test_a_word_that_comes_twice_is_told_apart_by_its_phrase(phrase, columns):
     assert object_columns(Tokenizer(), "a red circle and a blue circle", [phrase]) == [columns]
