@@ -171,7 +171,7 @@ def _tokens(words: list[str]) -> list[_Token]:
     return tokens
 
 
-def _tag(word: str) -> _Tag:  # noqa: PLR0911 (one line per rule reads best)
+def _tag(word: str) -> _Tag:
     known = _TAGS.get(word)
     if known:
         return known

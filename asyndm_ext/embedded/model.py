@@ -15,6 +15,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -102,6 +103,9 @@ class Autoencoder(nn.Module):
     """
 
     factor = 4
+
+    latent_mean: Tensor
+    latent_std: Tensor
 
     def __init__(self, config: TinyConfig) -> None:
         super().__init__()
@@ -231,7 +235,8 @@ def load_tiny(folder: str | Path = WEIGHTS, device: str | torch.device = "cpu") 
             " python -m asyndm_ext.embedded.train --out training --export"
         )
     stored = json.loads((folder / _CONFIG_FILE).read_text(encoding="utf-8"))
-    config = TinyConfig(**{key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()})
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
+    config = TinyConfig(**values)
     model = TinyModel(config)
     model.load_state_dict({name: value.float() for name, value in load_file(folder / _WEIGHTS_FILE).items()})
     return model.requires_grad_(False).eval().to(device)

@@ -163,7 +163,7 @@ def coverage(placed: Placed, size: int = SIZE) -> NDArray[np.float32]:
     return np.clip(0.5 - _distance(placed.shape, x, y, placed.radius), 0, 1).astype(np.float32)
 
 
-def _distance(shape: str, x: NDArray[np.float32], y: NDArray[np.float32], radius: float) -> NDArray[np.float32]:
+def _distance(shape: str, x: NDArray[np.float32], y: NDArray[np.float32], radius: float) -> NDArray[np.floating]:
     """Signed distance to the shape's edge, negative inside, up to rounding at the corners.
 
     All shapes fit in a circle of the given radius; the disc is drawn smaller so that it does not look larger.

@@ -159,6 +159,26 @@ class TestOn:
         assert difference(plain.image, zero.image) <= GREY_LEVELS
 
 
+class TestSchedules:
+    """Scenario 24: every schedule type of the host, with each of our samplers."""
+
+    @pytest.mark.parametrize("sampler", SAMPLERS)
+    def test_all(self, webui: WebUI, sampler: str) -> None:
+        webui.use_model("tiny-sd1")
+        names = [entry["label"] for entry in webui.get("/sdapi/v1/schedulers")]
+        assert len(names) > 8
+        for name in names:
+            request = {"sampler_name": sampler, "scheduler": name, "width": 128, "height": 128, "steps": 7}
+            plain = off(webui, **request)
+            slow = on(webui, **request)
+            nominal, level, _ = levels(webui)
+            assert difference(plain.image, slow.image) > 5, name
+            assert np.all(np.diff(level, axis=0) <= 1e-9), name
+            assert np.all(level >= nominal[:, None, None, None] - 1e-9), name
+            zero = on(webui, settings={**SETTINGS, "strength": 0}, **request)
+            assert difference(plain.image, zero.image) <= GREY_LEVELS, name
+
+
 class TestFaults:
     """Scenarios 3 and 4: whatever happens in the middle, the host is as it was."""
 
