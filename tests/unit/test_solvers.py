@@ -346,11 +346,12 @@ def test_an_ode_step_of_no_length_changes_nothing() -> None:
 
 
 def test_ddim_never_meets_a_negative_variance() -> None:
-    # eta 1 next to the end of the schedule, where rounding makes 1 - a' - sigma^2 negative.
-    base = BaseSchedule.from_timesteps(torch.tensor([30, 2, 1, 0]))
+    # 1 - a' - sigma^2 is negative near the end of the schedule for eta above 1: the noise is limited, never NaN.
+    base = base_for("DDIM", 20)
     x = randn(*SHAPE, seed=11)
-    found = sample("DDIM", base, FixedRegion(STRENGTHS.view(2, 1, 4, 5)), "quadratic", x, eta=1.0)
+    found = sample("DDIM", base, FixedRegion(STRENGTHS.view(2, 1, 4, 5)), "quadratic", x, eta=1.5)
     assert bool(found.isfinite().all())
+    assert found.abs().max() < 20
 
 
 def test_a_timestep_solver_needs_the_table() -> None:
