@@ -226,8 +226,8 @@ def test_hooks_go_however_the_block_is_left(error: type[BaseException] | None) -
         capture.begin((16, 16))
         capture.read(BATCH)
         if error:
-            # In the middle of the network, between a layer's queries and its keys.
-            layer = next(iter(cross_attentions(net).values()))
+            # In the middle of the network, between the queries of a layer that is read and its keys.
+            layer = next(m for name, m in cross_attentions(net).items() if name.startswith("down_blocks.2"))
             handle = layer.to_k.register_forward_pre_hook(lambda *_: (_ for _ in ()).throw(error()))
             try:
                 forward(net, normal(4, 4, 16, 16, seed=9))
