@@ -51,7 +51,7 @@ _ESCAPED = re.compile(r"\\([()\[\]\\])")
 # The weight of "(cat:1.3)", the step of "[cat:dog:0.5]", and the weight of "a cat :1.2 AND a dog :0.8".
 _WEIGHT = re.compile(r":\s*[-+]?(?:\d+\.?\d*|\.\d+)\s*(?=[)\]]|\bAND\b|\bBREAK\b|$)")
 _FULL_STOP = re.compile(r"\.(?=[\s)\]\"'”’]|$)")
-_SEPARATORS = frozenset(",;:!?|/{}=\n\r•—–―…\"“”«»，、。；：！？")
+_SEPARATORS = frozenset(',;:!?|/{}=\n\r•—–―…"“”«»，、。；：！？')
 _JOINERS = "'’-."
 _KEYWORDS = frozenset(("BREAK", "AND"))
 

@@ -128,8 +128,9 @@ class Run:
             raise RuntimeError("this run has no alphas_cumprod: a timestep solver was given a noise-level model")
         return self._table.alpha_at(t.cpu()).to(self._dtype).to(self._device)
 
-    def report(self, step: int, x: Tensor, denoised: Tensor) -> None:
-        """The host's callback: progress bar, live preview, interrupts."""
+    def report(self, step: int, x: Tensor, denoised: Tensor, churn: float = 0.0) -> None:
+        """The host's callback: progress bar, live preview, interrupts. ``churn``: by how much sigma was raised."""
         if self._callback is not None:
             sigma = torch.tensor(self.nominal(step), dtype=torch.float32)
-            self._callback({"x": x, "i": step, "sigma": sigma, "sigma_hat": sigma, "denoised": denoised})
+            sigma_hat = sigma * (1 + churn)
+            self._callback({"x": x, "i": step, "sigma": sigma, "sigma_hat": sigma_hat, "denoised": denoised})

@@ -231,8 +231,7 @@ def load_tiny(folder: str | Path = WEIGHTS, device: str | torch.device = "cpu") 
     folder = Path(folder)
     if not (folder / _WEIGHTS_FILE).is_file():
         raise FileNotFoundError(
-            f"no {_WEIGHTS_FILE} in {folder}; train one:"
-            " python -m asyndm_ext.embedded.train --out training --export"
+            f"no {_WEIGHTS_FILE} in {folder}; train one: python -m asyndm_ext.embedded.train --out training --export"
         )
     stored = json.loads((folder / _CONFIG_FILE).read_text(encoding="utf-8"))
     values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}

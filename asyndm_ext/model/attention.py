@@ -16,8 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-QUARTER = 4
-
 
 def quarter_grid(height: int, width: int) -> tuple[int, int]:
     """Size of the feature map after two strided convolutions, each rounding up."""
@@ -133,7 +131,9 @@ class CrossAttentionCapture:
         return hook
 
     def _add(self, wanted: TokenRow, q: Tensor, k: Tensor, layer: Any) -> None:
-        found = token_probabilities(q, k, layer.heads, layer.scale, wanted.columns)
+        # Memory-efficient attention classes keep no scale; it is always this one.
+        scale = getattr(layer, "scale", None) or (q.shape[-1] / layer.heads) ** -0.5
+        found = token_probabilities(q, k, layer.heads, scale, wanted.columns)
         if self._sum is None:
             self._sum = torch.zeros(self._images, self._objects, q.shape[0], device=q.device)
         self._sum[wanted.image] += found

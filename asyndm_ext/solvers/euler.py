@@ -26,7 +26,7 @@ def sample_euler(
             denoised = run.model_at(x, nominal * (gamma + 1), run.schedule.level * (gamma + 1))
         else:
             denoised = run.model(x)
-        run.report(i, x, denoised)
+        run.report(i, x, denoised, churn=gamma)
         sigma_next = run.advance()
         x = x + to_d(x, sigma_hat, denoised) * (sigma_next - sigma_hat)
     return x

@@ -53,9 +53,10 @@ def test_equals_k_diffusion() -> None:
     theirs32 = external.DiscreteSchedule(((1 - a) / a).sqrt().float(), quantize=False)
     table32 = NoiseTable(theirs32.log_sigmas)
     assert (table32.sigma_to_t(sigmas) - theirs32.sigma_to_t(sigmas)).abs().max() < 1e-2
-    assert (TABLE.sigma_to_t(theirs.t_to_sigma(torch.tensor([0.0, 12.25, 500.5, 999.0]))) - expected.new_tensor(
-        [0.0, 12.25, 500.5, 999.0]
-    )).abs().max() < 1e-4
+    assert (
+        TABLE.sigma_to_t(theirs.t_to_sigma(torch.tensor([0.0, 12.25, 500.5, 999.0])))
+        - expected.new_tensor([0.0, 12.25, 500.5, 999.0])
+    ).abs().max() < 1e-4
 
 
 def test_maps_are_elementwise() -> None:

@@ -151,9 +151,7 @@ def test_next_height_is_on_the_shifted_copy(curve: str, w: float, u: float, shar
     assert abs(f(u - a) + lift - v) < 1e-12, "the copy passes through (u, v)"
     assert abs(f(1 - a) + lift) < 1e-12, "and through (1, 0)"
     h = part * (1 - u)
-    found = next_height(
-        curve, torch.tensor(v, dtype=torch.float64), 1 - u, h, torch.tensor(w, dtype=torch.float64)
-    )
+    found = next_height(curve, torch.tensor(v, dtype=torch.float64), 1 - u, h, torch.tensor(w, dtype=torch.float64))
     assert abs(float(found) - (f(u + h - a) + lift)) < 1e-9
 
 

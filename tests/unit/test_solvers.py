@@ -257,9 +257,7 @@ def test_a_pixel_of_a_map_is_the_pixel_alone(name: str, options: dict, curve: st
 def test_a_pixel_with_a_changing_mask_is_the_pixel_alone(name: str, options: dict) -> None:
     base = base_for(name, 8, "exponential")
     generator = torch.Generator().manual_seed(6)
-    maps = [
-        STRENGTHS.view(2, 1, 4, 5) * torch.randint(2, (2, 1, 4, 5), generator=generator) for _ in range(base.steps)
-    ]
+    maps = [STRENGTHS.view(2, 1, 4, 5) * torch.randint(2, (2, 1, 4, 5), generator=generator) for _ in range(base.steps)]
     x = randn(*SHAPE, seed=7) * (base.nominal(0) if SOLVERS[name].space == "sigma" else 1.0)
     found = sample(name, base, Changing(maps), "exponential", x, **options)
     expected = alone(
