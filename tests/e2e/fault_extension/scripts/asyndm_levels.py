@@ -82,8 +82,8 @@ def on_app_started(demo, app):
     app.add_api_route("/asyndm-probe/levels", lambda: records, methods=["GET"])
     app.add_api_route("/asyndm-probe/leftovers", leftovers, methods=["GET"])
     app.add_api_route("/asyndm-probe/columns", columns, methods=["POST"])
-    if job is not None and not any(w.__module__ == watch.__module__ for w in job.watchers):
-        job.watchers.append(watch)
+    if job is not None:  # a reload brings a new function of the same name
+        job.watchers[:] = [w for w in job.watchers if w.__module__ != watch.__module__] + [watch]
 
 
 script_callbacks.on_app_started(on_app_started)
