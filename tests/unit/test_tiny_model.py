@@ -13,7 +13,7 @@ from asyndm_ext.embedded.model import WEIGHTS, TinyModel, load_tiny
 from asyndm_ext.embedded.scenes import scene_from_seed
 from asyndm_ext.embedded.train import DiffusionTrainer, TrainSettings, rate_at, train_autoencoder
 
-SMALL = TrainSettings(steps=8, batch=2, warmup=2, pool_blocks=1, pool_refresh=1)
+SMALL = TrainSettings(steps=8, batch=2, warmup=2, pool_blocks=1, pool_refresh=2)
 
 
 @pytest.fixture(autouse=True, scope="module")
