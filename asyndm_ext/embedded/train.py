@@ -66,7 +66,7 @@ def rate_at(step: int, settings: TrainSettings) -> float:
 
 def step_generator(seed: int, step: int) -> torch.Generator:
     """A generator for one step; neighbouring seeds and steps share nothing."""
-    mixed = int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
+    mixed = int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]) >> 1
     return torch.Generator().manual_seed(mixed)
 
 
