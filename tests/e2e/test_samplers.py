@@ -1,0 +1,48 @@
+"""Every sampler of the real WebUI with AsynDM: it runs, it changes the picture, and strength 0 is the host's own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from .server import ApiError, WebUI
+from .test_asyndm import GREY_LEVELS, SETTINGS, difference, levels, nothing_left, off, on
+
+MODELS = ("tiny-sd1", "tiny-sd2v")
+REQUEST = {"width": 128, "height": 128, "steps": 7}
+# Their own step control, or their schedule, makes the number of steps differ from what was asked for.
+pytestmark = pytest.mark.xdist_group("webui")
+
+
+def row(webui: WebUI, model: str, sampler: str) -> tuple[int | str, int | str]:
+    """Largest differences in grey levels to the plain picture: at strength 0.7, and at strength 0."""
+    request = {**REQUEST, "sampler_name": sampler}
+    plain = off(webui, model, **request)
+    try:
+        slow = on(webui, model, **request)
+    except ApiError as error:
+        return f"refused: {error.body[:160]}", "-"
+    nominal, level, strength = levels(webui)
+    assert np.isfinite(level).all()
+    assert np.all(level[0] == nominal[0]), sampler
+    if sampler != "Restart":  # goes up again between its segments, by design
+        assert np.all(np.diff(level, axis=0) <= 1e-9), sampler
+    assert np.all((strength > 0).mean(axis=(1, 2, 3)) > 0.02), sampler
+    nothing_left(webui)
+    zero = on(webui, model, {**SETTINGS, "strength": 0}, **request)
+    return difference(plain.image, slow.image), difference(plain.image, zero.image)
+
+
+def test_every_sampler(webui: WebUI, capsys: pytest.CaptureFixture) -> None:
+    names = [entry["name"] for entry in webui.get("/sdapi/v1/samplers")]
+    table = {(name, model): row(webui, model, name) for model in MODELS for name in names}
+    with capsys.disabled():
+        print(f"\n| sampler | {' | '.join(f'{m}: on | {m}: strength 0' for m in MODELS)} |")
+        print("|---" * (1 + 2 * len(MODELS)) + "|")
+        for name in names:
+            cells = [str(value) for model in MODELS for value in table[name, model]]
+            print(f"| {name} | {' | '.join(cells)} |")
+    for (name, model), (changed, zero) in table.items():
+        assert isinstance(changed, int), f"{name}, {model}: {changed}"
+        assert changed > 5, f"{name}, {model}"
+        assert zero <= GREY_LEVELS, f"{name}, {model}"
