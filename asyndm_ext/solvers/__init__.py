@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 from torch import Tensor
@@ -52,8 +53,8 @@ SOLVERS: dict[str, Solver] = {
     "DPM++ 2M": Solver(sample_dpmpp_2m, "sigma"),
     "DPM++ 2S a": Solver(sample_dpmpp_2s_ancestral, "sigma", ANCESTRAL),
     "DPM++ SDE": Solver(sample_dpmpp_sde, "sigma", ANCESTRAL, brownian=True),
-    "DPM++ 2M SDE": Solver(sample_dpmpp_2m_sde, "sigma", (*ANCESTRAL, "solver_type"), brownian=True),
-    "DPM++ 2M SDE Heun": Solver(sample_dpmpp_2m_sde, "sigma", (*ANCESTRAL, "solver_type"), brownian=True),
+    "DPM++ 2M SDE": Solver(sample_dpmpp_2m_sde, "sigma", ANCESTRAL, brownian=True),
+    "DPM++ 2M SDE Heun": Solver(partial(sample_dpmpp_2m_sde, solver_type="heun"), "sigma", ANCESTRAL, brownian=True),
     "DPM++ 3M SDE": Solver(sample_dpmpp_3m_sde, "sigma", ANCESTRAL, brownian=True),
     "LMS": Solver(sample_lms, "sigma"),
     "LCM": Solver(sample_lcm, "sigma"),

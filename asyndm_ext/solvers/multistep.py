@@ -7,6 +7,7 @@ be left out one by one where a pixel's last steps were too short to tell a slope
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ def newton_terms(values: Sequence[Tensor], at: Sequence[Tensor], end: Tensor) ->
     terms, column = [values[0]], list(values)
     usable = torch.ones_like(end, dtype=torch.bool)
     for k in range(1, len(values)):
-        column = [(a - b) / (at[j] - at[j + k]) for j, (a, b) in enumerate(zip(column, column[1:], strict=False))]
+        column = [(a - b) / (at[j] - at[j + k]) for j, (a, b) in enumerate(pairwise(column))]
         usable = usable & ((end - at[0]).abs() < LARGEST_RATIO * (at[k - 1] - at[k]).abs())
         terms.append(torch.where(usable, column[0], 0.0))
     return terms
