@@ -15,13 +15,14 @@ from typing import Literal
 from torch import Tensor
 
 from asyndm_ext.solvers.ddim import sample_ddim
+from asyndm_ext.solvers.ddpm import sample_ddpm
 from asyndm_ext.solvers.dpm2 import sample_dpm_2, sample_dpm_2_ancestral
 from asyndm_ext.solvers.dpmpp import sample_dpmpp_2m, sample_dpmpp_2s_ancestral
 from asyndm_ext.solvers.dpmpp_sde import sample_dpmpp_2m_sde, sample_dpmpp_3m_sde, sample_dpmpp_sde
 from asyndm_ext.solvers.euler import sample_euler, sample_euler_ancestral
-from asyndm_ext.solvers.heun import sample_heun
+from asyndm_ext.solvers.heun import sample_heun, sample_heunpp2
 from asyndm_ext.solvers.lcm import sample_lcm
-from asyndm_ext.solvers.multistep import sample_lms
+from asyndm_ext.solvers.multistep import sample_deis, sample_ipndm, sample_ipndm_v, sample_lms
 
 
 @dataclass(frozen=True)
@@ -58,5 +59,10 @@ SOLVERS: dict[str, Solver] = {
     "DPM++ 3M SDE": Solver(sample_dpmpp_3m_sde, "sigma", ANCESTRAL, brownian=True),
     "LMS": Solver(sample_lms, "sigma"),
     "LCM": Solver(sample_lcm, "sigma"),
+    "HeunPP2": Solver(sample_heunpp2, "sigma", CHURN),
+    "IPNDM": Solver(sample_ipndm, "sigma"),
+    "IPNDM_V": Solver(sample_ipndm_v, "sigma"),
+    "DEIS": Solver(sample_deis, "sigma"),
+    "DDPM": Solver(sample_ddpm, "sigma"),
     "DDIM": Solver(sample_ddim, "timestep", ("eta",)),
 }

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from asyndm_ext.run import Run
-from asyndm_ext.solvers.helpers import ancestral_step, extrapolation, midway, toward
+from asyndm_ext.solvers.helpers import ancestral_step, extrapolation, largest_ratio, midway, toward
 
 
 @torch.no_grad()
@@ -22,7 +22,7 @@ def sample_dpmpp_2m(run: Run, x: Tensor) -> Tensor:
         if old_denoised is None or h_last is None or run.nominal(i + 1) == 0:
             denoised_d = denoised
         else:
-            slope = extrapolation(h, h_last) / 2
+            slope = extrapolation(h, h_last, largest_ratio(run, i, 1)) / 2
             denoised_d = (1 + slope) * denoised - slope * old_denoised
         x = (sigma_next / sigma) * x - torch.expm1(-h) * denoised_d
         old_denoised, h_last = denoised, h

@@ -10,7 +10,16 @@ import torch
 from torch import Tensor
 
 from asyndm_ext.run import Run
-from asyndm_ext.solvers.helpers import ancestral_step, extrapolation, midway, phi_2, phi_3, toward
+from asyndm_ext.solvers.helpers import (
+    LARGEST_RATIO_BEND,
+    ancestral_step,
+    extrapolation,
+    largest_ratio,
+    midway,
+    phi_2,
+    phi_3,
+    toward,
+)
 
 
 @torch.no_grad()
@@ -65,7 +74,8 @@ def sample_dpmpp_2m_sde(
         x = torch.exp(-h_eta) * x - torch.expm1(-h_eta) * denoised
         if old_denoised is not None and h_last is not None:
             weight = phi_2(h_eta) if solver_type == "heun" else -torch.expm1(-h_eta) / 2
-            x = x + weight * extrapolation(h, h_last) * (denoised - old_denoised)
+            slope = extrapolation(h, h_last, largest_ratio(run, i, 1))
+            x = x + weight * slope * (denoised - old_denoised)
         if eta:
             x = x + run.noise_sampler(run.scalar(i), run.scalar(i + 1)) * sigma_next * own_share(h, eta) * s_noise
         old_denoised, h_last = denoised, h
@@ -88,15 +98,14 @@ def sample_dpmpp_3m_sde(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 
         h_eta = h * (eta + 1)
         x = torch.exp(-h_eta) * x - torch.expm1(-h_eta) * denoised
         if denoised_1 is not None and h_1 is not None:
-            ratio_1 = extrapolation(h, h_1)
-            d1 = d1_0 = (denoised - denoised_1) * ratio_1
+            d1 = d1_0 = (denoised - denoised_1) * extrapolation(h, h_1, largest_ratio(run, i, 1))
             if denoised_2 is not None and h_2 is not None:
-                ratio_2 = extrapolation(h, h_2)
-                both = (ratio_1 > 0) & (ratio_2 > 0)
+                near, far = (largest_ratio(run, i, back, LARGEST_RATIO_BEND) for back in (1, 2))
+                ratio_2 = torch.where(h < near * h_1, extrapolation(h, h_2, far), 0.0)
                 d1_1 = (denoised_1 - denoised_2) * ratio_2
                 # The bend, with h_1 / h = r0 and (h_1 + h_2) / h = r0 + r1.
-                d2 = torch.where(both, (d1_0 - d1_1) * h / (h_1 + h_2), 0.0)
-                d1 = d1_0 + torch.where(both, d2 * h_1 / h, 0.0)
+                d2 = torch.where(ratio_2 > 0, (d1_0 - d1_1) * h / (h_1 + h_2), 0.0)
+                d1 = d1_0 + torch.where(ratio_2 > 0, d2 * h_1 / h, 0.0)
                 x = x - phi_3(h_eta) * d2
             x = x + phi_2(h_eta) * d1
         if eta:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -10,8 +11,9 @@ from torch import Tensor
 from asyndm_ext.run import Run
 
 # A pixel whose step is more than this many times its last one takes it first order: the slope over a tiny step is
-# mostly what changed around the pixel, and would be magnified. The WebUI's own schedules stay below 5.
+# mostly what changed around the pixel, and would be magnified. Bends (slopes of slopes) are magnified more.
 LARGEST_RATIO = 10.0
+LARGEST_RATIO_BEND = 3.0
 
 # Below this the closed forms of phi_2 and phi_3 lose more digits than five terms of their series.
 _SERIES_BELOW = 1e-2
@@ -40,10 +42,24 @@ def toward(x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor) -> Te
     return ratio * x + (1 - ratio) * denoised
 
 
-def extrapolation(h: Tensor, h_last: Tensor) -> Tensor:
-    """``h / h_last`` per pixel, 0 where the last step was too short for its slope to mean anything."""
+def largest_ratio(
+    run: Run, i: int, back: int, limit: float = LARGEST_RATIO, axis: Callable[[Tensor], Tensor] = torch.log
+) -> float:
+    """How long a pixel's step may be as a multiple of its step ``back`` steps ago, for a slope from there to be used.
+
+    Args:
+        limit: the multiple. Where the host's own schedule goes beyond it (the end of Beta, Exponential's step
+            to 0), so may a pixel.
+        axis: what steps are measured in, a function of sigma.
+    """
+    here, before = (abs(axis(run.scalar(j + 1)) - axis(run.scalar(j))) for j in (i, i - back))
+    return max(limit, 1.01 * float(here / before))
+
+
+def extrapolation(h: Tensor, h_last: Tensor, limit: float) -> Tensor:
+    """``h / h_last`` per pixel, 0 where the earlier step was too short for its slope to mean anything."""
     tiny = torch.finfo(h.dtype).tiny
-    return torch.where(h < LARGEST_RATIO * h_last, h / h_last.clamp_min(tiny), 0.0)
+    return torch.where(h < limit * h_last, h / h_last.clamp_min(tiny), 0.0)
 
 
 def phi_2(h: Tensor) -> Tensor:
