@@ -326,21 +326,56 @@ def test_a_pixel_with_a_changing_mask_is_the_pixel_alone(name: str, options: dic
     close(rows(found), expected, 1e-12)
 
 
-def test_dpmpp_2m_uses_each_pixels_own_step_sizes() -> None:
-    """A slow pixel's walk is k-diffusion's own 2M on the sigmas that this pixel passes."""
+@pytest.mark.parametrize("curve", ["quadratic", "exponential"])
+@pytest.mark.parametrize(
+    ("name", "function", "options"),
+    [
+        ("DPM++ 2M", "sample_dpmpp_2m", {}),
+        ("DPM++ 2M SDE", "sample_dpmpp_2m_sde", {"eta": 0.0}),
+        ("DPM++ 2M SDE Heun", "sample_dpmpp_2m_sde", {"eta": 0.0, "solver_type": "heun"}),
+        ("DPM++ 3M SDE", "sample_dpmpp_3m_sde", {"eta": 0.0}),
+        ("LMS", "sample_lms", {}),
+    ],
+)
+def test_multistep_uses_each_pixels_own_step_sizes(name: str, function: str, options: dict, curve: str) -> None:
+    """A slow pixel's walk is k-diffusion's own on the sigmas that this pixel passes."""
     sampling, _ = k_diffusion()
     base = BaseSchedule.from_sigmas(sigma_schedule("karras", 12))
-    for curve in ("quadratic", "exponential"):
-        schedule = PixelSchedule(base, (1, 1, 1, 1), curve)
-        own = [schedule.level.flatten()]
-        own += [schedule.advance(torch.tensor(0.7, dtype=torch.float64)).flatten() for _ in range(base.steps)]
-        x = randn(*SHAPE, seed=8) * 14.6
-        model = Gaussian("sigma")
-        expected = sampling.sample_dpmpp_2m(
-            lambda x, s, model=model: model.denoised(x, s.view(-1, 1, 1, 1)), x, torch.cat(own), disable=True
-        )
-        found = sample("DPM++ 2M", base, FixedRegion.everything((2, 1, 4, 5), 0.7), curve, x)
-        close(found, expected, 1e-10)
+    schedule = PixelSchedule(base, (1, 1, 1, 1), curve)
+    own = [schedule.level.flatten()]
+    own += [schedule.advance(torch.tensor(0.7, dtype=torch.float64)).flatten() for _ in range(base.steps)]
+    x = randn(*SHAPE, seed=8) * 14.6
+    model = Gaussian("sigma")
+
+    def theirs(x: Tensor, sigma: Tensor) -> Tensor:
+        return model.denoised(x, sigma.view(-1, 1, 1, 1))
+
+    no_noise = {"noise_sampler": lambda *_: torch.zeros_like(x)} if SOLVERS[name].brownian else {}
+    expected = getattr(sampling, function)(theirs, x, torch.cat(own), disable=True, **no_noise, **options)
+    region = FixedRegion.everything((2, 1, 4, 5), 0.7)
+    found = sample(name, base, region, curve, x, **{key: value for key, value in options.items() if key == "eta"})
+    close(found, expected, 1e-10)
+
+
+@pytest.mark.parametrize(
+    ("name", "function", "steps"), [("LMS", "sample_lms", 120), ("DPM++ 3M SDE", "sample_dpmpp_3m_sde", 6)]
+)
+def test_a_long_step_of_the_hosts_own_is_taken_as_the_host_does(name: str, function: str, steps: int) -> None:
+    """Exponential's step to 0 after 120 steps, and Beta's last steps, are longer than a pixel's may get otherwise."""
+    sampling, _ = k_diffusion()
+    sigmas = sigma_schedule("exponential", steps)
+    if name == "DPM++ 3M SDE":
+        sigmas = torch.tensor([14.6, 13.9, 13.2, 9.0, 0.5, 0.03, 0.0], dtype=torch.float64)
+    x, model = randn(*SHAPE, seed=14) * 14.6, Gaussian("sigma")
+
+    def theirs(x: Tensor, sigma: Tensor) -> Tensor:
+        return model.denoised(x, sigma.view(-1, 1, 1, 1))
+
+    no_noise = {"eta": 0.0, "noise_sampler": lambda *_: torch.zeros_like(x)} if SOLVERS[name].brownian else {}
+    expected = getattr(sampling, function)(theirs, x, sigmas, disable=True, **no_noise)
+    ours = {"eta": 0.0} if SOLVERS[name].brownian else {}
+    region = FixedRegion.everything((2, 1, 4, 5), 0.0)
+    close(sample(name, BaseSchedule.from_sigmas(sigmas), region, "quadratic", x, **ours), expected, 1e-10)
 
 
 # -- steps of no length
