@@ -57,6 +57,8 @@ class Run:
         table: alphas_cumprod, for timestep solvers.
         watch: called with a :class:`StepRecord` at the end of each step.
         progress: wraps the range of steps, for a console progress bar.
+        noise_sampler: the host's normals of an interval of nominal sigmas (a Brownian tree), for SDE solvers;
+            fresh ones from ``randn_like`` where the host has none.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Run:
         table: NoiseTable | None = None,
         watch: Callable[[StepRecord], None] | None = None,
         progress: Callable[[range], Iterable[int]] = iter,
+        noise_sampler: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         self.schedule = schedule
         self.region = region
@@ -79,6 +82,7 @@ class Run:
         self._table = table
         self._watch = watch
         self._progress = progress
+        self.noise_sampler = noise_sampler or (lambda sigma, sigma_next: self.randn_like(x))
         self._device = x.device
         self._dtype = torch.promote_types(x.dtype, torch.float32)
         schedule.lead_in(region.strength())
@@ -96,6 +100,10 @@ class Run:
         """The host's own level at the start of a solver step (or, after the last, at its end)."""
         return self.schedule.base.nominal(step)
 
+    def scalar(self, step: int) -> Tensor:
+        """The nominal level as a scalar tensor of the host's dtype, to go through the formulas that maps go through."""
+        return torch.tensor(self.nominal(step), dtype=self.schedule.base.dtype)
+
     @property
     def level(self) -> Tensor:
         """The current level map ``(B,1,H,W)`` on the latent's device (sigma or timestep)."""
@@ -108,9 +116,9 @@ class Run:
         """Call the model at the current level map."""
         return self.model_at(x, self.nominal(self.schedule.step), self.schedule.level)
 
-    def model_at(self, x: Tensor, nominal: float, level: Tensor) -> Tensor:
-        """Call the model at a level map of the solver's choice (float64, CPU) and let the region see the attention."""
-        answer = self._model(x, nominal, level)
+    def model_at(self, x: Tensor, nominal: float | Tensor, level: Tensor) -> Tensor:
+        """Call the model at a level map of the solver's choice and let the region see the attention."""
+        answer = self._model(x, float(nominal), level.cpu().double())
         self.region.observe(self._model.attention())
         return answer
 
@@ -121,6 +129,10 @@ class Run:
         if self._watch is not None:
             self._watch(StepRecord(step, self.nominal(step), level, strength))
         return self.on_device(following)
+
+    def ahead(self) -> Tensor:
+        """The level map that :meth:`advance` would lead to if the region stayed as it is; the clock stands still."""
+        return self.on_device(self.schedule.ahead(self.region.strength()))
 
     def alpha(self, t: Tensor) -> Tensor:
         """alphas_cumprod at a map of whole timesteps, on its device."""

@@ -12,6 +12,7 @@ never divide by the strength, so strength 0 is the straight line and not 0/0.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -111,6 +112,7 @@ class BaseSchedule:
         log: interpolate between nodes in the logarithm (sigmas) or linearly (timesteps).
         lead_in: clock updates made before the first model call.
         whole: round levels to whole numbers, half to even (timesteps that index a table).
+        dtype: in which the host computes with its scalars.
     """
 
     nodes: Tensor
@@ -118,6 +120,7 @@ class BaseSchedule:
     log: bool = True
     lead_in: int = 0
     whole: bool = False
+    dtype: torch.dtype = torch.float64
 
     @classmethod
     def from_sigmas(cls, sigmas: Tensor) -> BaseSchedule:
@@ -127,15 +130,16 @@ class BaseSchedule:
             ValueError: fewer than two sigmas, a rising one, one that is not finite, a negative end, or a zero
                 before the end.
         """
-        s = torch.as_tensor(sigmas).detach().double().cpu().flatten()
+        given = torch.as_tensor(sigmas).detach()
+        s = given.double().cpu().flatten()
         if len(s) < 2:
             raise ValueError(f"a schedule needs at least two sigmas, got {len(s)}")
         falling = bool((s[1:] <= s[:-1]).all()) and bool(s.isfinite().all())
         if not falling or bool((s[:-1] <= 0).any()) or bool(s[-1] < 0):
             raise ValueError("sigmas must fall from step to step and reach 0 at the end only")
         if s[-1] == 0:
-            return cls(nodes=s[:-1], final=0.0)
-        return cls(nodes=s)
+            return cls(nodes=s[:-1], final=0.0, dtype=torch.promote_types(given.dtype, torch.float32))
+        return cls(nodes=s, dtype=torch.promote_types(given.dtype, torch.float32))
 
     @classmethod
     def from_timesteps(cls, timesteps: Tensor) -> BaseSchedule:
@@ -247,6 +251,10 @@ class PixelSchedule:
         if self._updates_done > self.base.updates:
             return self.level
         return self.base.at_height(self.clock.height)
+
+    def ahead(self, strength: Tensor) -> Tensor:
+        """Where :meth:`advance` would lead, ``(B,1,H,W)``, without going there."""
+        return copy.deepcopy(self).advance(strength)
 
     def _tick(self, strength: Tensor) -> Tensor:
         self._updates_done += 1

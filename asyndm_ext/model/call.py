@@ -32,6 +32,26 @@ def v_denoised(denoise: Denoise, x: Tensor, s: Tensor, m: Tensor) -> Tensor:
     return x / (m**2 + 1) - v * m / (m**2 + 1).sqrt()
 
 
+def lcm_scalings(t: Tensor) -> tuple[Tensor, Tensor]:
+    """``(c_skip, c_out)`` of a latent consistency model at timesteps ``t`` (Luo et al. 2023; sigma_data 1/2)."""
+    scaled = 10 * t
+    return 0.25 / (scaled**2 + 0.25), scaled / (scaled**2 + 0.25).sqrt()
+
+
+def lcm_denoised(denoise: Denoise, x: Tensor, s: Tensor, m: Tensor, t_s: Tensor, t_m: Tensor) -> Tensor:
+    """Denoised ``c_out*(x - m*eps) + c_skip*x`` of a latent consistency model.
+
+    Args:
+        denoise, x, s, m: as for the others.
+        t_s, t_m: the timesteps that the host takes for ``s`` and ``m``, of their shapes.
+    """
+    x_in = x * ((s**2 + 1) / (m**2 + 1)).sqrt()
+    c_skip, c_out = lcm_scalings(t_s)
+    eps = (x_in - (denoise(x_in) - c_skip * x_in) / c_out) / s
+    c_skip, c_out = lcm_scalings(t_m)
+    return c_out * (x - m * eps) + c_skip * x
+
+
 def v_to_eps(eps_at_nominal: Tensor, x: Tensor, alpha_s: Tensor, alpha_m: Tensor) -> Tensor:
     """eps of a v-prediction model in VP space at per-pixel level ``alpha_m``.
 

@@ -1,4 +1,4 @@
-"""The DPM-Solver++ family."""
+"""The DPM-Solver++ family without a diffusion term: 2M, and 2S with ancestral noise."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import torch
 from torch import Tensor
 
 from asyndm_ext.run import Run
-
-# A pixel whose step is more than this many times its last one takes it first order: the slope over a tiny step is
-# mostly what changed around the pixel, and would be magnified. The WebUI's own schedules stay below 5.
-LARGEST_RATIO = 10.0
+from asyndm_ext.solvers.helpers import ancestral_step, extrapolation, largest_ratio, midway, toward
 
 
 @torch.no_grad()
@@ -25,10 +22,27 @@ def sample_dpmpp_2m(run: Run, x: Tensor) -> Tensor:
         if old_denoised is None or h_last is None or run.nominal(i + 1) == 0:
             denoised_d = denoised
         else:
-            # 1/(2r) with r = h_last/h. A pixel that (nearly) stood still in the last step has no slope to extrapolate.
-            tiny = torch.finfo(h.dtype).tiny
-            slope = torch.where(h < LARGEST_RATIO * h_last, h / (2 * h_last.clamp_min(tiny)), 0.0)
+            slope = extrapolation(h, h_last, largest_ratio(run, i, 1)) / 2
             denoised_d = (1 + slope) * denoised - slope * old_denoised
         x = (sigma_next / sigma) * x - torch.expm1(-h) * denoised_d
         old_denoised, h_last = denoised, h
+    return x
+
+
+@torch.no_grad()
+def sample_dpmpp_2s_ancestral(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0) -> Tensor:
+    """DPM-Solver++(2S) steps to ``sigma_down``, then fresh noise of each pixel's own interval."""
+    for i in run.steps():
+        sigma = run.level
+        denoised = run.model(x)
+        run.report(i, x, denoised)
+        sigma_down, sigma_up = ancestral_step(sigma, run.advance(), eta)
+        nominal_down, _ = ancestral_step(run.scalar(i), run.scalar(i + 1), eta)
+        if nominal_down > 0:
+            sigma_mid = midway(sigma, sigma_down)
+            x_2 = toward(x, denoised, sigma, sigma_mid)
+            denoised = run.model_at(x_2, midway(run.scalar(i), nominal_down), sigma_mid)
+        x = toward(x, denoised, sigma, sigma_down)
+        if run.nominal(i + 1) > 0:
+            x = x + run.randn_like(x) * s_noise * sigma_up
     return x

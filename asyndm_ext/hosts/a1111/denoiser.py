@@ -13,13 +13,13 @@ from typing import Any, Literal
 
 import k_diffusion.external
 import torch
-from modules import sd_samplers_timesteps, sd_unet
+from modules import sd_samplers_lcm, sd_samplers_timesteps, sd_unet
 from torch import Tensor
 
 from asyndm_ext.hosts.a1111.errors import AsynDMError
 from asyndm_ext.hosts.a1111.tokens import ObjectColumns
 from asyndm_ext.model.attention import CrossAttentionCapture, TokenRow
-from asyndm_ext.model.call import eps_denoised, v_denoised, v_to_eps
+from asyndm_ext.model.call import eps_denoised, lcm_denoised, v_denoised, v_to_eps
 from asyndm_ext.model.timesteps import TimestepTable
 from asyndm_ext.model.unet_time import UNetTimeConditioning, UnsupportedModel
 from asyndm_ext.noise import NoiseTable
@@ -144,7 +144,7 @@ class PixelDenoiser:
             raise AsynDMError("AsynDM cannot work inside an external UNet (TensorRT, say); set SD Unet to None")
         kinds: Any
         if self._space == "sigma":
-            kinds = tuple(kind for kind, _ in RESCALED)
+            kinds = (*(kind for kind, _ in RESCALED), sd_samplers_lcm.LCMCompVisDenoiser)
         else:
             kinds = (sd_samplers_timesteps.CompVisTimestepsDenoiser, sd_samplers_timesteps.CompVisTimestepsVDenoiser)
         if not isinstance(host, kinds):
@@ -163,10 +163,7 @@ class PixelDenoiser:
 
     def __call__(self, x: Tensor, nominal: float, level: Tensor) -> Tensor:
         self._level, self._nominal = level, nominal
-        t = level
-        if self._space == "sigma":
-            assert self.noise is not None
-            t = self.noise.sigma_to_t(level)
+        t = self._timestep(self._bound, level)
         uniform = bool((level == level.flatten()[0]).all())
         self._table = None if uniform else TimestepTable.from_map(t, QUANTUM[self._space]).to(x.device)
         self._plan_rows()
@@ -237,10 +234,26 @@ class PixelDenoiser:
                 alpha_s, alpha_m = self._alpha(sigma.cpu()).view(-1, 1, 1, 1), self._alpha(self._level[rows])
                 answer = v_to_eps(answer.to(precise), x, alpha_s.to(level), alpha_m.to(level))
             return answer.to(x.dtype)
-        rescaled = next(call for kind, call in RESCALED if isinstance(host, kind))
         s = sigma.to(precise).view(-1, 1, 1, 1)
-        answer = rescaled(lambda x_in: host(x_in.to(x.dtype), sigma, **kwargs).to(precise), x.to(precise), s, level)
-        return answer.to(x.dtype)
+
+        def denoise(x_in: Tensor) -> Tensor:
+            return host(x_in.to(x.dtype), sigma, **kwargs).to(precise)
+
+        if isinstance(host, sd_samplers_lcm.LCMCompVisDenoiser):
+            t_s, t_m = self._timestep(host, sigma).to(s).view_as(s), self._timestep(host, self._level[rows]).to(level)
+            return lcm_denoised(denoise, x.to(precise), s, level, t_s, t_m).to(x.dtype)
+        rescaled = next(call for kind, call in RESCALED if isinstance(host, kind))
+        return rescaled(denoise, x.to(precise), s, level).to(x.dtype)
+
+    def _timestep(self, host: Any, level: Tensor) -> Tensor:
+        """The host's timestep for each level, any shape."""
+        if self._space == "timestep":
+            return level
+        if isinstance(host, sd_samplers_lcm.LCMCompVisDenoiser):  # it has every 20th timestep only
+            distinct, where = level.unique(return_inverse=True)
+            return host.sigma_to_t(distinct.to(host.log_sigmas))[where].to(level)
+        assert self.noise is not None
+        return self.noise.sigma_to_t(level)
 
     def _alpha(self, t: Tensor) -> Tensor:
         assert self.noise is not None

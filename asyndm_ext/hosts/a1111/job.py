@@ -71,6 +71,7 @@ def _run(p: Any, settings: Settings, model: Any, x: Tensor, arguments: dict[str,
             table=denoiser.noise,
             watch=_watch,
             progress=lambda steps: tqdm.tqdm(steps, disable=arguments.get("disable")),
+            noise_sampler=_brownian_tree(solver, x, arguments),
         )
         return solver.sample(run, x, **{name: arguments[name] for name in solver.options if name in arguments})
 
@@ -87,6 +88,16 @@ def _base_schedule(solver: Solver, arguments: dict[str, Any]) -> BaseSchedule:
         # The host lists them from clean to noisy; the last level is its first timestep.
         return BaseSchedule.from_timesteps(arguments["timesteps"].flip(0))
     return BaseSchedule.from_sigmas(arguments["sigmas"])
+
+
+def _brownian_tree(solver: Solver, x: Tensor, arguments: dict[str, Any]) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """The tree that the host made, or, without batch determinism, the one that its function would make itself."""
+    if not solver.brownian:
+        return None
+    if arguments["noise_sampler"] is not None:
+        return arguments["noise_sampler"]
+    sigmas = arguments["sigmas"]
+    return k_diffusion.sampling.BrownianTreeNoiseSampler(x, sigmas[sigmas > 0].min(), sigmas.max())
 
 
 def _region(settings: Settings, objects: ObjectColumns | None, shape: tuple[int, int, int, int]) -> Region:

@@ -1,0 +1,119 @@
+"""The stochastic DPM-Solver++ family.
+
+The host's Brownian tree is asked about nominal intervals. What it answers has unit variance and is independent
+for intervals that do not overlap; each pixel scales it by the standard deviation of its own interval.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from asyndm_ext.run import Run
+from asyndm_ext.solvers.helpers import (
+    LARGEST_RATIO_BEND,
+    ancestral_step,
+    extrapolation,
+    largest_ratio,
+    midway,
+    phi_2,
+    phi_3,
+    toward,
+)
+
+
+@torch.no_grad()
+def sample_dpmpp_sde(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0) -> Tensor:
+    """DPM-Solver++ (stochastic): half a step in log-sigma with its noise, then the whole step with its own."""
+    for i in run.steps():
+        sigma = run.level
+        denoised = run.model(x)
+        run.report(i, x, denoised)
+        sigma_next = run.advance()
+        if run.nominal(i + 1) == 0:
+            x = toward(x, denoised, sigma, sigma_next)
+            continue
+        # By way of the logarithm like the host: a Brownian tree answers to the last bit of its interval's ends.
+        t, t_next = run.scalar(i).log(), run.scalar(i + 1).log()
+        nominal, nominal_mid, nominal_next = t.exp(), (t + (t_next - t) / 2).exp(), t_next.exp()
+        sigma_mid = midway(sigma, sigma_next)
+
+        sigma_down, sigma_up = ancestral_step(sigma, sigma_mid, eta)
+        x_2 = toward(x, denoised, sigma, sigma_down)
+        x_2 = x_2 + run.noise_sampler(nominal, nominal_mid) * s_noise * sigma_up
+        denoised_2 = run.model_at(x_2, nominal_mid, sigma_mid)
+
+        sigma_down, sigma_up = ancestral_step(sigma, sigma_next, eta)
+        x = toward(x, denoised_2, sigma, sigma_down)
+        x = x + run.noise_sampler(nominal, nominal_next) * s_noise * sigma_up
+    return x
+
+
+@torch.no_grad()
+def sample_dpmpp_2m_sde(
+    run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0, solver_type: str = "midpoint"
+) -> Tensor:
+    """DPM-Solver++(2M) SDE; every pixel has its own step sizes h and h_last in log-sigma.
+
+    Raises:
+        ValueError: a solver_type other than midpoint and heun.
+    """
+    if solver_type not in ("midpoint", "heun"):
+        raise ValueError(f"solver_type must be midpoint or heun, not {solver_type!r}")
+    old_denoised, h_last = None, None
+    for i in run.steps():
+        sigma = run.level
+        denoised = run.model(x)
+        run.report(i, x, denoised)
+        sigma_next = run.advance()
+        if run.nominal(i + 1) == 0:
+            x = denoised
+            continue
+        h = sigma.log() - sigma_next.log()
+        h_eta = h * (eta + 1)
+        x = torch.exp(-h_eta) * x - torch.expm1(-h_eta) * denoised
+        if old_denoised is not None and h_last is not None:
+            weight = phi_2(h_eta) if solver_type == "heun" else -torch.expm1(-h_eta) / 2
+            slope = extrapolation(h, h_last, largest_ratio(run, i, 1))
+            x = x + weight * slope * (denoised - old_denoised)
+        if eta:
+            x = x + run.noise_sampler(run.scalar(i), run.scalar(i + 1)) * sigma_next * own_share(h, eta) * s_noise
+        old_denoised, h_last = denoised, h
+    return x
+
+
+@torch.no_grad()
+def sample_dpmpp_3m_sde(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0) -> Tensor:
+    """DPM-Solver++(3M) SDE; a pixel with one usable step behind it goes second order, with none first order."""
+    denoised_1, denoised_2, h_1, h_2 = None, None, None, None
+    for i in run.steps():
+        sigma = run.level
+        denoised = run.model(x)
+        run.report(i, x, denoised)
+        sigma_next = run.advance()
+        if run.nominal(i + 1) == 0:
+            x = denoised
+            continue
+        h = sigma.log() - sigma_next.log()
+        h_eta = h * (eta + 1)
+        x = torch.exp(-h_eta) * x - torch.expm1(-h_eta) * denoised
+        if denoised_1 is not None and h_1 is not None:
+            d1 = d1_0 = (denoised - denoised_1) * extrapolation(h, h_1, largest_ratio(run, i, 1))
+            if denoised_2 is not None and h_2 is not None:
+                near, far = (largest_ratio(run, i, back, LARGEST_RATIO_BEND) for back in (1, 2))
+                ratio_2 = torch.where(h < near * h_1, extrapolation(h, h_2, far), 0.0)
+                d1_1 = (denoised_1 - denoised_2) * ratio_2
+                # The bend, with h_1 / h = r0 and (h_1 + h_2) / h = r0 + r1.
+                d2 = torch.where(ratio_2 > 0, (d1_0 - d1_1) * h / (h_1 + h_2), 0.0)
+                d1 = d1_0 + torch.where(ratio_2 > 0, d2 * h_1 / h, 0.0)
+                x = x - phi_3(h_eta) * d2
+            x = x + phi_2(h_eta) * d1
+        if eta:
+            x = x + run.noise_sampler(run.scalar(i), run.scalar(i + 1)) * sigma_next * own_share(h, eta) * s_noise
+        denoised_1, denoised_2, h_1, h_2 = denoised, denoised_1, h, h_1
+    return x
+
+
+def own_share(h: Tensor, eta: float) -> Tensor:
+    """Standard deviation of the fresh noise in a step of h in log-sigma, in units of the sigma it ends at."""
+    return (-torch.expm1(-2 * eta * h)).clamp_min(0).sqrt()

@@ -1,0 +1,196 @@
+"""Adams-Bashforth methods: the slopes of the last steps, extrapolated over the next one.
+
+A pixel's history stands at its own, unevenly spaced levels. Interpolation is done in Newton's form: its terms are
+left out one by one where a pixel's last steps were too short to tell a slope (see LARGEST_RATIO).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from asyndm_ext.run import Run
+from asyndm_ext.solvers.helpers import LARGEST_RATIO, LARGEST_RATIO_BEND, largest_ratio, to_d
+
+Axis = Callable[[Tensor], Tensor]
+"""What steps are measured in, as a function of sigma."""
+
+# Gauss-Legendre, 8 points on [-1, 1]: nodes and weights, the negative half left out.
+_GAUSS = (
+    (0.1834346424956498, 0.3626837833783620),
+    (0.5255324099163290, 0.3137066458778873),
+    (0.7966664774136267, 0.2223810344533745),
+    (0.9602898564975363, 0.1012285362903763),
+)
+
+
+def in_sigma(sigma: Tensor) -> Tensor:
+    return sigma
+
+
+def usable_terms(run: Run, i: int, at: Sequence[Tensor], end: Tensor, axis: Axis) -> Iterator[Tensor]:
+    """For term 1, 2, ... of a step from ``at[0]`` (newest first) to ``end``: the pixels that can have it, bool."""
+    usable = torch.ones_like(end, dtype=torch.bool)
+    for k in range(1, len(at)):
+        limit = LARGEST_RATIO if k == 1 else LARGEST_RATIO_BEND
+        for back in range(1, k + 1):
+            gap = (at[back - 1] - at[back]).abs()
+            usable = usable & ((end - at[0]).abs() < largest_ratio(run, i, back, limit, axis) * gap)
+        yield usable
+
+
+def newton_terms(values: Sequence[Tensor], at: Sequence[Tensor], usable: Iterator[Tensor]) -> list[Tensor]:
+    """Divided differences of ``values`` at the places ``at`` (newest first)."""
+    terms, column = [values[0]], list(values)
+    for k, mask in enumerate(usable, start=1):
+        column = [(a - b) / (at[j] - at[j + k]) for j, (a, b) in enumerate(pairwise(column))]
+        terms.append(torch.where(mask, column[0], 0.0))
+    return terms
+
+
+def integrate(
+    terms: Sequence[Tensor], at: Sequence[Tensor], nodes: Sequence[Tensor], weights: Sequence[Tensor]
+) -> Tensor:
+    """Integral of Newton's polynomial by quadrature: ``nodes`` on the axis of ``at``, with ``weights``."""
+    total, basis = torch.zeros_like(terms[0]), [torch.ones_like(node) for node in nodes]
+    for k, term in enumerate(terms):
+        moment = torch.stack([weight * value for weight, value in zip(weights, basis, strict=True)]).sum(dim=0)
+        total = total + moment * term
+        basis = [value * (node - at[k]) for value, node in zip(basis, nodes, strict=True)]
+    return total
+
+
+@torch.no_grad()
+def sample_lms(run: Run, x: Tensor, order: int = 4) -> Tensor:
+    """Linear multistep: the polynomial in sigma through the last ``order`` <= 4 slopes, integrated exactly."""
+    ds: list[Tensor] = []
+    at: list[Tensor] = []
+    for i in run.steps():
+        sigma = run.level
+        denoised = run.model(x)
+        run.report(i, x, denoised)
+        sigma_next = run.advance()
+        ds, at = [to_d(x, sigma, denoised), *ds][:order], [sigma, *at][:order]
+        # Two Gauss points integrate cubics without error.
+        half = (sigma_next - sigma) / 2
+        nodes = [sigma + half * (1 - 3**-0.5), sigma + half * (1 + 3**-0.5)]
+        terms = newton_terms(ds, at, usable_terms(run, i, at, sigma_next, in_sigma))
+        x = x + integrate(terms, at, nodes, [half, half])
+    return x
+
+
+@torch.no_grad()
+def sample_deis(run: Run, x: Tensor, max_order: int = 3) -> Tensor:
+    """DEIS, tAB (Zhang & Chen 2022): as LMS, with the polynomial in the time of a VP diffusion.
+
+    The host sums 10,000 points for each integral; Gauss' formula differs from that by less than 1e-5.
+    """
+    ds: list[Tensor] = []
+    at: list[Tensor] = []
+    for i in run.steps():
+        sigma = run.level
+        denoised = run.model(x)
+        run.report(i, x, denoised)
+        sigma_next = run.advance()
+        ds, at = [to_d(x, sigma, denoised), *ds][:max_order], [vp_time(sigma), *at][:max_order]
+        if i == 0 or run.nominal(i + 1) == 0:
+            x = x + ds[0] * (sigma_next - sigma)
+            continue
+        # Nodes even in log-sigma: there the integrand is smooth over wide steps too.
+        half = (sigma_next / sigma).log() / 2
+        points = [((half * (1 + side * node)).exp() * sigma, weight) for node, weight in _GAUSS for side in (-1, 1)]
+        nodes, weights = [vp_time(point) for point, _ in points], [half * weight * point for point, weight in points]
+        terms = newton_terms(ds, at, usable_terms(run, i, at, vp_time(sigma_next), vp_time))
+        x = x + integrate(terms, at, nodes, weights)
+    return x
+
+
+def _vp_betas() -> tuple[float, float]:
+    # The host's float32, in which the lower end of the range, 0.002**2 + 1, keeps two digits.
+    low, high = ((torch.tensor(sigma, dtype=torch.float32) ** 2 + 1).log() for sigma in (0.002, 80.0))
+    beta_d = 2 * (low / 1e-3 - high) / (1e-3 - 1)
+    return float(beta_d), float(high - 0.5 * beta_d)
+
+
+_BETA_D, _BETA_MIN = _vp_betas()
+
+
+def vp_time(sigma: Tensor) -> Tensor:
+    """Time of a VP diffusion with linear beta at which the noise level is sigma (Karras et al. 2022, Table 1)."""
+    return ((_BETA_MIN**2 + 2 * _BETA_D * (sigma**2 + 1).log()).sqrt() - _BETA_MIN) / _BETA_D
+
+
+_EVEN_STEPS = (
+    (1.0,),
+    (3 / 2, -1 / 2),
+    (23 / 12, -16 / 12, 5 / 12),
+    (55 / 24, -59 / 24, 37 / 24, -9 / 24),
+)
+
+
+@torch.no_grad()
+def sample_ipndm(run: Run, x: Tensor, max_order: int = 4) -> Tensor:
+    """iPNDM (Zhang & Chen 2022): the Adams-Bashforth weights of even steps, whatever the steps are."""
+    ds: list[Tensor] = []
+    for i in run.steps():
+        sigma = run.level
+        denoised = run.model(x)
+        run.report(i, x, denoised)
+        ds = [to_d(x, sigma, denoised), *ds][:max_order]
+        weights = _EVEN_STEPS[len(ds) - 1]
+        slope = torch.stack([weight * d for weight, d in zip(weights, ds, strict=True)]).sum(dim=0)
+        x = x + (run.advance() - sigma) * slope
+    return x
+
+
+@torch.no_grad()
+def sample_ipndm_v(run: Run, x: Tensor, max_order: int = 4) -> Tensor:
+    """iPNDM with weights for uneven steps, the host's."""
+    ds: list[Tensor] = []
+    at: list[Tensor] = []
+    for i in run.steps():
+        sigma = run.level
+        denoised = run.model(x)
+        run.report(i, x, denoised)
+        sigma_next = run.advance()
+        ds, at = [to_d(x, sigma, denoised), *ds][:max_order], [sigma, *at][:max_order]
+        h = [after - before for after, before in pairwise([sigma_next, *at])]
+        differences = [a - b for a, b in pairwise(ds)]
+        slope = ds[0]
+        for term, usable in zip(
+            ipndm_v_terms(h, differences), usable_terms(run, i, at, sigma_next, in_sigma), strict=True
+        ):
+            slope = slope + torch.where(usable, term, 0.0)
+        if len(ds) == 4:
+            # The host's last weight has h1/h2 in the place of h2/h3, so that its weights do not add up to 1. A pixel
+            # gets what the nominal steps make of that; its own steps are less even and would be thrown off.
+            h = [run.scalar(i + 1 - k) - run.scalar(i - k) for k in range(4)]
+            slope = slope + float(_ipndm_v_bend(h) * (h[2] / h[3] - h[1] / h[2])) * ds[3]
+        x = x + (sigma_next - sigma) * slope
+    return x
+
+
+def ipndm_v_terms(h: Sequence[Tensor], differences: Sequence[Tensor]) -> Iterator[Tensor]:
+    """What the second, third and fourth order add to the slope, by differences of the slopes (newest first)."""
+    if len(differences) > 0:
+        yield h[0] / h[1] / 2 * differences[0]
+    if len(differences) > 1:
+        share = h[0] / (3 * (h[0] + h[1])) * (h[0] * (h[0] + h[1])) / (h[1] * (h[1] + h[2]))
+        bend = differences[0] - h[1] / h[2] * differences[1]
+        yield (1 - share) / 2 * bend
+    if len(differences) > 2:
+        twist = h[1] * (h[1] + h[2]) / (h[2] * (h[2] + h[3])) * (differences[1] - h[2] / h[3] * differences[2])
+        yield _ipndm_v_last(h) * (bend - twist)
+
+
+def _ipndm_v_last(h: Sequence[Tensor]) -> Tensor:
+    two, three = h[0] + h[1], h[0] + h[1] + h[2]
+    weight = (1 - h[0] / (3 * two)) / 2 + (1 - h[0] / (2 * two)) * h[0] / (6 * three)
+    return weight * (h[0] * two * three) / (h[1] * (h[1] + h[2]) * (h[1] + h[2] + h[3]))
+
+
+def _ipndm_v_bend(h: Sequence[Tensor]) -> Tensor:
+    return _ipndm_v_last(h) * h[1] * (h[1] + h[2]) / (h[2] * (h[2] + h[3]))
