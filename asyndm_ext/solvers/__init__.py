@@ -21,8 +21,9 @@ from asyndm_ext.solvers.dpmpp import sample_dpmpp_2m, sample_dpmpp_2s_ancestral
 from asyndm_ext.solvers.dpmpp_sde import sample_dpmpp_2m_sde, sample_dpmpp_3m_sde, sample_dpmpp_sde
 from asyndm_ext.solvers.euler import sample_euler, sample_euler_ancestral
 from asyndm_ext.solvers.heun import sample_heun, sample_heunpp2
+from asyndm_ext.solvers.ipndm import sample_ipndm, sample_ipndm_v
 from asyndm_ext.solvers.lcm import sample_lcm
-from asyndm_ext.solvers.multistep import sample_deis, sample_ipndm, sample_ipndm_v, sample_lms
+from asyndm_ext.solvers.multistep import sample_deis, sample_lms
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 ``import k_diffusion`` imports training and evaluation code as well (CLIP, clean-fid, wandb, torchvision). The
 three modules with the formulas are loaded here under a bare package. Of what those import in turn, nothing that
-the tests call needs torchvision, scipy, torchdiffeq or torchsde, so an empty stand-in takes the place of any of
+the tests call needs torchvision, torchdiffeq or torchsde, so an empty stand-in takes the place of any of
 these that cannot be imported (torchvision next to a torch that it was not built for, say).
 """
 
@@ -21,7 +21,6 @@ import pytest
 PACKAGE = "k_diffusion_formulas"
 NOT_NEEDED = {
     "torchvision": ("torchvision", "torchvision.transforms", "torchvision.transforms.functional"),
-    "scipy": ("scipy", "scipy.integrate"),
     "torchdiffeq": ("torchdiffeq",),
     "torchsde": ("torchsde",),
 }
