@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -32,6 +32,14 @@ class Model(Protocol):
 
     def attention(self) -> Tensor | None:
         """The objects' maps ``(B,n,h,w)`` of the last call, or None."""
+
+
+@runtime_checkable
+class TellsUncond(Protocol):
+    """A model that also tells what it answers without the prompt."""
+
+    last_uncond: Tensor | None
+    """Of the last call, ``(B,C,H,W)``, as that call's own answer; None before the first."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +109,11 @@ class Run:
         """The current level map ``(B,1,H,W)`` on the latent's device (sigma or timestep)."""
         return self.on_device(self.schedule.level)
 
+    @property
+    def position(self) -> Tensor:
+        """How many of the host's steps each pixel is on its way, fractions, ``(B,1,H,W)`` float64 on the CPU."""
+        return (1 - self.schedule.clock.height) * self.schedule.base.updates
+
     def on_device(self, level: Tensor) -> Tensor:
         return level.to(self._dtype).to(self._device)
 
@@ -113,6 +126,12 @@ class Run:
         answer = self._model(x, nominal, level)
         self.region.observe(self._model.attention())
         return answer
+
+    def uncond(self) -> Tensor:
+        """The last model call's answer without the prompt, for a solver that is registered as needing it."""
+        if not isinstance(self._model, TellsUncond) or self._model.last_uncond is None:
+            raise RuntimeError("this model does not tell its answer without the prompt")
+        return self._model.last_uncond
 
     def advance(self) -> Tensor:
         """End the step: the newest region moves the clock; returns the next level map on the device."""

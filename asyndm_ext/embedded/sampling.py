@@ -283,7 +283,7 @@ def run_variant(model: TinyModel, job: Job, variant: Variant, on_step: Callable[
         model.unet,
         model.encode_prompt([job.prompt]),
         model.encode_prompt([""]),
-        job.guidance,
+        job.guidance * solver.guidance,
         table,
         model.prediction_type,
         solver.space,

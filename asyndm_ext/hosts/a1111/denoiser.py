@@ -56,6 +56,8 @@ class PixelDenoiser:
         space: what the sampler works in.
         images: batch size.
         objects: whose attention to capture, or None.
+        guidance: what the CFG scale is multiplied by.
+        uncond: keep each call's answer without the prompt.
     """
 
     def __init__(
@@ -65,12 +67,16 @@ class PixelDenoiser:
         space: Literal["sigma", "timestep"],
         images: int,
         objects: ObjectColumns | None,
+        guidance: float = 1.0,
+        uncond: bool = False,
     ) -> None:
         self._denoiser = denoiser
         self._extra_args = extra_args
         self._space = space
         self._images = images
         self._objects = objects
+        # The host's own switches (sic), which its CFG++ sets and never resets.
+        self._switches = {"cond_scale_miltiplier": guidance, "need_last_noise_uncond": uncond}
         self._hooks = ExitStack()
         self._bound: Any = None
         self._wrapped: InnerModel | None = None
@@ -92,11 +98,18 @@ class PixelDenoiser:
         host_class = type(self._denoiser)
         with self._hooks:
             self._bind(self._denoiser.inner_model)
+            before = {name: getattr(self._denoiser, name) for name in (*self._switches, "last_noise_uncond")}
             self._denoiser.__class__ = self._subclass(host_class)
             try:
+                self._set(self._switches)
                 yield self
             finally:
                 self._denoiser.__class__ = host_class
+                self._set(before)
+
+    def _set(self, attributes: Mapping[str, Any]) -> None:
+        for name, value in attributes.items():
+            setattr(self._denoiser, name, value)
 
     def _subclass(self, host_class: type) -> type:
         owner = self
@@ -177,6 +190,10 @@ class PixelDenoiser:
         if self._cursor == 0:
             raise AsynDMError("AsynDM: the model was not called through the sampler (another extension replaced it?)")
         return answer
+
+    @property
+    def last_uncond(self) -> Tensor | None:
+        return self._denoiser.last_noise_uncond
 
     def attention(self) -> Tensor | None:
         return self._capture.maps() if self._capture is not None else None

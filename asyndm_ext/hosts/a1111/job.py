@@ -58,7 +58,8 @@ def _run(p: Any, settings: Settings, model: Any, x: Tensor, arguments: dict[str,
     objects = resolve_objects(p, shared.sd_model, settings.objects) if settings.region == "objects" else None
     if objects is not None:
         infotext.note_found(p, objects.names)
-    denoiser = PixelDenoiser(model, arguments["extra_args"] or {}, solver.space, images, objects)
+    extra_args = arguments["extra_args"] or {}
+    denoiser = PixelDenoiser(model, extra_args, solver.space, images, objects, solver.guidance, solver.uncond)
     with denoiser.attached():
         run = Run(
             denoiser,
