@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from asyndm_ext.model.attention import CrossAttentionCapture, TokenRow
-from asyndm_ext.model.timesteps import TimestepTable
+from asyndm_ext.model.timesteps import TimestepTable, is_uniform
 from asyndm_ext.model.unet_time import UNetTimeConditioning
 from asyndm_ext.noise import NoiseTable
 
@@ -95,8 +95,7 @@ class GuidedUNet:
 
     def _network(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The network's answers without and with the prompt for a timestep map ``(B,1,H,W)``."""
-        uniform = bool((t == t.flatten()[0]).all())
-        table = None if uniform else TimestepTable.from_map(t, QUANTUM[self._space]).to(x.device)
+        table = None if is_uniform(t) else TimestepTable.from_map(t, QUANTUM[self._space]).to(x.device)
         scalar = t.flatten()[:1].to(x.device, torch.float32).expand(2 * len(x))
         if self._capture is not None:
             self._capture.begin((x.shape[-2], x.shape[-1]))

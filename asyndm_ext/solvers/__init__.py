@@ -7,15 +7,18 @@ keeps handing over what it finds in its own function's signature.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Tensor
 
+from asyndm_ext.schedule import BaseSchedule
 from asyndm_ext.solvers.ddim import sample_ddim, sample_ddim_cfgpp, sample_plms
+from asyndm_ext.solvers.dpm_solver import adaptive_schedule, fast_schedule, sample_dpm_adaptive, sample_dpm_fast
 from asyndm_ext.solvers.dpmpp import sample_dpmpp_2m
 from asyndm_ext.solvers.euler import sample_euler, sample_euler_ancestral
+from asyndm_ext.solvers.restart import restart_schedule, sample_restart
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class Solver:
         options: the host's keyword arguments that it takes.
         guidance: what the CFG scale is multiplied by.
         uncond: needs the model's answer without the prompt.
+        own_schedule: makes its levels from the host's arguments; otherwise they are the host's list.
+        adaptive: how many steps it takes is not known beforehand.
     """
 
     sample: Callable[..., Tensor]
@@ -35,12 +40,37 @@ class Solver:
     options: tuple[str, ...] = ()
     guidance: float = 1.0
     uncond: bool = False
+    own_schedule: Callable[[Mapping[str, Any]], BaseSchedule] | None = None
+    adaptive: bool = False
 
+    def schedule(self, arguments: Mapping[str, Any]) -> BaseSchedule:
+        """The levels that it walks through, from the host's arguments ``sigmas``, ``timesteps`` and so on."""
+        if self.own_schedule is not None:
+            return self.own_schedule(arguments)
+        if self.space == "timestep":
+            # The host lists them from clean to noisy; the last level is its first timestep.
+            return BaseSchedule.from_timesteps(arguments["timesteps"].flip(0))
+        return BaseSchedule.from_sigmas(arguments["sigmas"])
+
+    def chosen(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of the host's arguments that it takes."""
+        return {name: arguments[name] for name in self.options if name in arguments}
+
+
+ADAPTIVE_OPTIONS = (
+    *("order", "rtol", "atol", "h_init", "pcoeff", "icoeff", "dcoeff", "accept_safety"),
+    *("eta", "s_noise"),
+)
 
 SOLVERS: dict[str, Solver] = {
     "Euler": Solver(sample_euler, "sigma", ("s_churn", "s_tmin", "s_tmax", "s_noise")),
     "Euler a": Solver(sample_euler_ancestral, "sigma", ("eta", "s_noise")),
     "DPM++ 2M": Solver(sample_dpmpp_2m, "sigma"),
+    "DPM fast": Solver(sample_dpm_fast, "sigma", ("n", "eta", "s_noise"), own_schedule=fast_schedule),
+    "DPM adaptive": Solver(
+        sample_dpm_adaptive, "sigma", ADAPTIVE_OPTIONS, own_schedule=adaptive_schedule, adaptive=True
+    ),
+    "Restart": Solver(sample_restart, "sigma", ("sigmas", "s_noise", "restart_list"), own_schedule=restart_schedule),
     "DDIM": Solver(sample_ddim, "timestep", ("eta",)),
     # A CFG scale of 12.5 is the whole guidance of CFG++.
     "DDIM CFG++": Solver(sample_ddim_cfgpp, "timestep", ("eta",), guidance=1 / 12.5, uncond=True),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -229,7 +230,7 @@ def orders(name: str, counts: list[int], base_of: Callable[[int], BaseSchedule],
         run = Run(Coupled(), schedule, FixedRegion(STRENGTHS.view(MAP) * 0.9), x, table=SMOOTH)
         results.append(SOLVERS[name].sample(run, x, **options))
     errors = [float((result - results[-1]).norm() / results[-1].norm()) for result in results[:-1]]
-    found = [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
+    found = [math.log2(a / b) for a, b in pairwise(errors)]
     print(f"\n{name}: steps {counts}, errors {[f'{e:.1e}' for e in errors]}, orders {[f'{o:.2f}' for o in found]}")
     return found
 

@@ -20,7 +20,7 @@ from asyndm_ext.hosts.a1111.errors import AsynDMError
 from asyndm_ext.hosts.a1111.tokens import ObjectColumns
 from asyndm_ext.model.attention import CrossAttentionCapture, TokenRow
 from asyndm_ext.model.call import eps_denoised, v_denoised, v_to_eps
-from asyndm_ext.model.timesteps import TimestepTable
+from asyndm_ext.model.timesteps import TimestepTable, is_uniform
 from asyndm_ext.model.unet_time import UNetTimeConditioning, UnsupportedModel
 from asyndm_ext.noise import NoiseTable
 
@@ -180,8 +180,7 @@ class PixelDenoiser:
         if self._space == "sigma":
             assert self.noise is not None
             t = self.noise.sigma_to_t(level)
-        uniform = bool((level == level.flatten()[0]).all())
-        self._table = None if uniform else TimestepTable.from_map(t, QUANTUM[self._space]).to(x.device)
+        self._table = None if is_uniform(level) else TimestepTable.from_map(t, QUANTUM[self._space]).to(x.device)
         self._plan_rows()
         if self._capture is not None:
             self._capture.begin((x.shape[-2], x.shape[-1]))
