@@ -157,9 +157,14 @@ class Run:
 
     def alpha(self, t: Tensor) -> Tensor:
         """alphas_cumprod at a map of whole timesteps, on its device."""
+        return self.on_device(self.table.alpha_at(t.cpu()))
+
+    @property
+    def table(self) -> NoiseTable:
+        """The model's noise levels, for timestep solvers."""
         if self._table is None:
             raise RuntimeError("this run has no alphas_cumprod: a timestep solver was given a noise-level model")
-        return self._table.alpha_at(t.cpu()).to(self._dtype).to(self._device)
+        return self._table
 
     def report(self, step: int, x: Tensor, denoised: Tensor, churn: float = 0.0, nominal: float | None = None) -> None:
         """The host's callback: progress bar, live preview, interrupts.

@@ -230,7 +230,9 @@ def webui_arguments(job: Job, table: NoiseTable) -> dict[str, Any]:
     """What the WebUI would hand to this solver."""
     train = len(table.log_sigmas)
     if job.walks_timesteps:
-        return {"timesteps": (torch.arange(0, train, train // job.steps) + 1).clamp(max=train - 1)}
+        timesteps = (torch.arange(0, train, train // job.steps) + 1).clamp(max=train - 1)
+        # UniPC's order; it cannot be above the number of steps.
+        return {"timesteps": timesteps, "alphas_cumprod": table.alphas_cumprod, "order": min(3, len(timesteps))}
     low, high = table.log_sigmas[0], table.log_sigmas[-1]
     share = torch.linspace(0, 1, job.steps, dtype=torch.float64)
     if job.scheduler == "karras":

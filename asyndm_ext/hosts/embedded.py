@@ -14,8 +14,8 @@ from asyndm_ext.model.timesteps import TimestepTable, is_uniform
 from asyndm_ext.model.unet_time import UNetTimeConditioning
 from asyndm_ext.noise import NoiseTable
 
-# Fractional timesteps are embedded as they are by k-diffusion's denoisers; a quarter keeps the table short.
-QUANTUM = {"sigma": 0.25, "timestep": 1.0}
+# k-diffusion's denoisers and UniPC embed fractional timesteps; quarters keep the table of distinct ones short.
+QUANTUM = 0.25
 
 
 class GuidedUNet:
@@ -95,7 +95,7 @@ class GuidedUNet:
 
     def _network(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """The network's answers without and with the prompt for a timestep map ``(B,1,H,W)``."""
-        table = None if is_uniform(t) else TimestepTable.from_map(t, QUANTUM[self._space]).to(x.device)
+        table = None if is_uniform(t) else TimestepTable.from_map(t, QUANTUM).to(x.device)
         scalar = t.flatten()[:1].to(x.device, torch.float32).expand(2 * len(x))
         if self._capture is not None:
             self._capture.begin((x.shape[-2], x.shape[-1]))

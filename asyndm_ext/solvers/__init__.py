@@ -19,6 +19,7 @@ from asyndm_ext.solvers.dpm_solver import adaptive_schedule, fast_schedule, samp
 from asyndm_ext.solvers.dpmpp import sample_dpmpp_2m
 from asyndm_ext.solvers.euler import sample_euler, sample_euler_ancestral
 from asyndm_ext.solvers.restart import restart_schedule, sample_restart
+from asyndm_ext.solvers.unipc import sample_unipc, unipc_schedule
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Solver:
         guidance: what the CFG scale is multiplied by.
         uncond: needs the model's answer without the prompt.
         own_schedule: makes its levels from the host's arguments; otherwise they are the host's list.
+        settings: the host's settings that it takes as arguments: argument name, setting's name.
         adaptive: how many steps it takes is not known beforehand.
     """
 
@@ -41,6 +43,7 @@ class Solver:
     guidance: float = 1.0
     uncond: bool = False
     own_schedule: Callable[[Mapping[str, Any]], BaseSchedule] | None = None
+    settings: tuple[tuple[str, str], ...] = ()
     adaptive: bool = False
 
     def schedule(self, arguments: Mapping[str, Any]) -> BaseSchedule:
@@ -75,4 +78,11 @@ SOLVERS: dict[str, Solver] = {
     # A CFG scale of 12.5 is the whole guidance of CFG++.
     "DDIM CFG++": Solver(sample_ddim_cfgpp, "timestep", ("eta",), guidance=1 / 12.5, uncond=True),
     "PLMS": Solver(sample_plms, "timestep"),
+    "UniPC": Solver(
+        sample_unipc,
+        "timestep",
+        ("variant", "order", "lower_order_final"),
+        own_schedule=unipc_schedule,
+        settings=tuple((name, f"uni_pc_{name}") for name in ("variant", "order", "lower_order_final", "skip_type")),
+    ),
 }

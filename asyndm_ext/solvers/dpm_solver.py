@@ -16,7 +16,7 @@ from torch import Tensor
 
 from asyndm_ext.run import Run
 from asyndm_ext.schedule import BaseSchedule
-from asyndm_ext.solvers.exponential import phi
+from asyndm_ext.solvers.exponential import phis
 from asyndm_ext.solvers.helpers import ancestral_step
 
 
@@ -51,9 +51,9 @@ class Step:
         return self.first() - self.run.on_device((self.start[1] - self.end[1]) / (2 * r1)) * slope
 
     def third(self, r1: float = 1 / 3, r2: float = 2 / 3) -> Tensor:
-        bend = self.at(r2)[1] * (r2 / r1) * r2 * self.h * phi(2, r2 * self.h)
+        bend = self.at(r2)[1] * (r2 / r1) * r2 * self.h * phis(r2 * self.h, 2)[2]
         u2 = self.first(r2) - self.run.on_device(bend) * self.slope(r1, self.first(r1))
-        bend = self.end[1] / r2 * self.h * phi(2, self.h)
+        bend = self.end[1] / r2 * self.h * phis(self.h, 2)[2]
         return self.first() - self.run.on_device(bend) * self.slope(r2, u2)
 
 

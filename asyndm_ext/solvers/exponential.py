@@ -8,20 +8,22 @@ import torch
 from torch import Tensor
 
 _SERIES_WITHIN = 1.0
-_TERMS = 20
+_TERMS = 18
 
 
-def phi(k: int, z: Tensor) -> Tensor:
-    """``phi_0 = exp(z)``, ``phi_k = (phi_(k-1) - 1/(k-1)!) / z``, elementwise; ``1/k!`` at 0.
+def phis(z: Tensor, count: int) -> list[Tensor]:
+    """``phi_0 = exp(z)``, ``phi_k = (phi_(k-1) - 1/(k-1)!) / z``, elementwise, up to ``phi_count``; ``1/k!`` at 0.
 
-    The recursion loses its digits near 0 (all of them for k = 3 at 1e-6), the series does not.
+    Upwards the recursion loses its digits near 0 (all of them for k = 3 at 1e-6). There the last one is taken from
+    its series, and the others downwards.
     """
-    near = torch.where(z.abs() < _SERIES_WITHIN, z, 0.0)
-    series = torch.zeros_like(z)
+    small = z.abs() < _SERIES_WITHIN
+    near, far = torch.where(small, z, 0.0), torch.where(small, 1.0, z)
+    downwards = [torch.zeros_like(z)]
     for j in reversed(range(_TERMS)):
-        series = series * near + 1 / math.factorial(j + k)
-    far = torch.where(z.abs() < _SERIES_WITHIN, 1.0, z)
-    recursion = far.exp()
-    for j in range(k):
-        recursion = (recursion - 1 / math.factorial(j)) / far
-    return torch.where(z.abs() < _SERIES_WITHIN, series, recursion)
+        downwards[0] = downwards[0] * near + 1 / math.factorial(j + count)
+    upwards = [far.exp()]
+    for k in range(count):
+        downwards.insert(0, downwards[0] * near + 1 / math.factorial(count - 1 - k))
+        upwards.append((upwards[-1] - 1 / math.factorial(k)) / far)
+    return [torch.where(small, down, up) for down, up in zip(downwards, upwards, strict=True)]

@@ -24,8 +24,8 @@ from asyndm_ext.model.timesteps import TimestepTable, is_uniform
 from asyndm_ext.model.unet_time import UNetTimeConditioning, UnsupportedModel
 from asyndm_ext.noise import NoiseTable
 
-# k-diffusion's denoisers embed fractional timesteps; quarters keep the table of distinct ones short.
-QUANTUM = {"sigma": 0.25, "timestep": 1.0}
+# k-diffusion's denoisers and UniPC embed fractional timesteps; quarters keep the table of distinct ones short.
+QUANTUM = 0.25
 
 RESCALED = (
     (k_diffusion.external.CompVisVDenoiser, v_denoised),
@@ -180,7 +180,7 @@ class PixelDenoiser:
         if self._space == "sigma":
             assert self.noise is not None
             t = self.noise.sigma_to_t(level)
-        self._table = None if is_uniform(level) else TimestepTable.from_map(t, QUANTUM[self._space]).to(x.device)
+        self._table = None if is_uniform(level) else TimestepTable.from_map(t, QUANTUM).to(x.device)
         self._plan_rows()
         if self._capture is not None:
             self._capture.begin((x.shape[-2], x.shape[-1]))

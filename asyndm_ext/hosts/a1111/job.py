@@ -50,7 +50,10 @@ def install(p: Any, args: Sequence[Any]) -> None:
 
 def _run(p: Any, settings: Settings, model: Any, x: Tensor, arguments: dict[str, Any]) -> Tensor:
     solver = _solver(p.sampler)
-    if solver.space == "timestep" and len(arguments["timesteps"]) < 2:
+    arguments = {**arguments, **{name: getattr(shared.opts, setting) for name, setting in solver.settings}}
+    if solver.space == "timestep":
+        arguments["alphas_cumprod"] = shared.sd_model.alphas_cumprod
+    if solver.space == "timestep" and solver.own_schedule is None and len(arguments["timesteps"]) < 2:
         return x  # so little denoising strength that the host itself makes no step
     base = solver.schedule(arguments)
     images, _, height, width = x.shape
