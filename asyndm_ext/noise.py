@@ -35,6 +35,25 @@ class NoiseTable:
         share = ((log_sigma - self.log_sigmas[low]) / span).clamp(0, 1)
         return low + share
 
+    def half_log_snr(self, t: Tensor) -> Tensor:
+        """``log(alpha/sigma)`` at fractional timesteps: straight between whole ones in log alpha, as DPM-Solver has it.
+
+        Args:
+            t: any shape, float64, 0 to the last timestep.
+        """
+        log_alpha = 0.5 * self.alphas_cumprod.log()
+        low = t.floor().long().clamp(0, len(log_alpha) - 2)
+        between = torch.lerp(log_alpha[low], log_alpha[low + 1], t - low)
+        return between - 0.5 * torch.log(-torch.expm1(2 * between))
+
+    def timestep_of(self, half_log_snr: Tensor) -> Tensor:
+        """The fractional timestep ``(n,)`` with this half-log-SNR, the inverse of :meth:`half_log_snr`."""
+        rising = 0.5 * self.alphas_cumprod.log().flip(0)
+        log_alpha = -0.5 * torch.nn.functional.softplus(-2 * half_log_snr)
+        low = (torch.searchsorted(rising, log_alpha) - 1).clamp(0, len(rising) - 2)
+        share = (log_alpha - rising[low]) / (rising[low + 1] - rising[low])
+        return len(rising) - 1 - (low + share)
+
     def alpha_at(self, t: Tensor) -> Tensor:
         """alphas_cumprod at whole timesteps ``t`` (any shape), clamped to the table."""
         return self.alphas_cumprod[t.long().clamp(0, len(self.alphas_cumprod) - 1)]

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from asyndm_ext.noise import NoiseTable
 from asyndm_ext.regions import Region
-from asyndm_ext.schedule import PixelSchedule
+from asyndm_ext.schedule import PixelSchedule, Position
 
 
 class Model(Protocol):
@@ -32,6 +32,14 @@ class Model(Protocol):
 
     def attention(self) -> Tensor | None:
         """The objects' maps ``(B,n,h,w)`` of the last call, or None."""
+
+
+@runtime_checkable
+class TellsUncond(Protocol):
+    """A model that also tells what it answers without the prompt."""
+
+    last_uncond: Tensor | None
+    """Of the last call, ``(B,C,H,W)``, as that call's own answer; None before the first."""
 
 
 @dataclass(frozen=True)
@@ -92,9 +100,9 @@ class Run:
         """Number of solver steps."""
         return self.schedule.base.steps
 
-    def steps(self) -> Iterable[int]:
-        """The solver steps; the last one leads to the end of the schedule."""
-        return self._progress(range(self.count))
+    def steps(self, count: int | None = None) -> Iterable[int]:
+        """The solver steps; the last one leads to the end of the schedule. ``count``: if not one from node to node."""
+        return self._progress(range(self.count if count is None else count))
 
     def nominal(self, step: int) -> float:
         """The host's own level at the start of a solver step (or, after the last, at its end)."""
@@ -109,12 +117,17 @@ class Run:
         """The current level map ``(B,1,H,W)`` on the latent's device (sigma or timestep)."""
         return self.on_device(self.schedule.level)
 
+    @property
+    def position(self) -> Tensor:
+        """How many of the host's steps each pixel is on its way, fractions, ``(B,1,H,W)`` float64 on the CPU."""
+        return (1 - self.schedule.clock.height) * self.schedule.base.updates
+
     def on_device(self, level: Tensor) -> Tensor:
         return level.to(self._dtype).to(self._device)
 
     def model(self, x: Tensor) -> Tensor:
         """Call the model at the current level map."""
-        return self.model_at(x, self.nominal(self.schedule.step), self.schedule.level)
+        return self.model_at(x, self.schedule.nominal, self.schedule.level)
 
     def model_at(self, x: Tensor, nominal: float | Tensor, level: Tensor) -> Tensor:
         """Call the model at a level map of the solver's choice and let the region see the attention."""
@@ -122,27 +135,57 @@ class Run:
         self.region.observe(self._model.attention())
         return answer
 
-    def advance(self) -> Tensor:
-        """End the step: the newest region moves the clock; returns the next level map on the device."""
-        step, level, strength = self.schedule.step, self.schedule.level, self.region.strength()
-        following = self.schedule.advance(strength)
+    def uncond(self) -> Tensor:
+        """The last model call's answer without the prompt, for a solver that is registered as needing it."""
+        if not isinstance(self._model, TellsUncond) or self._model.last_uncond is None:
+            raise RuntimeError("this model does not tell its answer without the prompt")
+        return self._model.last_uncond
+
+    def advance(self, to: Position | None = None) -> Tensor:
+        """End the step: the newest region moves the clock; returns the next level map on the device.
+
+        Args:
+            to: what :meth:`peek` has shown; by default the next node of the schedule.
+        """
+        schedule = self.schedule
+        strength = self.region.strength() if to is None else to.strength
+        record = StepRecord(schedule.step, schedule.nominal, schedule.level, strength)
+        following = schedule.advance(strength) if to is None else schedule.take(to)
         if self._watch is not None:
-            self._watch(StepRecord(step, self.nominal(step), level, strength))
+            self._watch(record)
         return self.on_device(following)
 
     def ahead(self) -> Tensor:
         """The level map that :meth:`advance` would lead to if the region stayed as it is; the clock stands still."""
         return self.on_device(self.schedule.ahead(self.region.strength()))
 
+    def peek(self, nominal: float) -> Position:
+        """Where the newest region lets the pixels be when the host is at this level; the clock stands still."""
+        return self.schedule.peek(self.region.strength(), nominal)
+
+    def restart(self, nominal: float) -> Tensor:
+        """Put the clock back to where the host is at a higher level; returns the level map on the device."""
+        return self.on_device(self.schedule.restart(self.region.strength(), nominal))
+
     def alpha(self, t: Tensor) -> Tensor:
         """alphas_cumprod at a map of whole timesteps, on its device."""
+        return self.on_device(self.table.alpha_at(t.cpu()))
+
+    @property
+    def table(self) -> NoiseTable:
+        """The model's noise levels, for timestep solvers."""
         if self._table is None:
             raise RuntimeError("this run has no alphas_cumprod: a timestep solver was given a noise-level model")
-        return self._table.alpha_at(t.cpu()).to(self._dtype).to(self._device)
+        return self._table
 
-    def report(self, step: int, x: Tensor, denoised: Tensor, churn: float = 0.0) -> None:
-        """The host's callback: progress bar, live preview, interrupts. ``churn``: by how much sigma was raised."""
+    def report(self, step: int, x: Tensor, denoised: Tensor, churn: float = 0.0, nominal: float | None = None) -> None:
+        """The host's callback: progress bar, live preview, interrupts.
+
+        Args:
+            churn: by how much sigma was raised.
+            nominal: the host's level, where it is not that of a node.
+        """
         if self._callback is not None:
-            sigma = torch.tensor(self.nominal(step), dtype=torch.float32)
+            sigma = torch.tensor(self.nominal(step) if nominal is None else nominal, dtype=torch.float32)
             sigma_hat = sigma * (1 + churn)
             self._callback({"x": x, "i": step, "sigma": sigma, "sigma_hat": sigma_hat, "denoised": denoised})

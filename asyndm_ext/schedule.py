@@ -183,6 +183,18 @@ class BaseSchedule:
             between = between.exp()
         return torch.where(on_node, self.nodes[near.long()], between)
 
+    def remaining_at(self, nominal: float) -> float:
+        """What remains of the global progress when the host itself is at this level; 0 beyond the last node."""
+        passed = int((self.nodes > nominal).sum())
+        if passed > self.updates:
+            return 0.0
+        position = float(passed)
+        if passed > 0 and self.nodes[passed] < nominal:
+            near = torch.stack([self.nodes[passed - 1], self.nodes.new_tensor(nominal), self.nodes[passed]])
+            above, here, below = (near.log() if self.log else near).tolist()
+            position = passed - 1 + (above - here) / (above - below)
+        return (self.updates - position) / self.updates if self.updates else 0.0
+
 
 class PixelClock:
     """Every pixel's remaining height, moved on together (float64, on the CPU).
@@ -196,13 +208,10 @@ class PixelClock:
             raise ValueError(f"unknown curve {curve!r}; choose one of: {', '.join(CURVES)}")
         self.height = torch.ones(shape, dtype=torch.float64)
         self.curve = curve
+        self.remaining = 1.0 if updates else 0.0
+        """What remains of the global progress, fraction."""
         self._updates = updates
         self._done = 0
-
-    @property
-    def remaining(self) -> float:
-        """What remains of the global progress, fraction."""
-        return (self._updates - self._done) / self._updates if self._updates else 0.0
 
     def advance(self, strength: Tensor) -> Tensor:
         """One update with a strength map ``(B,1,H,W)`` in [0, 1]; returns the new heights ``(B,1,H,W)``."""
@@ -212,15 +221,46 @@ class PixelClock:
             h = r  # the last update ends at 0 for every pixel, whatever the rounding
         self.height = next_height(self.curve, self.height, r, h, strength.double().cpu())
         self._done += 1
+        self.remaining = (self._updates - self._done) / self._updates
         return self.height
+
+    def peek(self, strength: Tensor, remaining: float) -> Tensor:
+        """The heights when so much of the global progress remains (fraction), without going there."""
+        return next_height(self.curve, self.height, self.remaining, self.remaining - remaining, strength.double().cpu())
+
+    def put(self, height: Tensor, remaining: float) -> None:
+        """Go there: for solvers with a clock of their own, which make no counted updates."""
+        self.height, self.remaining = height, remaining
+
+
+@dataclass(frozen=True)
+class Position:
+    """Where the clock could be: the host's own level there, and each pixel's.
+
+    Attributes:
+        nominal: the host's level.
+        remaining: of the global progress, fraction.
+        height, level: per pixel ``(B,1,H,W)``.
+        strength: the map that led there.
+    """
+
+    nominal: float
+    remaining: float
+    height: Tensor
+    level: Tensor
+    strength: Tensor
 
 
 class PixelSchedule:
     """The levels a solver walks through, pixel by pixel: a base schedule seen through a clock.
 
+    Most solvers go from node to node with :meth:`advance`. One that chooses the host's levels itself looks ahead
+    with :meth:`peek` and goes there with :meth:`take`; it can go back up with :meth:`restart`.
+
     Attributes:
         base: the host's schedule.
         level: the current level map ``(B,1,H,W)``, float64 on the CPU (sigma or timestep).
+        nominal: the host's own level now.
         step: the solver step that the current level belongs to.
     """
 
@@ -228,7 +268,9 @@ class PixelSchedule:
         self.base = base
         self.clock = PixelClock(shape, base.updates, curve)
         self.step = 0
+        self.nominal = base.nominal(0)
         self._updates_done = 0
+        self._passed = [(self.clock.remaining, self.clock.height)]
         self.level = self._round(base.at_height(self.clock.height))
 
     def _round(self, level: Tensor) -> Tensor:
@@ -243,7 +285,50 @@ class PixelSchedule:
     def advance(self, strength: Tensor) -> Tensor:
         """End the current solver step; returns the level map ``(B,1,H,W)`` that it leads to."""
         self.step += 1
+        self.nominal = self.base.nominal(self.step)
         return self._tick(strength)
+
+    def peek(self, strength: Tensor, nominal: float) -> Position:
+        """Where every pixel is when the host is at a lower level of the solver's choice, without going there."""
+        remaining = self.base.remaining_at(nominal)
+        height = self.clock.peek(strength, remaining)
+        return Position(nominal, remaining, height, self._level_at(height, remaining, nominal), strength)
+
+    def take(self, position: Position) -> Tensor:
+        """End the current solver step at what :meth:`peek` has shown; returns the level map."""
+        self.step += 1
+        self._passed.append((position.remaining, position.height))
+        return self._go(position)
+
+    def restart(self, strength: Tensor, nominal: float) -> Tensor:
+        """Go on from where the host is at ``nominal``, usually a higher level; returns the level map.
+
+        Each pixel is as high as it was when the host came past there, in between straight: the higher the host,
+        the higher the pixel, so that noise can take it there. (A lower level is reached as by a step.)
+        """
+        remaining = self.base.remaining_at(nominal)
+        if remaining < self.clock.remaining:
+            self._go(self.peek(strength, nominal))
+            return self.level
+        below = self._passed[-1]
+        while self._passed[-1][0] < remaining:
+            below = self._passed.pop()
+        above = self._passed[-1]
+        share = (remaining - below[0]) / (above[0] - below[0]) if above[0] > below[0] else 1.0
+        height = torch.lerp(below[1], above[1], share)
+        self._passed.append((remaining, height))
+        return self._go(Position(nominal, remaining, height, self._level_at(height, remaining, nominal), strength))
+
+    def _go(self, position: Position) -> Tensor:
+        self.clock.put(position.height, position.remaining)
+        self.nominal, self.level = position.nominal, position.level
+        return self.level
+
+    def _level_at(self, height: Tensor, remaining: float, nominal: float) -> Tensor:
+        # A pixel on the host's schedule gets the host's level to the last bit. That is all of them beyond the last
+        # node, where the heights are 0.
+        with_the_host = (height - remaining).abs() * self.base.updates < _ON_NODE
+        return torch.where(with_the_host, nominal, self._round(self.base.at_height(height)))
 
     @property
     def exact_level(self) -> Tensor:

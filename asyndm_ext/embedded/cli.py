@@ -28,6 +28,7 @@ try:
 
     from asyndm_ext.embedded import filmstrip
     from asyndm_ext.embedded.sampling import (
+        COUNTED_SOLVERS,
         MAX_SIDE,
         SCHEDULERS,
         SIDE_STEP,
@@ -43,7 +44,6 @@ try:
     from asyndm_ext.prompt import parse_objects
     from asyndm_ext.schedule import CURVES
     from asyndm_ext.settings import Settings
-    from asyndm_ext.solvers import SOLVERS
 except ModuleNotFoundError as missing:
     raise SystemExit(f"asyndm: {missing.name} is missing; {_INSTALL}") from missing
 
@@ -120,7 +120,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("prompt", help="coloured shapes, e.g. 'a red circle to the left of a blue square on a white background'")
     add("--seed", type=int, default=-1, help="of the starting noise; a random one if absent or -1")
     add("--steps", type=int, default=20, help="sampling steps (%(default)s)")
-    add("--solver", type=_one_of(tuple(SOLVERS)), default="Euler", help=f"{', '.join(SOLVERS)} (%(default)s)")
+    add("--solver", type=_one_of(COUNTED_SOLVERS), default="Euler", help=f"{', '.join(COUNTED_SOLVERS)} (%(default)s)")
     add(
         "--scheduler",
         type=_one_of(SCHEDULERS),

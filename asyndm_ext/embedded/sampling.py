@@ -36,6 +36,9 @@ SCHEDULERS = ("uniform", "karras", "exponential")
 MAX_STEPS = 150
 SIDE_STEP, MAX_SIDE = 32, 512
 SEEDS = 2**32
+COUNTED_SOLVERS = tuple(name for name, solver in SOLVERS.items() if not solver.adaptive)
+"""Those that take the steps they are given: the filmstrip and the progress bar count on it."""
+
 _KARRAS_RHO = 7.0
 _COUNTS = ("a", "an", *COUNTS)
 
@@ -121,11 +124,11 @@ class Job:
 
     def __post_init__(self) -> None:
         for name, value, known in (
-            ("solver", self.solver, tuple(SOLVERS)),
+            ("solver", self.solver, COUNTED_SOLVERS),
             ("scheduler", self.scheduler, SCHEDULERS),
         ):
             _require(value in known, f"unknown {name} {value!r}; choose one of: {', '.join(known)}")
-        others = [name for name, solver in SOLVERS.items() if solver.space == "sigma"]
+        others = [name for name in COUNTED_SOLVERS if SOLVERS[name].space == "sigma"]
         _require(
             self.scheduler == "uniform" or not self.walks_timesteps,
             f"{self.solver} walks along whole timesteps, which only the scheduler 'uniform' gives;"
@@ -220,10 +223,16 @@ class Result:
 
 def base_schedule(job: Job, table: NoiseTable) -> BaseSchedule:
     """The noise levels as the WebUI lays them out for this solver."""
+    return SOLVERS[job.solver].schedule(webui_arguments(job, table))
+
+
+def webui_arguments(job: Job, table: NoiseTable) -> dict[str, Any]:
+    """What the WebUI would hand to this solver."""
     train = len(table.log_sigmas)
     if job.walks_timesteps:
-        rising = (torch.arange(0, train, train // job.steps) + 1).clamp(max=train - 1)
-        return BaseSchedule.from_timesteps(rising.flip(0))
+        timesteps = (torch.arange(0, train, train // job.steps) + 1).clamp(max=train - 1)
+        # UniPC's order; it cannot be above the number of steps.
+        return {"timesteps": timesteps, "alphas_cumprod": table.alphas_cumprod, "order": min(3, len(timesteps))}
     low, high = table.log_sigmas[0], table.log_sigmas[-1]
     share = torch.linspace(0, 1, job.steps, dtype=torch.float64)
     if job.scheduler == "karras":
@@ -236,7 +245,12 @@ def base_schedule(job: Job, table: NoiseTable) -> BaseSchedule:
         below = t.floor().long()
         above = (below + 1).clamp(max=train - 1)
         sigmas = torch.lerp(table.log_sigmas[below], table.log_sigmas[above], t - below).exp()
-    return BaseSchedule.from_sigmas(torch.cat([sigmas, sigmas.new_zeros(1)]))
+    return {
+        "sigmas": torch.cat([sigmas, sigmas.new_zeros(1)]),
+        "sigma_min": low.exp(),
+        "sigma_max": high.exp(),
+        "n": job.steps,
+    }
 
 
 def step_count(model: TinyModel, job: Job) -> int:
@@ -283,7 +297,7 @@ def run_variant(model: TinyModel, job: Job, variant: Variant, on_step: Callable[
         model.unet,
         model.encode_prompt([job.prompt]),
         model.encode_prompt([""]),
-        job.guidance,
+        job.guidance * solver.guidance,
         table,
         model.prediction_type,
         solver.space,
@@ -301,7 +315,7 @@ def run_variant(model: TinyModel, job: Job, variant: Variant, on_step: Callable[
     )
     with guided.attached():
         started = time.perf_counter()
-        latent = solver.sample(run, x)
+        latent = solver.sample(run, x, **solver.chosen(webui_arguments(job, table)))
         seconds = time.perf_counter() - started
 
     level = torch.cat([record.level for record in records]).squeeze(1)

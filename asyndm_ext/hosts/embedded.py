@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from asyndm_ext.model.attention import CrossAttentionCapture, TokenRow
-from asyndm_ext.model.timesteps import TimestepTable
+from asyndm_ext.model.timesteps import TimestepTable, is_uniform
 from asyndm_ext.model.unet_time import UNetTimeConditioning
 from asyndm_ext.noise import NoiseTable
 
-# Fractional timesteps are embedded as they are by k-diffusion's denoisers; a quarter keeps the table short.
-QUANTUM = {"sigma": 0.25, "timestep": 1.0}
+# k-diffusion's denoisers and UniPC embed fractional timesteps; quarters keep the table of distinct ones short.
+QUANTUM = 0.25
 
 
 class GuidedUNet:
@@ -60,6 +60,7 @@ class GuidedUNet:
             self._token_rows = [None] * images + [TokenRow(b, c) for b, c in enumerate(columns)]
         self._time = UNetTimeConditioning(unet)
         self.last_output: Tensor | None = None
+        self.last_uncond: Tensor | None = None
 
     @contextmanager
     def attached(self) -> Iterator[GuidedUNet]:
@@ -83,14 +84,18 @@ class GuidedUNet:
         else:
             alpha = self._table.alpha_at(level).to(x.device, torch.promote_types(x.dtype, torch.float32))
             x_in = x
-        output = self._network(x_in, t)
-        eps = alpha.sqrt() * output + (1 - alpha).sqrt() * x_in if self._v else output
-        return x - sigma * eps if sigma_space else eps
+        uncond, cond = self._network(x_in, t)
 
-    def _network(self, x: Tensor, t: Tensor) -> Tensor:
-        """The network's guided answer for a timestep map ``(B,1,H,W)``."""
-        uniform = bool((t == t.flatten()[0]).all())
-        table = None if uniform else TimestepTable.from_map(t, QUANTUM[self._space]).to(x.device)
+        def answer(output: Tensor) -> Tensor:
+            eps = alpha.sqrt() * output + (1 - alpha).sqrt() * x_in if self._v else output
+            return x - sigma * eps if sigma_space else eps
+
+        self.last_uncond = answer(uncond)
+        return answer(uncond + self._guidance * (cond - uncond))
+
+    def _network(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The network's answers without and with the prompt for a timestep map ``(B,1,H,W)``."""
+        table = None if is_uniform(t) else TimestepTable.from_map(t, QUANTUM).to(x.device)
         scalar = t.flatten()[:1].to(x.device, torch.float32).expand(2 * len(x))
         if self._capture is not None:
             self._capture.begin((x.shape[-2], x.shape[-1]))
@@ -107,4 +112,4 @@ class GuidedUNet:
                 self._capture.read(())
         self.last_output = output
         uncond, cond = output.to(torch.promote_types(x.dtype, torch.float32)).chunk(2)
-        return uncond + self._guidance * (cond - uncond)
+        return uncond, cond

@@ -22,6 +22,11 @@ def timestep_embedding(t: Tensor, dim: int, max_period: float = 10000.0) -> Tens
     return embedding
 
 
+def is_uniform(level: Tensor) -> bool:
+    """Whether a map has one level only. Equal inputs may differ in the last bit where a vector unit's width ends."""
+    return float(level.max() - level.min()) <= 1e-12 * float(level.abs().max())
+
+
 @dataclass(frozen=True)
 class TimestepTable:
     """The distinct timesteps of each image, one after another, and where each pixel finds its own.

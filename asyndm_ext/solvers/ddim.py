@@ -1,4 +1,4 @@
-"""DDIM, in the model's own variance-preserving space."""
+"""DDIM and what is built on its step, in the model's own variance-preserving space."""
 
 from __future__ import annotations
 
@@ -6,6 +6,19 @@ import torch
 from torch import Tensor
 
 from asyndm_ext.run import Run
+from asyndm_ext.solvers.adams import adams_bashforth
+
+
+def clean(x: Tensor, eps: Tensor, alpha: Tensor) -> Tensor:
+    """The picture that ``x`` would be without the noise ``eps``."""
+    return (x - (1 - alpha).sqrt() * eps) / alpha.sqrt()
+
+
+def renoise(alpha: Tensor, alpha_next: Tensor, eta: float) -> tuple[Tensor, Tensor]:
+    """How much of the old noise and of fresh noise ``(direction, sigma)`` is in the next latent."""
+    variance = (1 - alpha_next) / (1 - alpha) * (1 - alpha / alpha_next)
+    sigma = eta * variance.clamp_min(0).sqrt()
+    return (1 - alpha_next - sigma**2).clamp_min(0).sqrt(), sigma
 
 
 @torch.no_grad()
@@ -15,11 +28,54 @@ def sample_ddim(run: Run, x: Tensor, eta: float = 0.0) -> Tensor:
         alpha = run.alpha(run.level)
         eps = run.model(x)
         alpha_next = run.alpha(run.advance())
-        x0 = (x - (1 - alpha).sqrt() * eps) / alpha.sqrt()
-        variance = (1 - alpha_next) / (1 - alpha) * (1 - alpha / alpha_next)
-        sigma = eta * variance.clamp_min(0).sqrt()
-        direction = (1 - alpha_next - sigma**2).clamp_min(0).sqrt()
+        x0 = clean(x, eps, alpha)
+        direction, sigma = renoise(alpha, alpha_next, eta)
         # Drawn also for eta 0, as the WebUI does, so that seeds match.
         x = alpha_next.sqrt() * x0 + direction * eps + sigma * run.randn_like(x)
+        run.report(i, x, x0)
+    return x
+
+
+@torch.no_grad()
+def sample_ddim_cfgpp(run: Run, x: Tensor, eta: float = 0.0) -> Tensor:
+    """CFG++ (Chung et al. 2024): DDIM that noises the guided picture again with the unguided noise.
+
+    The two differ by the guidance, so a pixel whose timestep stays does not stay itself: each step pulls it
+    towards the prompt. Every pixel gets as many pulls as the host's have.
+    """
+    for i in run.steps():
+        alpha = run.alpha(run.level)
+        eps = run.model(x)
+        unguided = run.uncond()
+        alpha_next = run.alpha(run.advance())
+        x0 = clean(x, eps, alpha)
+        direction, sigma = renoise(alpha, alpha_next, eta)
+        x = alpha_next.sqrt() * x0 + direction * unguided + sigma * run.randn_like(x)
+        run.report(i, x, x0)
+    return x
+
+
+@torch.no_grad()
+def sample_plms(run: Run, x: Tensor) -> Tensor:
+    """Pseudo linear multistep (Liu et al. 2022): DDIM's step with an eps extrapolated to the middle of the step.
+
+    Liu's coefficients are those of Adams-Bashforth for equal steps. A pixel's steps are not equal, so its
+    coefficients follow from where it was on the host's schedule, counted in the host's steps: on the host's own
+    schedule these are whole numbers and the coefficients are Liu's, whatever the rounding of the timesteps.
+    """
+    history: list[tuple[Tensor, Tensor]] = []  # (position, eps), newest first
+    for i in run.steps():
+        alpha, position = run.alpha(run.level), run.position
+        eps = run.model(x)
+        history = [(position, eps), *history[:3]]
+        alpha_next = run.alpha(run.advance())
+        if len(history) == 1:
+            x_euler = alpha_next.sqrt() * clean(x, eps, alpha) + (1 - alpha_next).sqrt() * eps
+            eps_mean = (eps + run.model(x_euler)) / 2
+        else:
+            weights = adams_bashforth([position for position, _ in history], run.position)
+            eps_mean = sum((run.on_device(w) * e for w, (_, e) in zip(weights, history, strict=True)), 0 * eps)
+        x0 = clean(x, eps_mean, alpha)
+        x = alpha_next.sqrt() * x0 + (1 - alpha_next).sqrt() * eps_mean
         run.report(i, x, x0)
     return x

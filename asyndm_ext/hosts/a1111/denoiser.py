@@ -20,12 +20,12 @@ from asyndm_ext.hosts.a1111.errors import AsynDMError
 from asyndm_ext.hosts.a1111.tokens import ObjectColumns
 from asyndm_ext.model.attention import CrossAttentionCapture, TokenRow
 from asyndm_ext.model.call import eps_denoised, lcm_denoised, v_denoised, v_to_eps
-from asyndm_ext.model.timesteps import TimestepTable
+from asyndm_ext.model.timesteps import TimestepTable, is_uniform
 from asyndm_ext.model.unet_time import UNetTimeConditioning, UnsupportedModel
 from asyndm_ext.noise import NoiseTable
 
-# k-diffusion's denoisers embed fractional timesteps; quarters keep the table of distinct ones short.
-QUANTUM = {"sigma": 0.25, "timestep": 1.0}
+# k-diffusion's denoisers and UniPC embed fractional timesteps; quarters keep the table of distinct ones short.
+QUANTUM = 0.25
 
 RESCALED = (
     (k_diffusion.external.CompVisVDenoiser, v_denoised),
@@ -56,6 +56,8 @@ class PixelDenoiser:
         space: what the sampler works in.
         images: batch size.
         objects: whose attention to capture, or None.
+        guidance: what the CFG scale is multiplied by.
+        uncond: keep each call's answer without the prompt.
     """
 
     def __init__(
@@ -65,12 +67,16 @@ class PixelDenoiser:
         space: Literal["sigma", "timestep"],
         images: int,
         objects: ObjectColumns | None,
+        guidance: float = 1.0,
+        uncond: bool = False,
     ) -> None:
         self._denoiser = denoiser
         self._extra_args = extra_args
         self._space = space
         self._images = images
         self._objects = objects
+        # The host's own switches (sic), which its CFG++ sets and never resets.
+        self._switches = {"cond_scale_miltiplier": guidance, "need_last_noise_uncond": uncond}
         self._hooks = ExitStack()
         self._bound: Any = None
         self._wrapped: InnerModel | None = None
@@ -92,11 +98,18 @@ class PixelDenoiser:
         host_class = type(self._denoiser)
         with self._hooks:
             self._bind(self._denoiser.inner_model)
+            before = {name: getattr(self._denoiser, name) for name in (*self._switches, "last_noise_uncond")}
             self._denoiser.__class__ = self._subclass(host_class)
             try:
+                self._set(self._switches)
                 yield self
             finally:
                 self._denoiser.__class__ = host_class
+                self._set(before)
+
+    def _set(self, attributes: Mapping[str, Any]) -> None:
+        for name, value in attributes.items():
+            setattr(self._denoiser, name, value)
 
     def _subclass(self, host_class: type) -> type:
         owner = self
@@ -164,8 +177,7 @@ class PixelDenoiser:
     def __call__(self, x: Tensor, nominal: float, level: Tensor) -> Tensor:
         self._level, self._nominal = level, nominal
         t = self._timestep(self._bound, level)
-        uniform = bool((level == level.flatten()[0]).all())
-        self._table = None if uniform else TimestepTable.from_map(t, QUANTUM[self._space]).to(x.device)
+        self._table = None if is_uniform(level) else TimestepTable.from_map(t, QUANTUM).to(x.device)
         self._plan_rows()
         if self._capture is not None:
             self._capture.begin((x.shape[-2], x.shape[-1]))
@@ -174,6 +186,10 @@ class PixelDenoiser:
         if self._cursor == 0:
             raise AsynDMError("AsynDM: the model was not called through the sampler (another extension replaced it?)")
         return answer
+
+    @property
+    def last_uncond(self) -> Tensor | None:
+        return self._denoiser.last_noise_uncond
 
     def attention(self) -> Tensor | None:
         return self._capture.maps() if self._capture is not None else None

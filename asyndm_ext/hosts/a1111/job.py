@@ -21,7 +21,7 @@ from asyndm_ext.hosts.a1111.errors import AsynDMError
 from asyndm_ext.hosts.a1111.tokens import ObjectColumns, resolve_objects
 from asyndm_ext.regions import FixedRegion, ObjectRegion, Region
 from asyndm_ext.run import Run, StepRecord
-from asyndm_ext.schedule import BaseSchedule, PixelSchedule
+from asyndm_ext.schedule import PixelSchedule
 from asyndm_ext.settings import Settings
 from asyndm_ext.solvers import SOLVERS, Solver
 from asyndm_ext.ui import infotext
@@ -50,15 +50,19 @@ def install(p: Any, args: Sequence[Any]) -> None:
 
 def _run(p: Any, settings: Settings, model: Any, x: Tensor, arguments: dict[str, Any]) -> Tensor:
     solver = _solver(p.sampler)
-    if solver.space == "timestep" and len(arguments["timesteps"]) < 2:
+    arguments = {**arguments, **{name: getattr(shared.opts, setting) for name, setting in solver.settings}}
+    if solver.space == "timestep":
+        arguments["alphas_cumprod"] = shared.sd_model.alphas_cumprod
+    if solver.space == "timestep" and solver.own_schedule is None and len(arguments["timesteps"]) < 2:
         return x  # so little denoising strength that the host itself makes no step
-    base = _base_schedule(solver, arguments)
+    base = solver.schedule(arguments)
     images, _, height, width = x.shape
     shape = (images, 1, height, width)
     objects = resolve_objects(p, shared.sd_model, settings.objects) if settings.region == "objects" else None
     if objects is not None:
         infotext.note_found(p, objects.names)
-    denoiser = PixelDenoiser(model, arguments["extra_args"] or {}, solver.space, images, objects)
+    extra_args = arguments["extra_args"] or {}
+    denoiser = PixelDenoiser(model, extra_args, solver.space, images, objects, solver.guidance, solver.uncond)
     with denoiser.attached():
         run = Run(
             denoiser,
@@ -73,7 +77,7 @@ def _run(p: Any, settings: Settings, model: Any, x: Tensor, arguments: dict[str,
             progress=lambda steps: tqdm.tqdm(steps, disable=arguments.get("disable")),
             noise_sampler=_brownian_tree(solver, x, arguments),
         )
-        return solver.sample(run, x, **{name: arguments[name] for name in solver.options if name in arguments})
+        return solver.sample(run, x, **solver.chosen(arguments))
 
 
 def _solver(sampler: Any) -> Solver:
@@ -81,13 +85,6 @@ def _solver(sampler: Any) -> Solver:
     if name not in SOLVERS:
         raise AsynDMError(f"AsynDM does not support the sampler {name!r} yet; use one of: {', '.join(SOLVERS)}")
     return SOLVERS[name]
-
-
-def _base_schedule(solver: Solver, arguments: dict[str, Any]) -> BaseSchedule:
-    if solver.space == "timestep":
-        # The host lists them from clean to noisy; the last level is its first timestep.
-        return BaseSchedule.from_timesteps(arguments["timesteps"].flip(0))
-    return BaseSchedule.from_sigmas(arguments["sigmas"])
 
 
 def _brownian_tree(solver: Solver, x: Tensor, arguments: dict[str, Any]) -> Callable[[Tensor, Tensor], Tensor] | None:

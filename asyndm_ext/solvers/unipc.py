@@ -1,0 +1,149 @@
+"""UniPC: a predictor and a corrector of any order that share their model calls."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asyndm_ext.noise import NoiseTable
+from asyndm_ext.run import Run
+from asyndm_ext.schedule import BaseSchedule
+from asyndm_ext.solvers.exponential import phis
+
+# A pixel takes a lower order where its coefficients are this many times larger than the host's own in this step: it
+# hardly moved in its last steps, and their differences are mostly what changed around it.
+LARGEST_GAIN = 3.0
+
+
+def unipc_schedule(arguments: Mapping[str, Any]) -> BaseSchedule:
+    """UniPC's own timesteps, fractional, as many steps as the host's list has entries.
+
+    Args:
+        arguments: ``timesteps`` and ``is_img2img`` of the host; its settings ``skip_type`` and ``order``; and
+            ``alphas_cumprod``.
+
+    Raises:
+        ValueError: fewer steps than the order, or an unknown skip type.
+    """
+    timesteps, kind = arguments["timesteps"], arguments.get("skip_type", "time_uniform")
+    steps, order = len(timesteps), arguments.get("order", 3)
+    if steps < order:
+        raise ValueError(f"UniPC order ({order}) must not be above the number of sampling steps ({steps})")
+    # Time runs from 1 to 1/1000 and the timestep is 1000 times the time less one. In float32 as the host: a
+    # v-prediction model looks its levels up at whole timesteps, and just below one it finds another.
+    table = NoiseTable.from_alphas_cumprod(arguments["alphas_cumprod"])
+    count = len(table.alphas_cumprod)
+    first = float(timesteps[-1] / 1000 + 1 / 1000) if arguments.get("is_img2img") else 1.0
+    last = 1 / count
+    if kind == "time_uniform":
+        time = torch.linspace(first, last, steps + 1, dtype=torch.float32)
+    elif kind == "time_quadratic":
+        time = torch.linspace(first**0.5, last**0.5, steps + 1, dtype=torch.float32) ** 2
+    elif kind == "logSNR":
+        high, low = table.half_log_snr(torch.tensor([first * count - 1, 0.0], dtype=torch.float64)).tolist()
+        time = ((table.timestep_of(torch.linspace(high, low, steps + 1, dtype=torch.float64)) + 1) / count).float()
+    else:
+        raise ValueError(f"unknown UniPC skip type {kind!r}")
+    return BaseSchedule(((time - 1 / count) * 1000).double().clamp_min(0), log=False)
+
+
+def coefficients(nodes: Sequence[Tensor], end: Tensor, variant: str, corrector: bool) -> Tensor:
+    """Weights of the differences of the model's answers to the one at ``nodes[0]``, before the factor alpha.
+
+    Args:
+        nodes: half-log-SNR of the answers, newest first; as many as the order, but for order 1 of the predictor.
+        end: half-log-SNR that the step leads to.
+        variant: bh1, bh2 or vary_coeff.
+        corrector: also use the answer at ``end``; its weight comes last.
+
+    Returns:
+        ``(..., len(nodes) - 1 + corrector)``.
+    """
+    h = end - nodes[0]
+    r = torch.stack([(node - nodes[0]) / h for node in nodes[1:]] + [torch.ones_like(h)] * corrector, dim=-1)
+    count = r.shape[-1]
+    z = -h[..., None]
+    phi = torch.cat(phis(z, count + 1)[1:], dim=-1)
+    if variant == "vary_coeff":
+        powers = torch.stack([r**k / math.factorial(k + 1) for k in range(count)], dim=-1)
+        rows = torch.linalg.inv_ex(powers).inverse
+        if corrector:
+            # In the host's code, as in the authors', the new answer has one term only, from the row before the last.
+            newest = rows[..., max(count - 2, 0), -1].clone()
+            rows[..., -1], rows[..., -1, :] = 0.0, 0.0
+            rows[..., -1, -1] = newest
+        return (phi[..., 1:, None] * rows).sum(dim=-2) * z / r
+    scale = z if variant == "bh1" else torch.expm1(z)
+    simple = torch.full_like(r, 0.5) / r
+    if count == 1:  # where one answer is all there is, the authors take half of it
+        return scale * simple
+    factorials = torch.tensor([float(math.factorial(k + 1)) for k in range(count)], dtype=r.dtype)
+    b = phi[..., 1:] * factorials / (1 if variant == "bh1" else phi[..., :1])
+    vandermonde = torch.stack([r**k for k in range(count)], dim=-2)
+    return scale * torch.linalg.solve_ex(vandermonde, b[..., None]).result[..., 0] / r
+
+
+def bounded(nodes: Sequence[Tensor], end: Tensor, host: Sequence[Tensor], variant: str, corrector: bool) -> Tensor:
+    """:func:`coefficients` per pixel, of the highest order whose size is not far from that of the host's own step.
+
+    Args:
+        nodes, end: maps. host: the same of the host itself, newest first, ``end`` at the front; scalars.
+    """
+    # The host goes along as one more pixel.
+    last, *lam = (torch.cat([m.flatten(), h.view(1)]) for m, h in zip([end, *nodes], host, strict=True))
+    chosen = torch.zeros(len(last), len(nodes) - 1 + corrector, dtype=end.dtype)
+    if corrector:
+        chosen[:, -1:] = coefficients(lam[:1], last, variant, corrector)
+    for order in range(2, len(nodes) + 1):
+        found = coefficients(lam[:order], last, variant, corrector)
+        size = found.abs().sum(dim=-1, keepdim=True)
+        padded = torch.zeros_like(chosen)
+        padded[:, : order - 1] = found[:, : order - 1]
+        if corrector:
+            padded[:, -1] = found[:, -1]
+        chosen = torch.where(size <= LARGEST_GAIN * size[-1], padded, chosen)  # false for NaN
+    return chosen[:-1].view(*end.shape, -1)
+
+
+@torch.no_grad()
+def sample_unipc(run: Run, x: Tensor, variant: str = "bh1", order: int = 3, lower_order_final: bool = True) -> Tensor:
+    """Zhao et al. (2023), data prediction; every pixel has its own steps in half-log-SNR."""
+    snr = run.table.half_log_snr
+    history: list[tuple[Tensor, Tensor, Tensor]] = []  # (a pixel's half-log-SNR, the host's, clean), newest first
+    for i in run.steps():
+        here, host = snr(run.schedule.level), snr(torch.tensor(run.nominal(i), dtype=torch.float64))
+        if not history:
+            history = [(here, host, clean(run, x, here))]
+        run.advance()
+        end = snr(run.schedule.level)
+        host_end = snr(torch.tensor(run.nominal(i + 1), dtype=torch.float64))
+        used = min(order, run.count - i) if lower_order_final and i + 1 >= order else min(order, i + 1)
+        nodes, hosts = [n for n, _, _ in history[:used]], [host_end, *(n for _, n, _ in history[:used])]
+        alpha, sigma = torch.sigmoid(2 * end).sqrt(), torch.sigmoid(-2 * end).sqrt()
+        newest = history[0][2]
+        differences = [answer - newest for _, _, answer in history[1:used]]
+        start = run.on_device(sigma / torch.sigmoid(-2 * here).sqrt()) * x
+        start = start - run.on_device(alpha * torch.expm1(here - end)) * newest
+
+        def step(corrector: bool) -> Tensor:
+            weights = bounded(nodes, end, hosts, variant, corrector).unbind(-1)  # noqa: B023
+            return start - sum(run.on_device(alpha * w) * d for w, d in zip(weights, differences, strict=True))  # noqa: B023
+
+        x = step(corrector=False)
+        if i + 1 < run.count:
+            answer = clean(run, x, end)
+            differences.append(answer - newest)
+            x = step(corrector=True)
+            history = [(end, host_end, answer), *history[: order - 1]]
+        run.report(i, x, history[0][2])
+    return x
+
+
+def clean(run: Run, x: Tensor, half_log_snr: Tensor) -> Tensor:
+    """The model's picture of ``x`` at the current level."""
+    noise = run.on_device(torch.sigmoid(-2 * half_log_snr).sqrt()) * run.model(x)
+    return (x - noise) / run.on_device(torch.sigmoid(2 * half_log_snr).sqrt())
