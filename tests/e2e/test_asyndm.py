@@ -243,10 +243,6 @@ class TestBadSettings:
         with pytest.raises(ApiError, match="strength must lie between"):
             webui.txt2img("tiny-sd1", prompt=PROMPT, **asyndm(True, "cat", 3))
 
-    def test_unsupported_sampler(self, webui: WebUI) -> None:
-        with pytest.raises(ApiError, match="does not support the sampler 'UniPC'"):
-            on(webui, "tiny-sd1", sampler_name="UniPC")
-
     def test_no_object_to_find(self, webui: WebUI) -> None:
         with pytest.raises(ApiError, match="found no object in the prompt"):
             on(webui, "tiny-sd1", {}, prompt="masterpiece, best quality")
