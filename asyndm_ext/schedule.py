@@ -215,11 +215,9 @@ class PixelClock:
 
     def advance(self, strength: Tensor) -> Tensor:
         """One update with a strength map ``(B,1,H,W)`` in [0, 1]; returns the new heights ``(B,1,H,W)``."""
-        r = self.remaining
-        h = 1 / self._updates
-        if self._done == self._updates - 1:
-            h = r  # the last update ends at 0 for every pixel, whatever the rounding
-        self.height = next_height(self.curve, self.height, r, h, strength.double().cpu())
+        # In the last update the share is all that remains, to the last bit, so every pixel ends at 0.
+        share = 1 / self._updates
+        self.height = next_height(self.curve, self.height, self.remaining, share, strength.double().cpu())
         self._done += 1
         self.remaining = (self._updates - self._done) / self._updates
         return self.height

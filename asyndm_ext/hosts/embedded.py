@@ -10,12 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from asyndm_ext.model.attention import CrossAttentionCapture, TokenRow
-from asyndm_ext.model.timesteps import TimestepTable, is_uniform
+from asyndm_ext.model.timesteps import QUANTUM, TimestepTable, is_uniform
 from asyndm_ext.model.unet_time import UNetTimeConditioning
 from asyndm_ext.noise import NoiseTable
-
-# k-diffusion's denoisers and UniPC embed fractional timesteps; quarters keep the table of distinct ones short.
-QUANTUM = 0.25
 
 
 class GuidedUNet:

@@ -10,6 +10,10 @@ from torch import Tensor
 
 from asyndm_ext.regions import downsampling
 
+# Hosts embed fractional timesteps as they are; multiples of this keep the table of distinct ones short, and
+# the whole timesteps of DDIM and its kin are untouched.
+QUANTUM = 0.25
+
 
 def timestep_embedding(t: Tensor, dim: int, max_period: float = 10000.0) -> Tensor:
     """Sinusoidal embedding ``(R,) -> (R, dim)`` in float32, cosine half first (Ho et al. 2020, as in ldm)."""

@@ -347,6 +347,26 @@ class TestPrompts:
         _, _, strength = levels(webui)
         assert np.all((strength > 0).mean(axis=(1, 2, 3)) > 0.02)
 
+    def test_extra_network_tags_do_not_matter(self, webui: WebUI) -> None:
+        tagged = on(webui, "tiny-sd1", prompt="a cat <lora:missing:1> eating a sandwich")
+        assert difference(tagged.image, on(webui, "tiny-sd1", prompt="a cat  eating a sandwich").image) == 0
+
+    def test_textual_inversion(self, webui: WebUI) -> None:
+        """A name that stands for three vectors: three columns, and an object like any other."""
+        import torch
+
+        webui.use_model("tiny-sd1")
+        width = webui.post("/asyndm-probe/columns", {"text": "a cat", "name": "cat"})["width"]
+        folder = webui.folder / "embeddings"
+        folder.mkdir(exist_ok=True)
+        torch.save({"string_to_param": {"*": 0.1 * torch.randn(3, width)}, "name": "zorblax"}, folder / "zorblax.pt")
+        webui.post("/sdapi/v1/refresh-embeddings", {})
+        found = webui.post("/asyndm-probe/columns", {"text": "a big zorblax in a cat", "name": "zorblax"})["columns"]
+        assert found == [3, 4, 5]
+        assert webui.post("/asyndm-probe/columns", {"text": "a big zorblax in a cat", "name": "cat"})["columns"] == [8]
+        on(webui, settings={"objects": "zorblax"}, prompt="a big zorblax in a cat")
+        assert np.all((levels(webui)[2] > 0).mean(axis=(1, 2, 3)) > 0.02)
+
     def test_negative_prompt_is_no_place_for_objects(self, webui: WebUI) -> None:
         with pytest.raises(ApiError, match="'dog' not found"):
             on(webui, "tiny-sd1", {"objects": "dog"}, negative_prompt="dog")

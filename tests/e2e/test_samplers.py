@@ -10,7 +10,6 @@ from .test_asyndm import GREY_LEVELS, SETTINGS, difference, levels, nothing_left
 
 MODELS = ("tiny-sd1", "tiny-sd2v")
 REQUEST = {"width": 128, "height": 128, "steps": 7}
-# Their own step control, or their schedule, makes the number of steps differ from what was asked for.
 pytestmark = pytest.mark.xdist_group("webui")
 
 

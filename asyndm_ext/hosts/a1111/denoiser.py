@@ -20,12 +20,9 @@ from asyndm_ext.hosts.a1111.errors import AsynDMError
 from asyndm_ext.hosts.a1111.tokens import ObjectColumns
 from asyndm_ext.model.attention import CrossAttentionCapture, TokenRow
 from asyndm_ext.model.call import eps_denoised, lcm_denoised, v_denoised, v_to_eps
-from asyndm_ext.model.timesteps import TimestepTable, is_uniform
+from asyndm_ext.model.timesteps import QUANTUM, TimestepTable, is_uniform
 from asyndm_ext.model.unet_time import UNetTimeConditioning, UnsupportedModel
 from asyndm_ext.noise import NoiseTable
-
-# k-diffusion's denoisers and UniPC embed fractional timesteps; quarters keep the table of distinct ones short.
-QUANTUM = 0.25
 
 RESCALED = (
     (k_diffusion.external.CompVisVDenoiser, v_denoised),

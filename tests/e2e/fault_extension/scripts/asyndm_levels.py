@@ -74,6 +74,7 @@ def columns(body: dict) -> dict:
         "ids": dict(zip(map(str, positions), ids, strict=True)),
         "wanted": encoder.tokenize([body["name"]])[0],
         "length": length,
+        "width": encoder.encode_embedding_init_text(",", 1).shape[-1],
     }
 
 
