@@ -443,3 +443,19 @@ class TestHostFeatures:
         shapes = {np.array(r["level"]).shape for r in records}
         assert shapes == {(1, 32, 32), (1, 48, 48)}
         nothing_left(webui)
+
+    @pytest.mark.parametrize(("base", "refiner"), [("tiny-sd2", "tiny-sd2v"), ("tiny-sd2v", "tiny-sd1")])
+    def test_refiner(self, webui: WebUI, base: str, refiner: str) -> None:
+        """The hooks follow the model that takes over in the middle."""
+        off(webui, "tiny-sd1")  # the server may still be loading its first model
+        request = {"refiner_checkpoint": refiner, "refiner_switch_at": 0.5, "steps": 6}
+        plain = off(webui, base, **request)
+        slow = on(webui, base, **request)
+        _, level, strength = levels(webui)
+        assert len(level) == 6
+        assert np.all((strength > 0).mean(axis=(1, 2, 3)) > 0.02)
+        assert difference(plain.image, slow.image) > 5
+        nothing_left(webui)
+        zero = on(webui, base, {**SETTINGS, "strength": 0}, **request)
+        assert difference(plain.image, zero.image) <= GREY_LEVELS
+        assert off(webui, base, **request).png == plain.png
