@@ -37,7 +37,13 @@ def paint(
     """img2img inpainting, with AsynDM's settings or (None) without it."""
     scripts = {} if settings is None else asyndm(settings)
     size = {"width": 256, "height": 256, "prompt": PROMPT}
+    if (webui.port, model) not in _used:  # the host's first picture from a model differs from its second
+        _used.add((webui.port, model))
+        webui.img2img(picture(), model, mask=mask, **{**size, **INPAINT})
     return webui.img2img(picture(), model, mask=mask, **{**size, **INPAINT, **scripts, **request})
+
+
+_used: set[tuple[int, str]] = set()
 
 
 def slow_box(strength: np.ndarray) -> tuple[int, int, int, int]:
@@ -52,7 +58,6 @@ class TestInpaintMask:
     @pytest.mark.parametrize("sampler", ["Euler", "DPM++ 2M", "DDIM"])
     def test_the_painted_part_is_slow_and_only_that(self, webui: WebUI, sampler: str) -> None:
         mask = box(64, 96, 160, 192)
-        paint(webui, mask, None, sampler_name=sampler)  # the host's first picture of a kind differs from its second
         plain = paint(webui, mask, None, sampler_name=sampler)
         slow = paint(webui, mask, {"region": "mask"}, sampler_name=sampler)
         nominal, level, strength = levels(webui)
