@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_solvers import Changing, Gaussian, randn, sample, sigma_schedule
+from support.solvers import Changing, Gaussian, randn, sample, sigma_schedule
 from torch import Tensor
 
 from asyndm_ext.run import StepRecord

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_solvers import CHURN, sigma_schedule
+from support.solvers import CHURN, sigma_schedule
 from torch import Tensor
 
 from asyndm_ext.regions import FixedRegion

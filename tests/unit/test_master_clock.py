@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.kdiffusion import k_diffusion
-from test_solvers import MEAN, SHAPE, SPREAD, STRENGTHS, Changing, Gaussian, Noise, close, randn, sigma_schedule
+from support.solvers import MEAN, SHAPE, SPREAD, STRENGTHS, Changing, Gaussian, Noise, close, randn, sigma_schedule
 from torch import Tensor
 
 from asyndm_ext.model.timesteps import is_uniform

@@ -9,7 +9,7 @@ from itertools import pairwise
 import pytest
 import torch
 from scipy import integrate
-from test_solvers import SHAPE, Gaussian, Noise, close, randn, sample, sigma_schedule
+from support.solvers import SHAPE, Gaussian, Noise, close, randn, sample, sigma_schedule
 from torch import Tensor
 
 from asyndm_ext.model.call import lcm_denoised

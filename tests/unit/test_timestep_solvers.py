@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_solvers import (
+from support.solvers import (
     MEAN,
     SHAPE,
     SPREAD,
