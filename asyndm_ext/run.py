@@ -67,6 +67,8 @@ class Run:
         progress: wraps the range of steps, for a console progress bar.
         noise_sampler: the host's normals of an interval of nominal sigmas (a Brownian tree), for SDE solvers;
             fresh ones from ``randn_like`` where the host has none.
+        flow: the model is a rectified flow: sigma in [0, 1] and x = (1 - sigma) * clean + sigma * noise.
+        percent_to_sigma: the host's sigma at a share of the way down, for the solvers that ask.
     """
 
     def __init__(
@@ -81,15 +83,19 @@ class Run:
         watch: Callable[[StepRecord], None] | None = None,
         progress: Callable[[range], Iterable[int]] = iter,
         noise_sampler: Callable[[Tensor, Tensor], Tensor] | None = None,
+        flow: bool = False,
+        percent_to_sigma: Callable[[float], float] | None = None,
     ) -> None:
         self.schedule = schedule
         self.region = region
+        self.flow = flow
         self.randn_like = randn_like
         self._model = model
         self._callback = callback
         self._table = table
         self._watch = watch
         self._progress = progress
+        self._percent_to_sigma = percent_to_sigma
         self.noise_sampler = noise_sampler or (lambda sigma, sigma_next: self.randn_like(x))
         self._device = x.device
         self._dtype = torch.promote_types(x.dtype, torch.float32)
@@ -116,6 +122,11 @@ class Run:
     def level(self) -> Tensor:
         """The current level map ``(B,1,H,W)`` on the latent's device (sigma or timestep)."""
         return self.on_device(self.schedule.level)
+
+    @property
+    def exact(self) -> Tensor:
+        """The current level map in float64 on the CPU."""
+        return self.schedule.level
 
     @property
     def position(self) -> Tensor:
@@ -166,6 +177,12 @@ class Run:
     def restart(self, nominal: float) -> Tensor:
         """Put the clock back to where the host is at a higher level; returns the level map on the device."""
         return self.on_device(self.schedule.restart(self.region.strength(), nominal))
+
+    def sigma_at(self, percent: float) -> float:
+        """The model's sigma at a share of the way down from the noisiest, fraction in (0, 1)."""
+        if self._percent_to_sigma is not None:
+            return float(self._percent_to_sigma(percent))
+        return 1 - percent if self.flow else self.table.sigma_at(percent)
 
     def alpha(self, t: Tensor) -> Tensor:
         """alphas_cumprod at a map of whole timesteps, on its device."""
