@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from asyndm_ext.noise import NoiseTable
 from asyndm_ext.run import Run
 from asyndm_ext.schedule import BaseSchedule, PixelSchedule
-from asyndm_ext.solvers import SOLVERS
+from asyndm_ext.solvers import SOLVERS, Solver
 from support.kdiffusion import k_diffusion
 
 SHAPE = (2, 3, 4, 5)
@@ -165,3 +167,62 @@ class Network:
 
     def attention(self) -> None:
         return None
+
+
+KINDS = ("eps", "v", "flow")
+FLOW_SHIFT = 3.0
+
+
+def flow_sigma(t: Tensor, shift: float = FLOW_SHIFT) -> Tensor:
+    """SD3's sigma at a share of the timesteps."""
+    return shift * t / (1 + (shift - 1) * t)
+
+
+def flow_schedule(name: str, steps: int) -> Tensor:
+    """Sigmas of a rectified flow: Simple with and without shift, from 1; Exponential; one that ends above 0."""
+    even = torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+    if name == "simple":
+        return even
+    if name == "shifted":
+        return flow_sigma(even)
+    if name == "exponential":
+        return torch.cat([torch.linspace(0, -2, steps, dtype=torch.float64).exp(), even.new_zeros(1)])
+    return flow_sigma(torch.linspace(0.9, 0.04, steps + 1, dtype=torch.float64))
+
+
+SCHEDULES = ("karras", "exponential", "linear", "no zero")
+FLOW_SCHEDULES = ("simple", "shifted", "exponential", "no zero")
+# A name for each kind and schedule type that goes with it.
+KINDS_AND_SCHEDULES = [(kind, s) for kind in KINDS for s in (FLOW_SCHEDULES if kind == "flow" else SCHEDULES)]
+
+
+def schedule_for(kind: str, name: str, steps: int = 11) -> Tensor:
+    if kind == "flow":
+        return flow_schedule(name, steps)
+    return sigma_schedule("karras", steps + 1)[:-1] if name == "no zero" else sigma_schedule(name, steps)
+
+
+def percent_to_sigma(kind: str) -> Callable[[float], float]:
+    """The model's sigma at a share of the way down."""
+    if kind == "flow":
+        return lambda percent: float(flow_sigma(torch.tensor(1 - percent, dtype=torch.float64)))
+    return TABLE.sigma_at
+
+
+def start_of(kind: str, sigmas: Tensor, seed: int = 3) -> Tensor:
+    """The latent that the host starts from."""
+    noise = randn(*SHAPE, seed=seed)
+    return sigmas[0] * noise + (1 - sigmas[0]) * MEAN if kind == "flow" else sigmas[0] * noise
+
+
+def run_solver(
+    solver: Solver, kind: str, sigmas: Tensor, region, x: Tensor, curve: str = "quadratic", options=None, **runs
+) -> Tensor:
+    """As a host does it, for a model of this kind; ``runs`` are further arguments of the run."""
+    model = runs.pop("model", None) or Network(kind)
+    percent = percent_to_sigma(kind)
+    flow = kind == "flow"
+    base = solver.schedule({"sigmas": sigmas, "flow": flow, "percent_to_sigma": percent})
+    schedule = PixelSchedule(base, (x.shape[0], 1, *x.shape[-2:]), curve)
+    runs = {"randn_like": Noise(), "table": TABLE, "flow": flow, "percent_to_sigma": percent} | runs
+    return solver.sample(Run(model, schedule, region, x, **runs), x, **(options or {}))
