@@ -17,6 +17,10 @@ from asyndm_ext.noise import NoiseTable
 from asyndm_ext.regions import Region
 from asyndm_ext.schedule import PixelSchedule, Position
 
+# What a level may differ by, in units of the last place, when it is computed as a map and as a scalar: a power of a
+# vector and of a number are not rounded alike.
+_ROUNDING = 16.0
+
 
 class Model(Protocol):
     """The guided model of a host, level maps included."""
@@ -141,8 +145,13 @@ class Run:
         return self.model_at(x, self.schedule.nominal, self.schedule.level)
 
     def model_at(self, x: Tensor, nominal: float | Tensor, level: Tensor) -> Tensor:
-        """Call the model at a level map of the solver's choice and let the region see the attention."""
-        answer = self._model(x, float(nominal), level.cpu().double())
+        """Call the model at a level map of the solver's choice and let the region see the attention.
+
+        A pixel that differs from the host's level by no more than rounding is at it, so that a uniform map is one.
+        """
+        host, level = float(nominal), level.cpu().double()
+        rounding = _ROUNDING * torch.finfo(self._dtype).eps * abs(host)
+        answer = self._model(x, host, torch.where((level - host).abs() <= rounding, host, level))
         self.region.observe(self._model.attention())
         return answer
 
