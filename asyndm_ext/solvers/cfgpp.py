@@ -16,6 +16,7 @@ from asyndm_ext.solvers.helpers import (
     ancestral_step,
     extrapolation,
     largest_ratio,
+    midway,
     part_way,
     to_d,
     toward,
@@ -72,38 +73,25 @@ def signal_step(
 
 
 @torch.no_grad()
-def sample_dpmpp_2s_ancestral_cfgpp(
-    run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0, dynamic: bool = False
-) -> Tensor:
-    """DPM-Solver++(2S), carried on from the unguided answer; for the whole step the second call's, as the host has it.
-
-    Args:
-        dynamic: look elsewhere than halfway, by how much noise the step adds.
-    """
+def sample_dpmpp_2s_ancestral_cfgpp(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0) -> Tensor:
+    """DPM-Solver++(2S), carried on from the unguided answer; for the whole step the second call's, as the host has it."""
     for i in run.steps():
         sigma = run.level
         denoised = run.model(x)
         unguided = run.uncond()
         run.report(i, x, denoised)
         sigma_down, sigma_up = ancestral_step(sigma, run.advance(), eta)
-        nominal_down, nominal_up = ancestral_step(run.scalar(i), run.scalar(i + 1), eta)
+        nominal_down, _ = ancestral_step(run.scalar(i), run.scalar(i + 1), eta)
         if nominal_down > 0:
-            share = look(sigma, sigma_down, sigma_up, eta) if dynamic else 0.5
-            nominal_share = look(run.scalar(i), nominal_down, nominal_up, eta) if dynamic else 0.5
-            sigma_mid = part_way(sigma, sigma_down, share)
+            sigma_mid = midway(sigma, sigma_down)
             x_2 = toward(x + denoised - unguided, denoised, sigma, sigma_mid)
-            denoised_2 = run.model_at(x_2, part_way(run.scalar(i), nominal_down, nominal_share), sigma_mid)
+            denoised_2 = run.model_at(x_2, midway(run.scalar(i), nominal_down), sigma_mid)
             x = toward(x + denoised - run.uncond(), denoised_2, sigma, sigma_down)
         else:
             x = denoised + to_d(x, sigma, unguided) * sigma_down
         if run.nominal(i + 1) > 0:
             x = x + run.randn_like(x) * s_noise * sigma_up
     return x
-
-
-def look(sigma: Tensor, sigma_down: Tensor, sigma_up: Tensor, eta: float) -> Tensor:
-    """The share of the step at which the dynamic variant calls the model the second time."""
-    return torch.sinh(1 + (2 - eta) * (sigma / sigma_down).log() / (sigma_up / sigma).log())
 
 
 @torch.no_grad()

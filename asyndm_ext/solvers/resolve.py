@@ -45,7 +45,6 @@ FUNCTIONS: dict[str, Solver] = {
     "sample_euler_cfg_pp": SOLVERS["Euler CFG++"],
     "sample_euler_ancestral_cfg_pp": SOLVERS["Euler Ancestral CFG++"],
     "sample_dpmpp_2s_ancestral_cfg_pp": SOLVERS["DPM++ 2S Ancestral CFG++"],
-    "sample_dpmpp_2s_ancestral_cfg_pp_dyn": SOLVERS["DPM++ 2S Ancestral CFG++ Dyn"],
     "sample_dpmpp_2m_cfg_pp": SOLVERS["DPM++ 2M CFG++"],
     "sample_dpmpp_sde_cfg_pp": SOLVERS["DPM++ SDE CFG++"],
     "sample_dpmpp_3m_sde_cfg_pp": SOLVERS["DPM++ 3M SDE CFG++"],

@@ -54,9 +54,7 @@ def euler_ancestral_cfgpp(
     return x
 
 
-def dpmpp_2s_cfgpp(
-    model: Answers, x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0, dynamic: bool = False
-) -> Tensor:
+def dpmpp_2s_cfgpp(model: Answers, x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0) -> Tensor:
     for here, there in pairwise(sigmas):
         clean, unguided = model(x, here)
         down, up = ancestral(here, there, eta)
@@ -64,8 +62,7 @@ def dpmpp_2s_cfgpp(
             x = clean
         else:
             h = math.log(here / down)
-            r = math.sinh(1 + (2 - eta) * h / math.log(up / here)) if dynamic else 0.5
-            middle = here * math.exp(-r * h)
+            middle = here * math.exp(-h / 2)
             look = middle / here * (x + clean - unguided) + (1 - middle / here) * clean
             second, unguided = model(look, middle)
             x = down / here * (x + clean - unguided) + (1 - down / here) * second
@@ -408,7 +405,6 @@ NOISE_LEVELS: dict[str, Solve] = {
     "Euler CFG++": euler_cfgpp,
     "Euler Ancestral CFG++": euler_ancestral_cfgpp,
     "DPM++ 2S Ancestral CFG++": dpmpp_2s_cfgpp,
-    "DPM++ 2S Ancestral CFG++ Dyn": partial(dpmpp_2s_cfgpp, dynamic=True),
     "DPM++ 2M CFG++": dpmpp_2m_cfgpp,
     "DPM++ SDE CFG++": partial(dpmpp_sde, cfgpp=True),
     "DPM++ 3M SDE CFG++": partial(dpmpp_3m_sde, cfgpp=True),

@@ -154,7 +154,6 @@ def test_sa_solver(name: str, steps: int, kind: str, schedule: str) -> None:
 ETA = [
     (SOLVERS["Euler Ancestral CFG++"], NOISE_LEVELS["Euler Ancestral CFG++"]),
     (SOLVERS["DPM++ 2S Ancestral CFG++"], NOISE_LEVELS["DPM++ 2S Ancestral CFG++"]),
-    (SOLVERS["DPM++ 2S Ancestral CFG++ Dyn"], NOISE_LEVELS["DPM++ 2S Ancestral CFG++ Dyn"]),
     (SOLVERS["DPM++ SDE CFG++"], partial(dpmpp_sde, cfgpp=True)),
     (SOLVERS["DPM++ 3M SDE CFG++"], partial(dpmpp_3m_sde, cfgpp=True)),
     (SOLVERS["RES Multistep Ancestral"], NOISE_LEVELS["RES Multistep Ancestral"]),
