@@ -74,7 +74,7 @@ def signal_step(
 
 @torch.no_grad()
 def sample_dpmpp_2s_ancestral_cfgpp(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0) -> Tensor:
-    """DPM-Solver++(2S), carried on from the unguided answer; for the whole step the second call's, as the host has it."""
+    """DPM-Solver++(2S), carried on from the unguided answer; for the whole step from that of the second call."""
     for i in run.steps():
         sigma = run.level
         denoised = run.model(x)

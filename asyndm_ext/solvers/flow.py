@@ -205,7 +205,7 @@ def in_half_log_snr(sample: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A solver for noise levels as the solver in half-log-SNR: on a flow it works in its variables."""
 
     def sample_in_snr(run: Run, x: Tensor, **options: Any) -> Tensor:
-        if not run.flow:
+        if not run.flow or run.count == 0:
             return sample(run, x, **options)
         view = AsNoiseLevels(run)
         return view.latent(sample(view, x * (1 + view.level), **options), view.level)
@@ -214,7 +214,7 @@ def in_half_log_snr(sample: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def snr_schedule(arguments: Mapping[str, Any]) -> BaseSchedule:
-    """The host's sigmas; on a flow the first one is put just below 1, where half-log-SNR has a value.
+    """The host's sigmas; on a flow those at 1, usually the first, are put just below, where half-log-SNR has a value.
 
     Args:
         arguments: ``sigmas``; of a flow also ``flow`` (true) and ``percent_to_sigma``, the model's sigma at a share of
@@ -223,5 +223,5 @@ def snr_schedule(arguments: Mapping[str, Any]) -> BaseSchedule:
     sigmas = arguments["sigmas"]
     if arguments.get("flow") and len(sigmas) > 1 and sigmas[0] >= 1:
         percent_to_sigma = arguments.get("percent_to_sigma") or (lambda percent: 1 - percent)
-        sigmas = torch.cat([sigmas.new_tensor([float(percent_to_sigma(1e-4))]), sigmas[1:]])
+        sigmas = sigmas.clamp(max=float(percent_to_sigma(1e-4)))
     return BaseSchedule.from_sigmas(sigmas)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -63,7 +64,9 @@ def sample_ipndm_v(run: Run, x: Tensor, max_order: int = 4, denoise_last: bool =
             # The host's last weight has h1/h2 in the place of h2/h3, so that its weights do not add up to 1. A pixel
             # gets what the nominal steps make of that; its own steps are less even and would be thrown off.
             h = [run.scalar(i + 1 - k) - run.scalar(i - k) for k in range(4)]
-            slope = slope + float(_ipndm_v_bend(h) * (h[2] / h[3] - h[1] / h[2])) * ds[3]
+            surplus = float(_ipndm_v_bend(h) * (h[2] / h[3] - h[1] / h[2]))
+            # Not finite where the host's schedule repeats a sigma.
+            slope = slope + (surplus if math.isfinite(surplus) else 0.0) * ds[3]
         x = x + (sigma_next - sigma) * slope
         if denoise_last and run.nominal(i + 1) == 0:
             x = denoised

@@ -216,13 +216,21 @@ def start_of(kind: str, sigmas: Tensor, seed: int = 3) -> Tensor:
 
 
 def run_solver(
-    solver: Solver, kind: str, sigmas: Tensor, region, x: Tensor, curve: str = "quadratic", options=None, **runs
+    solver: Solver,
+    kind: str,
+    sigmas: Tensor,
+    region,
+    x: Tensor,
+    curve: str = "quadratic",
+    options: dict | None = None,
+    base: BaseSchedule | None = None,
+    **runs,
 ) -> Tensor:
     """As a host does it, for a model of this kind; ``runs`` are further arguments of the run."""
     model = runs.pop("model", None) or Network(kind)
     percent = percent_to_sigma(kind)
     flow = kind == "flow"
-    base = solver.schedule({"sigmas": sigmas, "flow": flow, "percent_to_sigma": percent})
+    base = base or solver.schedule({"sigmas": sigmas, "flow": flow, "percent_to_sigma": percent})
     schedule = PixelSchedule(base, (x.shape[0], 1, *x.shape[-2:]), curve)
     runs = {"randn_like": Noise(), "table": TABLE, "flow": flow, "percent_to_sigma": percent} | runs
     return solver.sample(Run(model, schedule, region, x, **runs), x, **(options or {}))
