@@ -10,8 +10,11 @@ and the forms that some hosts' functions take on a rectified flow. What is not h
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+
+from torch import Tensor
 
 from asyndm_ext.solvers.cfgpp import (
     sample_dpmpp_2m_cfgpp,
@@ -134,12 +137,12 @@ SOLVERS |= {
 # -- reForge's and Forge Classic's; theirs scale nothing for CFG++
 
 
-def cfgpp(sample, *options: str, prefix: str = "", brownian: bool = False) -> Solver:  # type: ignore[no-untyped-def]
+def cfgpp(sample: Callable[..., Tensor], *options: str, prefix: str = "", brownian: bool = False) -> Solver:
     stand_ins = named(prefix, *options) if prefix else ()
     return Solver(sample, "sigma", options, brownian=brownian, uncond=True, stand_ins=stand_ins)
 
 
-def in_snr(sample, *options: str) -> Solver:  # type: ignore[no-untyped-def]
+def in_snr(sample: Callable[..., Tensor], *options: str) -> Solver:
     return Solver(in_half_log_snr(sample), "sigma", options, own_schedule=snr_schedule)
 
 

@@ -12,4 +12,5 @@ def test_the_error_falls_at_the_solvers_order(case: tuple[str, dict, float], kin
     name, options, order = case
     errors = [error(name, options, coupling, 0.8, steps, kind) for steps in (40, 80, 160)]
     assert orders(errors)[-1] > order - 0.2
-    assert errors[-1] < 3 * error(name, options, coupling, 0.0, 160, kind), "a map costs more than its end explains"
+    uniform = error(name, options, coupling, 0.0, 160, kind)
+    assert errors[-1] < max(3 * uniform, 1e-5), "a map costs more than its steeper end explains"
