@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import gradio as gr
-from modules import script_callbacks, scripts, shared
+from modules import script_callbacks, scripts
 
 try:
-    from asyndm_ext.hosts.a1111 import job, tokens
+    from asyndm_ext.hosts.webui import host, job, tokens
+    from asyndm_ext.objects import parse_objects
 except ImportError:  # the WebUI without the extension under test
-    job = tokens = None
+    host = job = tokens = None
 
 records: list[dict] = []
 samplers: list = []
@@ -46,6 +47,23 @@ class LevelsScript(scripts.Script):
         samplers.append(p.sampler)
 
 
+class InnerPassScript(scripts.Script):
+    """Marks a job as one that ADetailer makes for itself."""
+
+    def title(self):
+        return "asyndm inner pass"
+
+    def show(self, is_img2img):
+        return scripts.AlwaysVisible
+
+    def ui(self, is_img2img):
+        return [gr.Checkbox(value=False, visible=False, elem_id=self.elem_id("marked"))]
+
+    def before_process(self, p, marked=False, *rest):
+        if marked:
+            p._ad_inner = True
+
+
 def leftovers() -> list[dict]:
     """Per pass, what the job's own objects carry now: sampler function, class of the denoiser, overrides."""
     found = []
@@ -65,14 +83,14 @@ def leftovers() -> list[dict]:
 
 def columns(body: dict) -> dict:
     """Columns of a name in a text, and the text's tokens as words with their columns."""
-    encoder = tokens.text_encoder(shared.sd_model)
+    encoder = host.current().text_encoder()
     finder = tokens.TokenFinder(encoder)
     ids, positions, _ = finder._line(body["text"])
     length = sum(len(chunk.tokens) for chunk in encoder.tokenize_line(body["text"])[0])
     return {
-        "columns": list(finder.columns(body["text"], body["name"])),
+        "columns": list(finder.columns(body["text"], parse_objects(body["name"])[0])),
         "ids": dict(zip(map(str, positions), ids, strict=True)),
-        "wanted": encoder.tokenize([body["name"]])[0],
+        "wanted": encoder.tokenize([parse_objects(body["name"])[0].name])[0],
         "length": length,
         "width": encoder.encode_embedding_init_text(",", 1).shape[-1],
     }
