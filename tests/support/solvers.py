@@ -92,10 +92,10 @@ class Changing:
         self.maps = maps
         self.seen = 0
 
-    def observe(self, maps: Tensor | None) -> None:
+    def observe(self, maps: Tensor | None, progress: float = 0.0) -> None:
         self.seen += 1
 
-    def strength(self) -> Tensor:
+    def strength(self, progress: float = 0.0) -> Tensor:
         return self.maps[max(self.seen - 1, 0) % len(self.maps)]
 
 

@@ -115,7 +115,7 @@ def test_a_pixel_that_stands_still_stays_finite(solver: Solver, kind: str, steps
 
 
 @pytest.mark.parametrize(("solver", "kind"), CASES)
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(data=st.data())
 def test_any_history_of_masks(solver: Solver, kind: str, data: st.DataObject) -> None:
     steps = data.draw(st.integers(2, 12))
@@ -144,7 +144,7 @@ def test_any_history_of_masks(solver: Solver, kind: str, data: st.DataObject) ->
     assert bool((records[-1].level == float(sigmas[-2])).all()), "all pixels take the last step together"
 
 
-@pytest.mark.parametrize("strength", [0.85, 0.99, 0.9999, 1 - 1e-7, 1 - 1e-12, 1.0])
+@pytest.mark.parametrize("strength", [0.85, 0.9999, 1 - 1e-12, 1.0])
 @pytest.mark.parametrize(("solver", "kind"), CASES)
 def test_the_change_around_a_pixel_that_hardly_moved_is_not_magnified(
     solver: Solver, kind: str, strength: float
