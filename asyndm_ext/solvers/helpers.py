@@ -36,8 +36,10 @@ def midway(sigma: Tensor, sigma_next: Tensor) -> Tensor:
     return torch.where(sigma_next > 0, (sigma * sigma_next).sqrt(), sigma)
 
 
-def part_way(sigma: Tensor, sigma_next: Tensor, share: float | Tensor) -> Tensor:
+def part_way(sigma: Tensor, sigma_next: Tensor, share: float) -> Tensor:
     """At a share of the way in log-sigma; as :func:`midway` where sigma_next is 0."""
+    if share == 0.5:
+        return midway(sigma, sigma_next)  # roots are rounded alike for every pixel, powers are not
     return torch.where(sigma_next > 0, sigma * (sigma_next / sigma) ** share, sigma)
 
 

@@ -205,3 +205,34 @@ def test_a_solver_with_guidance_of_its_own_needs_the_unguided_answer() -> None:
             assert name.rsplit(" ", 1)[0].endswith("CFG++") or name.endswith("CFG++")
             with pytest.raises(RuntimeError, match="without the prompt"):
                 run_solver(solver, "eps", sigmas, EVEN, randn(*SHAPE, seed=3), model=Silent("eps"))
+
+
+@pytest.mark.parametrize("solver", [*SNR.values(), *(SOLVERS[n] for n in (*BY_SNR, "SA-Solver", "SA-Solver-Pece"))])
+def test_a_change_of_variables_does_not_show(solver: Solver) -> None:
+    """The host's callback, its noise sampler and the model see the host's own latents and sigmas."""
+    sigmas = schedule_for("flow", "shifted")
+    seen: list[tuple[Tensor, float]] = []
+    reports: list[dict[str, Any]] = []
+
+    class Watched(Network):
+        def __call__(self, x: Tensor, nominal: float, level: Tensor) -> Tensor:
+            seen.append((x, nominal))
+            return super().__call__(x, nominal, level)
+
+    def report(step: dict[str, Any]) -> None:
+        reports.append(step)
+        x, nominal = seen[-1]
+        close(step["x"], x, 1e-12)
+        assert float(step["sigma"]) == pytest.approx(nominal, rel=1e-6)
+
+    tree = Tree(Noise())
+    region = FixedRegion.everything((2, 1, 4, 5), 0.6)
+    x = start_of("flow", sigmas)
+    watched = {"model": Watched("flow"), "callback": report, "noise_sampler": tree}
+    found = run_solver(solver, "flow", sigmas, region, x, **watched)
+    assert [step["i"] for step in reports] == list(range(len(sigmas) - 1))
+    assert found.abs().max() < 10
+    levels = [percent_to_sigma("flow")(1e-4), *sigmas.tolist()[1:]]
+    for start, _ in tree.asked:
+        assert min(abs(start - level) for level in levels) < 1e-12
+    assert all(sigma_next < sigma for sigma, sigma_next in tree.asked)
