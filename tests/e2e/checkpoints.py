@@ -328,11 +328,11 @@ def tame_encoder(weights: dict) -> None:
     bias[4:] = -8
 
 
-def make_weights(config: dict) -> dict:
-    """The whole state dict of one model, in half precision."""
+def make_weights(config: dict, layout: dict) -> dict:
+    """The whole state dict of one model, in half precision; ``layout`` has its names and shapes."""
     import torch
 
-    weights = {name: random_like(name, tensor) for name, tensor in skeleton(config).items()}
+    weights = {name: random_like(name, tensor) for name, tensor in layout.items()}
     if config["model"]["params"].get("parameterization") != "v":
         add_noise_path(weights)
     smooth_time(weights)
@@ -441,7 +441,7 @@ def write_all(webui: Path, root: Path, names: list[str], force: bool = False) ->
     for name in missing:
         config = CONFIGS[name]()
         partial = folder / f"{name}.partial"
-        safetensors.torch.save_file(make_weights(config), partial, metadata={"format": "pt"})
+        safetensors.torch.save_file(make_weights(config, skeleton(config)), partial, metadata={"format": "pt"})
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
         partial.rename(folder / f"{name}.safetensors")
         print(f"{name}: {(folder / f'{name}.safetensors').stat().st_size / 2**20:.1f} MiB", flush=True)

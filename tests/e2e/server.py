@@ -33,12 +33,14 @@ FLAGS = [
     "--do-not-download-clip",
     "--no-hashing",
     "--disable-safe-unpickle",
-    *("--use-cpu", "all"),
-    "--no-half",
-    *("--precision", "full"),
     "--api",
     *("--server-name", "127.0.0.1"),
 ]
+KIND_FLAGS = {
+    "a1111": ["--use-cpu", "all", "--no-half", "--precision", "full"],
+    "forge": ["--always-cpu", "--all-in-fp32", "--attention-pytorch", "--skip-install"],
+}
+CHECKPOINT_WRITERS = {"a1111": "checkpoints.py", "forge": "forge_checkpoints.py"}
 # Previews would download an approximate autoencoder for some models; pictures come back over HTTP anyway.
 OPTIONS = {"live_previews_enable": False, "samples_save": False, "grid_save": False}
 START_SECONDS = 240
@@ -73,6 +75,11 @@ class Install:
         python = os.environ.get("ASYNDM_WEBUI_PYTHON")
         return cls(folder, Path(python).expanduser() if python else folder / "venv" / "bin" / "python")
 
+    @property
+    def kind(self) -> str:
+        """"a1111" or "forge"."""
+        return "forge" if (self.folder / "backend" / "sampling").is_dir() else "a1111"
+
     def problem(self) -> str | None:
         """Why this cannot be used, if so."""
         if not (self.folder / "launch.py").is_file():
@@ -82,8 +89,9 @@ class Install:
         return None
 
     def write_checkpoints(self, output: Path) -> None:
-        """Runs ``checkpoints.py`` with the WebUI's Python; files that are there already are kept."""
-        command = [str(self.python), str(HERE / "checkpoints.py"), "--webui", str(self.folder), "--output", str(output)]
+        """Writes the tiny checkpoints with the WebUI's Python; files that are there already are kept."""
+        writer = HERE / CHECKPOINT_WRITERS[self.kind]
+        command = [str(self.python), str(writer), "--webui", str(self.folder), "--output", str(output)]
         result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
         if result.returncode:
             raise RuntimeError(
@@ -175,8 +183,9 @@ class WebUI:
     def prepare(self) -> None:
         """Lays out the data folder: settings, links to extensions, checkpoints and tokenizers."""
         (self.folder / "extensions").mkdir(parents=True, exist_ok=True)
-        for child in ("openai", "asyndm-tiny"):  # looked up relative to the working directory
-            (self.folder / child).symlink_to(self.models / child)
+        for child in ("openai", "asyndm-tiny"):  # A1111 looks them up relative to the working directory
+            if (self.models / child).exists():
+                (self.folder / child).symlink_to(self.models / child)
         for child in (self.models / "extensions").iterdir():
             (self.folder / "extensions" / child.name).symlink_to(child)
         for name, path in self.extensions.items():
@@ -187,6 +196,7 @@ class WebUI:
     def command(self) -> list[str]:
         """Command line that starts the process."""
         command = [str(self.install.python), str(self.install.folder / "launch.py"), *FLAGS]
+        command += KIND_FLAGS[self.install.kind]
         command += ["--port", str(self.port), "--data-dir", str(self.folder)]
         command += ["--ckpt-dir", str(self.models / "models" / "Stable-diffusion")]
         if not self.page:
