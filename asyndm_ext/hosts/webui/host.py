@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -58,6 +59,10 @@ class Host(Protocol):
 @functools.cache
 def current() -> Host:
     """The WebUI that this process is."""
+    if importlib.util.find_spec("modules_forge") is not None:
+        from asyndm_ext.hosts.forge.host import Forge
+
+        return Forge()
     from asyndm_ext.hosts.a1111.host import A1111
 
     return A1111()
