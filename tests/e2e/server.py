@@ -163,6 +163,7 @@ class WebUI:
     start_seconds: float = 0.0
     process: subprocess.Popen | None = None
     _starts: int = 1
+    _loaded: str = ""
 
     # ------------------------------------------------------------------------------------------------ process
 
@@ -308,6 +309,9 @@ class WebUI:
         title = f"{name}.safetensors"
         if self.get("/sdapi/v1/options")["sd_model_checkpoint"].partition(" [")[0] != title:
             self.post("/sdapi/v1/options", {"sd_model_checkpoint": title})
+        if self.install.kind == "forge" and self._loaded != name:
+            self.post("/sdapi/v1/txt2img", {"steps": 1, "width": 64, "height": 64})  # what loads it
+            self._loaded = name
 
     def txt2img(self, model: str | None = None, **request: Any) -> Pictures:
         """Generates pictures; small and quick unless told otherwise."""
