@@ -57,6 +57,12 @@ class ApiError(RuntimeError):
         self.status = status
         self.body = body
 
+    @property
+    def message(self) -> str:
+        """What the user is told; A1111 and Forge name it differently."""
+        told = json.loads(self.body)
+        return told.get("errors") or told.get("message", "")
+
 
 @dataclass(frozen=True)
 class Install:
@@ -168,6 +174,11 @@ class WebUI:
     # ------------------------------------------------------------------------------------------------ process
 
     @property
+    def kind(self) -> str:
+        """"a1111" or "forge"."""
+        return self.install.kind
+
+    @property
     def url(self) -> str:
         """Address of the server, without a slash at the end."""
         return f"http://127.0.0.1:{self.port}"
@@ -197,7 +208,7 @@ class WebUI:
     def command(self) -> list[str]:
         """Command line that starts the process."""
         command = [str(self.install.python), str(self.install.folder / "launch.py"), *FLAGS]
-        command += KIND_FLAGS[self.install.kind]
+        command += KIND_FLAGS[self.kind]
         command += ["--port", str(self.port), "--data-dir", str(self.folder)]
         command += ["--ckpt-dir", str(self.models / "models" / "Stable-diffusion")]
         if not self.page:
@@ -309,7 +320,7 @@ class WebUI:
         title = f"{name}.safetensors"
         if self.get("/sdapi/v1/options")["sd_model_checkpoint"].partition(" [")[0] != title:
             self.post("/sdapi/v1/options", {"sd_model_checkpoint": title})
-        if self.install.kind == "forge" and self._loaded != name:
+        if self.kind == "forge" and self._loaded != name:
             self.post("/sdapi/v1/txt2img", {"steps": 1, "width": 64, "height": 64})  # what loads it
             self._loaded = name
 

@@ -63,6 +63,13 @@ def leftovers() -> list[dict]:
     return found
 
 
+def width(encoder) -> int:
+    """Of a token's vector."""
+    if hasattr(encoder, "encode_embedding_init_text"):
+        return encoder.encode_embedding_init_text(",", 1).shape[-1]
+    return encoder.text_encoder.transformer.config.hidden_size
+
+
 def columns(body: dict) -> dict:
     """Columns of a name in a text, and the text's tokens as words with their columns."""
     encoder = host.current().text_encoder()
@@ -74,7 +81,7 @@ def columns(body: dict) -> dict:
         "ids": dict(zip(map(str, positions), ids, strict=True)),
         "wanted": encoder.tokenize([body["name"]])[0],
         "length": length,
-        "width": encoder.encode_embedding_init_text(",", 1).shape[-1],
+        "width": width(encoder),
     }
 
 

@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 import backend.loader
+from backend.text_processing.textual_inversion import EmbeddingDatabase
 from huggingface_guess import model_list
 
 SIZES = json.loads((Path(__file__).resolve().parents[1] / "forge_sizes.json").read_text(encoding="utf-8"))
@@ -42,6 +43,17 @@ def shrunk_folder(place: Path) -> Path:
     return place
 
 
+def take_any_embedding() -> None:
+    """Textual inversions of small vectors; Forge takes those of the real models' sizes."""
+    original = EmbeddingDatabase.__init__
+
+    def initialize(self, tokenizer, expected_shape=-1):
+        original(self, tokenizer)
+
+    EmbeddingDatabase.__init__ = initialize
+
+
 if Path(backend.loader.dir_path) == SHIPPED.parent:  # a reload of the page runs this again
     shrink_classes()
+    take_any_embedding()
     backend.loader.dir_path = os.fspath(shrunk_folder(Path(tempfile.mkdtemp(prefix="asyndm-tiny-"))))
