@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gradio as gr
-from modules import script_callbacks, scripts
+from modules import infotext_utils, script_callbacks, scripts
 
 try:
     from asyndm_ext.hosts.webui import host, job, tokens
@@ -85,11 +85,21 @@ def columns(body: dict) -> dict:
     }
 
 
+def pasted(body: dict) -> dict:
+    """What our controls of the first tab would be set to when this infotext is pasted, by element id."""
+    params = infotext_utils.parse_generation_parameters(body["infotext"])
+    fields = infotext_utils.paste_fields["txt2img"]["fields"]
+    ours = {field.elem_id: key for field, key in fields if "asyndm" in (getattr(field, "elem_id", None) or "")}
+    short = {name: name.removesuffix("-checkbox").rpartition("_")[2] for name in ours}
+    return {short[name]: key(params) if callable(key) else params.get(key) for name, key in ours.items()}
+
+
 def on_app_started(demo, app):
     """Adds the routes and the watcher, once however often the page is reloaded."""
     app.add_api_route("/asyndm-probe/levels", lambda: records, methods=["GET"])
     app.add_api_route("/asyndm-probe/leftovers", leftovers, methods=["GET"])
     app.add_api_route("/asyndm-probe/columns", columns, methods=["POST"])
+    app.add_api_route("/asyndm-probe/pasted", pasted, methods=["POST"])
     if job is not None:  # a reload brings a new function of the same name
         job.watchers[:] = [w for w in job.watchers if w.__module__ != watch.__module__] + [watch]
 
