@@ -5,6 +5,12 @@ fused kernel can be made to tell it without the matrix of all probabilities: att
 an object's tokens and 0 elsewhere returns their probability. Queries and keys are taken as they leave their
 norms (SD3.5's and Flux's q and k are normalised), turned by the network's own rotary embedding where it has one,
 so they are the exact ones whatever attention the host runs; its call is not touched.
+
+That is a second attention for the image's queries of the conditional rows: 0.7 to 0.9 of the time of the host's own for
+such a row, in no more memory (one CPU thread, float32, 24 heads, 1024 and 4096 image tokens). Log-sum-exp in chunks
+took 1.0 to 2.9 and many times the memory. Values narrower than the queries leave the fused kernels (2.3 to 3.8, and the
+whole matrix of probabilities). Appended to the host's own values the columns would cost a quarter there, but for
+all rows, past the head sizes that a GPU's kernels are made for, and inside the host's attention.
 """
 
 from __future__ import annotations
