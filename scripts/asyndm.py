@@ -3,7 +3,7 @@
 from modules import scripts
 from modules.ui_components import InputAccordion
 
-from asyndm_ext.hosts.a1111 import job
+from asyndm_ext.hosts.webui import job
 from asyndm_ext.settings import is_enabled
 from asyndm_ext.ui import infotext, panel
 

@@ -16,8 +16,8 @@ import torch
 from modules import sd_samplers_lcm, sd_samplers_timesteps, sd_unet
 from torch import Tensor
 
-from asyndm_ext.hosts.a1111.errors import AsynDMError
-from asyndm_ext.hosts.a1111.tokens import ObjectColumns
+from asyndm_ext.hosts.webui.errors import AsynDMError
+from asyndm_ext.hosts.webui.tokens import ObjectColumns
 from asyndm_ext.model.attention import CrossAttentionCapture, TokenRow
 from asyndm_ext.model.call import eps_denoised, lcm_denoised, v_denoised, v_to_eps
 from asyndm_ext.model.timesteps import QUANTUM, TimestepTable, is_uniform

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import gradio as gr
-from modules import script_callbacks, scripts, shared
+from modules import script_callbacks, scripts
 
 try:
-    from asyndm_ext.hosts.a1111 import job, tokens
+    from asyndm_ext.hosts.webui import host, job, tokens
 except ImportError:  # the WebUI without the extension under test
-    job = tokens = None
+    host = job = tokens = None
 
 records: list[dict] = []
 samplers: list = []
@@ -65,7 +65,7 @@ def leftovers() -> list[dict]:
 
 def columns(body: dict) -> dict:
     """Columns of a name in a text, and the text's tokens as words with their columns."""
-    encoder = tokens.text_encoder(shared.sd_model)
+    encoder = host.current().text_encoder()
     finder = tokens.TokenFinder(encoder)
     ids, positions, _ = finder._line(body["text"])
     length = sum(len(chunk.tokens) for chunk in encoder.tokenize_line(body["text"])[0])

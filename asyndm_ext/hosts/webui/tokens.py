@@ -1,4 +1,4 @@
-"""From object words to columns of the text conditioning, with A1111's own tokenizer.
+"""From object words to columns of the text conditioning, with the WebUI's own tokenizer.
 
 The tokenizer call that the host itself uses has already applied emphasis, BREAK and textual inversion, and
 splits into chunks of 77 (start, 75 tokens, end) that become the rows of the conditioning one after
@@ -13,24 +13,11 @@ from typing import Any
 
 from modules import prompt_parser, sd_samplers, shared
 
-from asyndm_ext.hosts.a1111.errors import AsynDMError
+from asyndm_ext.hosts.webui.errors import AsynDMError
 from asyndm_ext.prompt import automatic_objects
 
 Columns = tuple[tuple[int, ...], ...]
 """Per object the columns of its tokens."""
-
-
-def text_encoder(sd_model: Any) -> Any:
-    """The encoder that knows ``tokenize_line``: SD1 and SD2 have one, SDXL has several with equal positions.
-
-    Raises:
-        AsynDMError: none found.
-    """
-    conditioner = sd_model.cond_stage_model
-    for encoder in [conditioner, *getattr(conditioner, "embedders", [])]:
-        if hasattr(encoder, "tokenize_line") and hasattr(encoder, "tokenize"):
-            return encoder
-    raise AsynDMError(f"AsynDM does not know the text encoder {type(conditioner).__name__} of this model")
 
 
 class TokenFinder:
@@ -140,13 +127,13 @@ class ObjectColumns:
         ]
 
 
-def resolve_objects(p: Any, sd_model: Any, objects: Sequence[str]) -> ObjectColumns:
+def resolve_objects(p: Any, encoder: Any, objects: Sequence[str]) -> ObjectColumns:
     """Find the objects of every image of the batch; empty ``objects``: automatically, per image.
 
     Raises:
         AsynDMError: an object does not occur in an image's prompt, or none can be found automatically.
     """
-    finder = TokenFinder(text_encoder(sd_model))
+    finder = TokenFinder(encoder)
     rows = row_texts(p)
     images = max(row.image for row in rows) + 1
     names = []

@@ -1,4 +1,4 @@
-"""One A1111 sampling pass with AsynDM: the job's sampler function, replaced while it runs.
+"""One sampling pass with AsynDM: the job's sampler function, replaced while it runs.
 
 The host swallows exceptions of script callbacks. So the callback only puts :func:`install`'s function in the
 sampler's place; everything that can go wrong happens inside that function, where the host reports it.
@@ -16,9 +16,9 @@ import tqdm
 from modules import shared
 from torch import Tensor
 
-from asyndm_ext.hosts.a1111.denoiser import PixelDenoiser
-from asyndm_ext.hosts.a1111.errors import AsynDMError
-from asyndm_ext.hosts.a1111.tokens import ObjectColumns, resolve_objects
+from asyndm_ext.hosts.webui.errors import AsynDMError
+from asyndm_ext.hosts.webui.host import current
+from asyndm_ext.hosts.webui.tokens import ObjectColumns, resolve_objects
 from asyndm_ext.regions import FixedRegion, ObjectRegion, Region
 from asyndm_ext.run import Run, StepRecord
 from asyndm_ext.schedule import PixelSchedule
@@ -58,11 +58,11 @@ def _run(p: Any, settings: Settings, model: Any, x: Tensor, arguments: dict[str,
     base = solver.schedule(arguments)
     images, _, height, width = x.shape
     shape = (images, 1, height, width)
-    objects = resolve_objects(p, shared.sd_model, settings.objects) if settings.region == "objects" else None
+    host = current()
+    objects = resolve_objects(p, host.text_encoder(), settings.objects) if settings.region == "objects" else None
     if objects is not None:
         infotext.note_found(p, objects.names)
-    extra_args = arguments["extra_args"] or {}
-    denoiser = PixelDenoiser(model, extra_args, solver.space, images, objects, solver.guidance, solver.uncond)
+    denoiser = host.pass_model(model, arguments, solver, images, objects)
     with denoiser.attached():
         run = Run(
             denoiser,

@@ -1,0 +1,63 @@
+"""What differs between the WebUIs, and which one this is."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from asyndm_ext.hosts.webui.tokens import ObjectColumns
+from asyndm_ext.noise import NoiseTable
+from asyndm_ext.solvers import Solver
+
+
+class PassModel(Protocol):
+    """The guided model of one sampling pass (:class:`asyndm_ext.run.Model`), with hooks that live in ``attached``."""
+
+    noise: NoiseTable | None
+    """The network's noise levels, known while attached."""
+
+    def attached(self) -> AbstractContextManager[Any]:
+        """Hooks on the host live inside this block only."""
+
+    def __call__(self, x: Tensor, nominal: float, level: Tensor) -> Tensor: ...
+
+    def attention(self) -> Tensor | None: ...
+
+
+class Host(Protocol):
+    """A WebUI as the job sees it."""
+
+    def pass_model(
+        self, denoiser: Any, arguments: Mapping[str, Any], solver: Solver, images: int, objects: ObjectColumns | None
+    ) -> PassModel:
+        """The guided model of the pass that is about to run.
+
+        Args:
+            denoiser: the job's CFG denoiser, what the host's sampler function was called with.
+            arguments: that function's arguments by name.
+            solver: what will call the model.
+            images: batch size.
+            objects: whose attention to capture, or None.
+
+        Raises:
+            AsynDMError: the loaded model is of a kind that is not supported.
+        """
+
+    def text_encoder(self) -> Any:
+        """The loaded model's encoder that knows ``tokenize_line`` and ``tokenize``.
+
+        Raises:
+            AsynDMError: none found.
+        """
+
+
+@functools.cache
+def current() -> Host:
+    """The WebUI that this process is."""
+    from asyndm_ext.hosts.a1111.host import A1111
+
+    return A1111()
