@@ -9,7 +9,7 @@ latent's side, for the conditional rows and for the objects' columns only.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,6 +67,10 @@ class AttentionCapture:
         self._rows: Sequence[TokenRow | None] = ()
         self._sum: Tensor | None = None
         self._weight = torch.zeros(images, objects)
+
+    def attached(self) -> AbstractContextManager[Any]:
+        """Hooks on the network live inside this block only."""
+        raise NotImplementedError
 
     def grid(self, latent_size: tuple[int, int]) -> tuple[int, int]:
         """The size ``(h, w)`` of the maps for a latent ``(H, W)``."""
