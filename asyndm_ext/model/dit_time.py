@@ -214,19 +214,23 @@ class DiTTimeConditioning:
         return (self._conditioning[1],)
 
     def _conditioning_rows(self, c: Tensor) -> Tensor:
-        """``(N, D)`` -> ``(R', D)``. What was added to the time embedding differs per batch row and is carried over."""
+        """``(N, D)`` -> ``(R', D)``, or with a dimension of tokens ``(N, 1, D)`` -> ``(R', 1, D)``.
+
+        What was added to the time embedding differs per batch row and is carried over.
+        """
         assert self.table is not None and self._scalar is not None and self._embedded is not None
-        added = c.float() - self._scalar.float()
+        vectors = c.reshape(len(self.rows), -1).float()
+        added = vectors - self._scalar.float()
         offsets = self.table.offsets()
         parts: list[Tensor] = []
         self._first = []
         at = 0
         for row, image in enumerate(self.rows):
             own = self._embedded[offsets[image] : offsets[image] + self.table.counts[image]]
-            parts += [c[row : row + 1].float(), own.float() + added[row]]
+            parts += [vectors[row : row + 1], own.float() + added[row]]
             self._first.append(at)
             at += 1 + len(own)
-        return torch.cat(parts).to(c.dtype)
+        return torch.cat(parts).to(c.dtype).view(-1, *c.shape[1:])
 
     def _on_projection(self, number: int) -> Callable:
         modulation = self._layout.modulations[number]

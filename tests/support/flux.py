@@ -87,7 +87,7 @@ class Modulated:
 
 
 class Modulation(nn.Module):
-    """Chunks ``(N, 1, D)``, as a flat tuple or as objects: both are found in the wild."""
+    """Chunks ``(N, 1, D)``. The projection's output has the dimension of tokens, or (flat) not: hosts have either."""
 
     def __init__(self, width: int, count: int) -> None:
         super().__init__()
@@ -149,19 +149,25 @@ class SingleBlock(nn.Module):
 
 
 class LastLayer(nn.Module):
-    def __init__(self, width: int, out: int) -> None:
+    """``tokens``: whether the conditioning gets its dimension of tokens before the projection."""
+
+    def __init__(self, width: int, out: int, tokens: bool) -> None:
         super().__init__()
+        self.tokens = tokens
         self.norm_final = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.linear = nn.Linear(width, out)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
 
     def forward(self, x: Tensor, vec: Tensor) -> Tensor:
-        shift, scale = self.adaLN_modulation(vec).chunk(2, dim=1)
-        return self.linear((1 + scale[:, None]) * self.norm_final(x) + shift[:, None])
+        if self.tokens:
+            shift, scale = self.adaLN_modulation(vec[:, None]).chunk(2, dim=-1)
+        else:
+            shift, scale = (chunk[:, None] for chunk in self.adaLN_modulation(vec).chunk(2, dim=1))
+        return self.linear((1 + scale) * self.norm_final(x) + shift)
 
 
 class Flux(nn.Module):
-    """Args: ``flat``: which way the modulations hand out their chunks."""
+    """Args: ``flat``: modulations make chunks first and the dimension of tokens then; otherwise the other way round."""
 
     channels = 4
 
@@ -175,7 +181,7 @@ class Flux(nn.Module):
         self.txt_in = nn.Linear(12, width)
         self.double_blocks = nn.ModuleList([DoubleBlock(width, heads, modulation) for _ in range(depth)])
         self.single_blocks = nn.ModuleList([SingleBlock(width, heads, modulation) for _ in range(singles)])
-        self.final_layer = LastLayer(width, 4 * self.channels)
+        self.final_layer = LastLayer(width, 4 * self.channels, tokens=not flat)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor, context: Tensor, reference: Tensor | None = None) -> Tensor:
         """As :meth:`support.mmdit.MMDiT.forward`, but t is a sigma in [0, 1].
