@@ -1,6 +1,6 @@
 """Writes tiny, seeded checkpoints that a real WebUI loads through its own loader.
 
-Four models, each a ``NAME.safetensors`` with a ``NAME.yaml`` beside it (the WebUI prefers a config of the same name
+Five models, each a ``NAME.safetensors`` with a ``NAME.yaml`` beside it (the WebUI prefers a config of the same name
 over guessing one from the weights):
 
 =============  ==========================================================================================
@@ -8,6 +8,7 @@ over guessing one from the weights):
 ``tiny-sd2``   SD2's layout: UNet with linear projections, open_clip text encoder, eps
 ``tiny-sd2v``  the same with v-prediction
 ``tiny-sdxl``  SDXL's layout: three levels, size and pooled-text conditioning, both text encoders, eps
+``tiny-sd3``   SD3's layout: a diffusion transformer, rectified flow; without a yaml, see ``sd3_checkpoints.py``
 =============  ==========================================================================================
 
 Everything is the original's class and key layout with small numbers in it: UNets of 32..128 channels, text encoders
@@ -45,6 +46,8 @@ import sys
 import types
 import zlib
 from pathlib import Path
+
+import sd3_checkpoints
 
 SEED = 20260101
 HERE = Path(__file__).resolve().parent
@@ -200,6 +203,8 @@ CONFIGS = {
     "tiny-sd2v": lambda: sd2_config(parameterization="v"),
     "tiny-sdxl": sdxl_config,
 }
+SD3 = "tiny-sd3"
+NAMES = [*CONFIGS, SD3]
 
 
 # ---------------------------------------------------------------------------------------------------- networks
@@ -438,13 +443,22 @@ def write_all(webui: Path, root: Path, names: list[str], force: bool = False) ->
     # The encoders load pretrained weights, which are neither there nor wanted: only the layout is.
     model_class = transformers.CLIPTextModel
     model_class.from_pretrained = lambda path: model_class(transformers.CLIPTextConfig.from_pretrained(path))
+    if SD3 in missing:
+        missing.remove(SD3)
+        sd3_checkpoints.write(webui, root, folder / f"{SD3}.safetensors")
+        report(folder / f"{SD3}.safetensors")
     for name in missing:
         config = CONFIGS[name]()
         partial = folder / f"{name}.partial"
         safetensors.torch.save_file(make_weights(config, skeleton(config)), partial, metadata={"format": "pt"})
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
         partial.rename(folder / f"{name}.safetensors")
-        print(f"{name}: {(folder / f'{name}.safetensors').stat().st_size / 2**20:.1f} MiB", flush=True)
+        report(folder / f"{name}.safetensors")
+
+
+def report(file: Path) -> None:
+    """Says what was written."""
+    print(f"{file.stem}: {file.stat().st_size / 2**20:.1f} MiB", flush=True)
 
 
 def main() -> None:
@@ -452,7 +466,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--webui", type=Path, required=True, help="an installed WebUI, started once")
     parser.add_argument("--output", type=Path, help="where to write (default: into that WebUI)")
-    parser.add_argument("--only", nargs="+", choices=list(CONFIGS), default=list(CONFIGS), help="which checkpoints")
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="which checkpoints")
     parser.add_argument("--force", action="store_true", help="write checkpoints that are there already")
     arguments = parser.parse_args()
     webui = arguments.webui.resolve()

@@ -21,9 +21,9 @@ class A1111:
         return PixelDenoiser(denoiser, extra_args, solver.space, images, objects, solver.guidance, solver.uncond)
 
     def text_encoder(self) -> Any:
-        """SD1 and SD2 have one, SDXL has several with equal token positions."""
+        """SD1 and SD2 have one, SDXL has several with equal token positions, SD3 two in one before T5's tokens."""
         conditioner = shared.sd_model.cond_stage_model
-        for encoder in [conditioner, *getattr(conditioner, "embedders", [])]:
+        for encoder in [conditioner, *getattr(conditioner, "embedders", []), getattr(conditioner, "model_lg", None)]:
             if hasattr(encoder, "tokenize_line") and hasattr(encoder, "tokenize"):
                 return encoder
         raise AsynDMError(f"AsynDM does not know the text encoder {type(conditioner).__name__} of this model")
