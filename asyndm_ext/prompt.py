@@ -1,4 +1,4 @@
-"""Object words of a prompt: read from the user's field, or found in the prompt when the field is empty.
+"""Object words of a prompt, found when the user names none.
 
 The finder is a small noun-phrase chunker. It tags the words with the lists of :mod:`asyndm_ext.prompt_words`, reads
 each comma chunk from left to right, and keeps the last noun of every noun phrase ("a big red *car* parked near a stone
@@ -12,37 +12,6 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from asyndm_ext import prompt_words as lists
-
-# --- the user's field -----------------------------------------------------------------------------------------------
-
-
-def parse_objects(value: str | list[str] | None) -> list[str]:
-    """Split the user's object field into clean names.
-
-    Takes the text field ("cat, red  hat"), the API's list, or None for an empty field. Spaces are collapsed, empty
-    names dropped, and a name that only differs in case is kept once, at its first place. Commas also separate inside
-    list items, so that the joined result reads back as itself (infotext).
-
-    Raises:
-        ValueError: ``value`` is neither text nor a list of texts; the message names the offending item.
-    """
-    if value is None:
-        return []
-    if isinstance(value, str):
-        value = [value]
-    elif not isinstance(value, list | tuple):
-        kind = type(value).__name__
-        raise ValueError(f"objects must be a text with commas or a list of texts, not {kind}: {value!r}")
-    names: dict[str, str] = {}
-    for number, item in enumerate(value, start=1):
-        if not isinstance(item, str):
-            raise ValueError(f"objects: item {number} must be a text, not {type(item).__name__}: {item!r}")
-        for name in item.split(","):
-            clean = " ".join(name.split())
-            if clean:
-                names.setdefault(clean.casefold(), clean)
-    return list(names.values())
-
 
 # --- the prompt without the WebUI's syntax --------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Which pixels lag behind: strength maps from attention (paper, Eq. 7) or given from outside.
+"""Which pixels lag behind: strength maps from attention (paper, Eq. 7), from a mask, or both.
 
 A strength map ``(B,1,H,W)`` holds how slow each pixel is, a fraction in [0, 1]. Nothing downstream knows
 whether it came from attention, from a painted mask or from a single number.
@@ -6,78 +6,30 @@ whether it came from attention, from a painted mask or from a single number.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from asyndm_ext.grid import enlarge
+from asyndm_ext.masks import MaskOptions, object_weights, strength_of_cells
+from asyndm_ext.settings import Settings
 
-def threshold_maps(maps: Tensor, threshold: float) -> Tensor:
-    """Eq. 7, the bracket: where a token's attention is at least ``threshold`` times its mean over the picture.
+Shape = tuple[int, int, int, int]
 
-    Args:
-        maps: attention per object ``(B,n,h,w)``, averaged over heads and layers.
-        threshold: multiple of the spatial mean, > 0.
-
-    Returns:
-        bool ``(B,n,h,w)``; all False for an object without any attention (its word is not in the text now).
-    """
-    mean = maps.mean(dim=(-2, -1), keepdim=True)
-    return (maps >= threshold * mean) & (mean > 0)
-
-
-def resolve_overlaps(masks: Tensor, strengths: Tensor) -> Tensor:
-    """Keep, where objects overlap, the one with the larger strength (first in the list on a tie).
-
-    Args:
-        masks: bool ``(B,n,h,w)``. strengths: ``(n,)``.
-
-    Returns:
-        bool ``(B,n,h,w)``, at most one True per cell.
-    """
-    # An absent object weighs less than a present one of strength 0.
-    weight = torch.where(masks, strengths.to(masks.device).view(1, -1, 1, 1), -1.0)
-    # argmax of a tensor does not promise the first maximum on every device; a stable sort does.
-    winner = weight.sort(dim=1, descending=True, stable=True).indices[:, :1]
-    return masks & (torch.arange(masks.shape[1], device=masks.device).view(1, -1, 1, 1) == winner)
-
-
-def downsampling(size: int, small: int) -> int:
-    """The power of two by which a network took ``size`` to ``small`` rows, whatever the remainders."""
-    factor = 1
-    while -(-size // factor) > small:
-        factor *= 2
-    if -(-size // factor) == small:
-        return factor  # strided convolutions round up
-    return 2 ** max(round(math.log2(size / small)), 0)
-
-
-def cell_index(size: int, small: int) -> Tensor:
-    """For each of ``size`` rows the index of the small grid's row that covers it, ``(size,)`` int64.
-
-    Strided convolutions put row ``i`` into cell ``i // factor``, also when ``size`` is not divisible;
-    nearest interpolation over the quotient of the sizes drifts by a cell there.
-    """
-    return (torch.arange(size) // downsampling(size, small)).clamp(max=small - 1)
-
-
-def enlarge(cells: Tensor, size: tuple[int, int]) -> Tensor:
-    """Nearest enlargement of ``(...,h,w)`` to ``(...,H,W)``; any sizes."""
-    rows = cell_index(size[0], cells.shape[-2]).to(cells.device)
-    columns = cell_index(size[1], cells.shape[-1]).to(cells.device)
-    return cells[..., rows, :][..., columns]
+# Progress is a sum of float64 shares.
+_SLACK = 1e-9
 
 
 class Region(Protocol):
-    """What a run asks about the slow pixels."""
+    """What a run asks about the slow pixels. Progress is that of the host's schedule, fraction in [0, 1)."""
 
-    def observe(self, maps: Tensor | None) -> None:
+    def observe(self, maps: Tensor | None, progress: float) -> None:
         """Take the attention of the model call just made, ``(B,n,h,w)``, or None if there was none."""
 
-    def strength(self) -> Tensor:
-        """The strength map for the next transition, ``(B,1,H,W)`` float64 on the CPU."""
+    def strength(self, progress: float) -> Tensor:
+        """The strength map for the transition that begins at this progress, ``(B,1,H,W)`` float64 on the CPU."""
 
 
 class FixedRegion:
@@ -87,13 +39,13 @@ class FixedRegion:
         self._strength = strength.double().cpu()
 
     @classmethod
-    def everything(cls, shape: tuple[int, int, int, int], strength: float) -> FixedRegion:
+    def everything(cls, shape: Shape, strength: float) -> FixedRegion:
         return cls(torch.full(shape, float(strength), dtype=torch.float64))
 
-    def observe(self, maps: Tensor | None) -> None:
+    def observe(self, maps: Tensor | None, progress: float = 0.0) -> None:
         pass
 
-    def strength(self) -> Tensor:
+    def strength(self, progress: float = 0.0) -> Tensor:
         return self._strength
 
 
@@ -103,37 +55,156 @@ class ObjectRegion:
     Args:
         shape: of the strength map, ``(B,1,H,W)``.
         strengths: one per object, ``(n,)``, fraction.
-        threshold: multiple of the mean attention.
+        options: how attention becomes a mask.
         lag: how many steps old the mask is that steers a transition. 0: the attention of the step that is
             being finished. 1: the authors' loop, which decides the next levels before it calls the model.
         initial: strength of every pixel as long as no mask exists.
+        hold_after: from this progress on (fraction) the last mask stays; 1: never.
     """
 
     def __init__(
         self,
-        shape: tuple[int, int, int, int],
+        shape: Shape,
         strengths: Tensor | Sequence[float],
-        threshold: float = 1.0,
+        options: MaskOptions = MaskOptions(),  # noqa: B008 (immutable)
         lag: int = 0,
         initial: float | None = None,
+        hold_after: float = 1.0,
     ) -> None:
         self.shape = shape
         self.strengths = torch.as_tensor(strengths, dtype=torch.float64)
-        self.threshold = threshold
+        self.options = options
+        self.hold_after = hold_after
         first = float(self.strengths.max()) if initial is None else initial
         self._maps = [torch.full(shape, first, dtype=torch.float64)] * (lag + 1)
-        self.masks: Tensor | None = None
+        self._seen = False
 
-    def observe(self, maps: Tensor | None) -> None:
+    def observe(self, maps: Tensor | None, progress: float = 0.0) -> None:
         """Raises RuntimeError when the model call gave no attention: a plain image must not pass for AsynDM."""
-        if maps is None:
-            raise RuntimeError("no cross-attention was captured, so the objects cannot be located")
-        if not bool(torch.isfinite(maps).all()):
-            raise RuntimeError("the captured cross-attention is not finite (NaN in the model?)")
-        masks = threshold_maps(maps.float().cpu(), self.threshold)
-        self.masks = resolve_overlaps(masks, self.strengths)
-        cells = (self.masks * self.strengths.view(1, -1, 1, 1)).sum(dim=1, keepdim=True)
-        self._maps = [*self._maps[1:], enlarge(cells, (self.shape[-2], self.shape[-1]))]
+        maps = checked(maps)
+        held = self._seen and self.hold_after < 1 and progress >= self.hold_after - _SLACK
+        newest = self._maps[-1] if held else strength_from(maps, self.strengths, self.options, self.shape)
+        self._seen = True
+        self._maps = [*self._maps[1:], newest]
 
-    def strength(self) -> Tensor:
+    def strength(self, progress: float = 0.0) -> Tensor:
         return self._maps[0]
+
+
+class AverageAttention:
+    """Nothing is slow, and the attention is averaged over all calls: the plain pass before a fixed mask."""
+
+    def __init__(self, shape: Shape) -> None:
+        self._still = FixedRegion.everything(shape, 0.0)
+        self._sum: Tensor | None = None
+        self._calls = 0
+
+    def observe(self, maps: Tensor | None, progress: float = 0.0) -> None:
+        maps = checked(maps)
+        self._sum = maps if self._sum is None else self._sum + maps
+        self._calls += 1
+
+    def strength(self, progress: float = 0.0) -> Tensor:
+        return self._still.strength()
+
+    @property
+    def maps(self) -> Tensor:
+        """The average ``(B,n,h,w)``. Raises RuntimeError before the first call."""
+        if self._sum is None:
+            raise RuntimeError("no model call was made, so there is no attention to average")
+        return self._sum / self._calls
+
+
+class MaskedRegion:
+    """Another region together with a mask: inside either of them ("or"), or where both are ("and").
+
+    Args:
+        region: the other one.
+        mask: ``(B,1,H,W)``, fraction in [0, 1].
+        strength: of the mask by itself, fraction.
+        how: "or": the stronger of both; "and": the region's strength times the mask.
+    """
+
+    def __init__(self, region: Region, mask: Tensor, strength: float, how: Literal["or", "and"]) -> None:
+        self._region, self._how = region, how
+        self._mask = mask.double().cpu()
+        self._own = self._mask * strength
+
+    def observe(self, maps: Tensor | None, progress: float) -> None:
+        self._region.observe(maps, progress)
+
+    def strength(self, progress: float) -> Tensor:
+        other = self._region.strength(progress)
+        return torch.maximum(other, self._own) if self._how == "or" else other * self._mask
+
+
+class Between:
+    """A region that is there from one point of the progress to another; before and after, nothing is slow.
+
+    A pixel that has lagged catches up evenly until the end.
+    """
+
+    def __init__(self, region: Region, start: float, end: float) -> None:
+        self._region, self._start, self._end = region, start, end
+
+    def observe(self, maps: Tensor | None, progress: float) -> None:
+        self._region.observe(maps, progress)
+
+    def strength(self, progress: float) -> Tensor:
+        strength = self._region.strength(progress)
+        before = progress < self._start - _SLACK
+        after = self._end < 1 and progress >= self._end - _SLACK
+        return torch.zeros_like(strength) if before or after else strength
+
+
+def strength_from(maps: Tensor, strengths: Tensor, options: MaskOptions, shape: Shape) -> Tensor:
+    """The strength map ``(B,1,H,W)`` that Eq. 7 reads from attention ``(B,n,h,w)``."""
+    cells = strength_of_cells(object_weights(maps.double(), options), strengths)
+    return enlarge(cells, (shape[-2], shape[-1]))
+
+
+def checked(maps: Tensor | None) -> Tensor:
+    """Raises RuntimeError for attention that is missing or not finite."""
+    if maps is None:
+        raise RuntimeError("no cross-attention was captured, so the objects cannot be located")
+    if not bool(torch.isfinite(maps).all()):
+        raise RuntimeError("the captured cross-attention is not finite (NaN in the model?)")
+    return maps.float().cpu()
+
+
+def region_for(
+    settings: Settings,
+    shape: Shape,
+    strengths: Sequence[float] | None = None,
+    mask: Tensor | None = None,
+    average: Tensor | None = None,
+) -> Region:
+    """The region that the settings ask for.
+
+    Args:
+        settings: a job's.
+        shape: of the strength map, ``(B,1,H,W)``.
+        strengths: of the objects, fractions; needed where the region is one of objects.
+        mask: fractions ``(1,1,H,W)`` or ``(B,1,H,W)``; needed where the region has one.
+        average: attention of a plain pass ``(B,n,h,w)``, which makes a fixed mask; without, masks are dynamic.
+    """
+    region: Region
+    if settings.uses_objects:
+        assert strengths is not None
+        options = settings.mask_options
+        if average is not None:
+            region = FixedRegion(strength_from(average, torch.tensor(strengths, dtype=torch.float64), options, shape))
+        else:
+            region = ObjectRegion(shape, strengths, options, hold_after=settings.hold_after)
+        if settings.uses_mask:
+            assert mask is not None
+            how: Literal["or", "and"] = "and" if " and " in settings.region else "or"
+            region = MaskedRegion(region, mask.expand(shape), settings.strength, how)
+    elif settings.uses_mask:
+        assert mask is not None
+        region = FixedRegion(mask.expand(shape) * settings.strength)
+    else:
+        region = FixedRegion.everything(shape, settings.strength)
+    if settings.start > 0 or settings.end < 1:
+        region = Between(region, settings.start, settings.end)
+    return region

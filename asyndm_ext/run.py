@@ -93,7 +93,7 @@ class Run:
         self.noise_sampler = noise_sampler or (lambda sigma, sigma_next: self.randn_like(x))
         self._device = x.device
         self._dtype = torch.promote_types(x.dtype, torch.float32)
-        schedule.lead_in(region.strength())
+        schedule.lead_in(region.strength(0.0))
 
     @property
     def count(self) -> int:
@@ -122,6 +122,11 @@ class Run:
         """How many of the host's steps each pixel is on its way, fractions, ``(B,1,H,W)`` float64 on the CPU."""
         return (1 - self.schedule.clock.height) * self.schedule.base.updates
 
+    @property
+    def progress(self) -> float:
+        """How much of the host's schedule is done, fraction in [0, 1]."""
+        return 1 - self.schedule.clock.remaining
+
     def on_device(self, level: Tensor) -> Tensor:
         return level.to(self._dtype).to(self._device)
 
@@ -132,7 +137,7 @@ class Run:
     def model_at(self, x: Tensor, nominal: float | Tensor, level: Tensor) -> Tensor:
         """Call the model at a level map of the solver's choice and let the region see the attention."""
         answer = self._model(x, float(nominal), level.cpu().double())
-        self.region.observe(self._model.attention())
+        self.region.observe(self._model.attention(), self.progress)
         return answer
 
     def uncond(self) -> Tensor:
@@ -148,7 +153,7 @@ class Run:
             to: what :meth:`peek` has shown; by default the next node of the schedule.
         """
         schedule = self.schedule
-        strength = self.region.strength() if to is None else to.strength
+        strength = self.region.strength(self.progress) if to is None else to.strength
         record = StepRecord(schedule.step, schedule.nominal, schedule.level, strength)
         following = schedule.advance(strength) if to is None else schedule.take(to)
         if self._watch is not None:
@@ -157,15 +162,15 @@ class Run:
 
     def ahead(self) -> Tensor:
         """The level map that :meth:`advance` would lead to if the region stayed as it is; the clock stands still."""
-        return self.on_device(self.schedule.ahead(self.region.strength()))
+        return self.on_device(self.schedule.ahead(self.region.strength(self.progress)))
 
     def peek(self, nominal: float) -> Position:
         """Where the newest region lets the pixels be when the host is at this level; the clock stands still."""
-        return self.schedule.peek(self.region.strength(), nominal)
+        return self.schedule.peek(self.region.strength(self.progress), nominal)
 
     def restart(self, nominal: float) -> Tensor:
         """Put the clock back to where the host is at a higher level; returns the level map on the device."""
-        return self.on_device(self.schedule.restart(self.region.strength(), nominal))
+        return self.on_device(self.schedule.restart(self.region.strength(self.progress), nominal))
 
     def alpha(self, t: Tensor) -> Tensor:
         """alphas_cumprod at a map of whole timesteps, on its device."""

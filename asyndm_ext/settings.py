@@ -6,15 +6,20 @@ infotext and pasting follow from there.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from asyndm_ext.prompt import parse_objects
+from asyndm_ext import mask_image
+from asyndm_ext.masks import MaskOptions
+from asyndm_ext.objects import ObjectSpec, parse_objects, short
 from asyndm_ext.schedule import CURVES
 
-REGIONS = ("objects", "everything")
+REGIONS = ("objects", "everything", "mask", "objects or mask", "objects and mask")
+MASK_SOURCES = ("dynamic", "fixed")
+PASSES = ("both", "first", "hires")
 
 
 class SettingsError(ValueError):
@@ -30,6 +35,7 @@ class Field:
         label: in the panel, and behind "AsynDM " in the infotext.
         help: one sentence for the panel and the README.
         choices, limits, step: what is allowed.
+        advanced: folded away in the panel, and in the infotext only where it is not the default.
     """
 
     name: str
@@ -38,10 +44,19 @@ class Field:
     choices: tuple[str, ...] = ()
     limits: tuple[float, float] | None = None
     step: float = 0.05
+    advanced: bool = False
 
     @property
     def infotext_key(self) -> str:
         return f"AsynDM {self.label.lower()}"
+
+    @property
+    def default(self) -> Any:
+        return getattr(Settings, self.name)
+
+    @property
+    def is_switch(self) -> bool:
+        return isinstance(self.default, bool)
 
 
 @dataclass(frozen=True)
@@ -54,19 +69,43 @@ class Settings:
         strength: fraction in [0, 1]; 0 is the host's own schedule.
         curve: concave scheduler.
         threshold: a pixel belongs to an object where its attention is at least this multiple of the mean.
-        region: "objects" (Eq. 7) or "everything" (the paper's DM_concave).
+        region: which pixels lag: "objects" (Eq. 7), "everything" (the paper's DM_concave), "mask", or both.
+        mask: a picture in base64, white is slow; empty: the inpaint mask.
+        mask_invert: black is slow.
+        mask_source: "dynamic": objects are found anew at every step; "fixed": in a plain pass before.
+        soft: slowness in proportion to attention.
+        smoothing: of the attention, in cells of the attention's grid.
+        min_area, max_area: how much of the picture an object covers, fractions.
+        start, end: between which parts of the steps pixels lag, fractions.
+        hold_after: from this part of the steps on the masks stay as they are, fraction.
+        hires: in which passes of hires fix.
+        adetailer: also in the passes that ADetailer makes itself.
     """
 
     enabled: bool = False
-    objects: tuple[str, ...] = field(default=())
+    objects: tuple[ObjectSpec, ...] = ()
     strength: float = 0.7
     curve: str = "quadratic"
     threshold: float = 1.0
     region: str = "objects"
+    mask: str = ""
+    mask_invert: bool = False
+    mask_source: str = "dynamic"
+    soft: bool = False
+    smoothing: float = 0.0
+    min_area: float = 0.0
+    max_area: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+    hold_after: float = 1.0
+    hires: str = "both"
+    adetailer: bool = False
 
     def __post_init__(self) -> None:
-        if not isinstance(self.enabled, bool):
-            raise SettingsError(f"AsynDM: enabled must be true or false, got {self.enabled!r}")
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(f.default, bool) and not isinstance(value, bool):
+                raise SettingsError(f"AsynDM: {f.name} must be true or false, got {value!r}")
         for spec in FIELDS:
             value = getattr(self, spec.name)
             if spec.choices and value not in spec.choices:
@@ -75,11 +114,43 @@ class Settings:
                 )
             if spec.limits is not None:
                 object.__setattr__(self, spec.name, _number(spec, value))
+        for low, high in (("min_area", "max_area"), ("start", "end")):
+            if getattr(self, low) >= getattr(self, high):
+                raise SettingsError(
+                    f"AsynDM: {low} must be less than {high}, got {getattr(self, low):g} and {getattr(self, high):g}"
+                )
         try:
-            objects = parse_objects(list(self.objects) if isinstance(self.objects, tuple) else self.objects)
+            object.__setattr__(self, "objects", parse_objects(self.objects))
+            if not isinstance(self.mask, str):
+                raise ValueError(f"mask must be a picture in base64, got {type(self.mask).__name__}")
+            if self.mask and self.uses_mask:
+                mask_image.decode(self.mask)
         except ValueError as error:
             raise SettingsError(f"AsynDM: {error}") from error
-        object.__setattr__(self, "objects", tuple(objects))
+
+    # -- what follows from them
+
+    @property
+    def uses_objects(self) -> bool:
+        return "objects" in self.region
+
+    @property
+    def uses_mask(self) -> bool:
+        return "mask" in self.region
+
+    @property
+    def mask_options(self) -> MaskOptions:
+        return MaskOptions(self.threshold, self.soft, self.smoothing, self.min_area, self.max_area)
+
+    @property
+    def strongest(self) -> float:
+        """The largest strength that any pixel can have."""
+        own = [spec.strength for spec in self.objects if spec.strength is not None]
+        if self.region == "objects" and len(own) == len(self.objects) > 0:
+            return max(own)
+        return max([self.strength, *own]) if self.uses_objects else self.strength
+
+    # -- reading and writing
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
@@ -106,27 +177,34 @@ class Settings:
         return cls(**{name: value for name, value in given.items() if value is not None})
 
     def infotext(self) -> dict[str, str]:
-        """Infotext entries, one key per setting; objects only where the user named them."""
+        """Infotext entries, one key per setting: objects only where the user named them, advanced ones only where
+        they are not the default, the mask as the beginning of its SHA-256."""
         entries = {}
         for spec in FIELDS:
             value = getattr(self, spec.name)
             if spec.name == "objects":
-                if value:
-                    entries[spec.infotext_key] = ", ".join(value)
+                text = ", ".join(map(str, value))
+            elif spec.name == "mask":
+                text = hashlib.sha256(value.encode()).hexdigest()[:10] if value and self.uses_mask else ""
+            elif spec.advanced and value == spec.default:
+                text = ""
             else:
-                entries[spec.infotext_key] = f"{value:g}" if isinstance(value, float) else str(value)
+                text = short(value) if isinstance(value, float) else str(value)
+            if text:
+                entries[spec.infotext_key] = text
         return entries
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types only."""
-        return {**asdict(self), "objects": list(self.objects)}
+        return {**asdict(self), "objects": [str(spec) for spec in self.objects]}
 
 
 FIELDS: tuple[Field, ...] = (
     Field(
         "objects",
         "Objects",
-        "Words of the prompt, separated by commas, whose pixels lag behind. Empty: found automatically.",
+        "Words of the prompt, separated by commas, whose pixels lag behind. cat:0.5 sets a strength of its own, cat#2 "
+        "means the second cat. Empty: found automatically.",
     ),
     Field("strength", "Strength", "How far the objects lag behind. 0: not at all.", limits=(0.0, 1.0)),
     Field("curve", "Curve", "The concave scheduler that the objects follow.", choices=CURVES),
@@ -139,8 +217,85 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "region",
         "Region",
-        "Which pixels lag: those of the objects, or everything (the concave schedule alone, for comparison).",
+        "Which pixels lag: the objects', those under the mask, inside either or inside both; or everything (the "
+        "concave schedule alone, for comparison).",
         choices=REGIONS,
+    ),
+    Field(
+        "mask",
+        "Mask",
+        "White is slow, grey in between. Paint on a picture or upload a black and white one of any size. Empty: the "
+        "inpaint mask.",
+    ),
+    Field("mask_invert", "Invert mask", "The pixels outside the mask lag instead.", advanced=True),
+    Field(
+        "mask_source",
+        "Mask source",
+        "Dynamic: the objects are looked for at every step. Fixed: in a plain pass before, which doubles the time.",
+        choices=MASK_SOURCES,
+        advanced=True,
+    ),
+    Field(
+        "soft",
+        "Soft objects",
+        "Slow in proportion to the attention (half at the threshold, fully at twice of it), not all or nothing.",
+        advanced=True,
+    ),
+    Field(
+        "smoothing",
+        "Smoothing",
+        "Smooths the attention over so many of its cells (a cell is 32 pixels wide in SD) before it becomes a mask.",
+        limits=(0.0, 4.0),
+        step=0.25,
+        advanced=True,
+    ),
+    Field(
+        "min_area",
+        "Smallest area",
+        "An object covers at least this part of the picture.",
+        limits=(0.0, 1.0),
+        advanced=True,
+    ),
+    Field(
+        "max_area",
+        "Largest area",
+        "An object covers at most this part of the picture.",
+        limits=(0.0, 1.0),
+        advanced=True,
+    ),
+    Field(
+        "start",
+        "Start",
+        "Pixels begin to lag at this part of the steps.",
+        limits=(0.0, 1.0),
+        advanced=True,
+    ),
+    Field(
+        "end",
+        "End",
+        "Pixels catch up again from this part of the steps on.",
+        limits=(0.0, 1.0),
+        advanced=True,
+    ),
+    Field(
+        "hold_after",
+        "Hold masks after",
+        "From this part of the steps on the masks stay as they are.",
+        limits=(0.0, 1.0),
+        advanced=True,
+    ),
+    Field(
+        "hires",
+        "Passes",
+        "With hires fix: in both passes, in the first or in the hires pass only.",
+        choices=PASSES,
+        advanced=True,
+    ),
+    Field(
+        "adetailer",
+        "In ADetailer",
+        "Also in ADetailer's own passes (its setting for script names must list asyndm).",
+        advanced=True,
     ),
 )
 

@@ -4,7 +4,6 @@ from modules import scripts
 from modules.ui_components import InputAccordion
 
 from asyndm_ext.hosts.webui import job
-from asyndm_ext.settings import is_enabled
 from asyndm_ext.ui import infotext, panel
 
 
@@ -22,23 +21,15 @@ class AsynDM(scripts.Script):
         return controls
 
     def process(self, p, *args):
-        if self._wanted(p, args):
+        if job.is_wanted(p, args):
             infotext.record(p, args)
         else:
             infotext.forget(p)
 
     def process_before_every_sampling(self, p, *args, **kwargs):
-        if self._wanted(p, args):
+        if job.is_wanted(p, args):
             job.install(p, args)
 
     def postprocess_batch(self, p, *args, **kwargs):
-        if self._wanted(p, args) and not getattr(p, "asyndm_has_run", False):
-            # Scripts that bring a sampling loop of their own never ask for the sampler.
-            infotext.forget(p)
-            p.extra_generation_params["AsynDM"] = "not applied"
-            p.comment("AsynDM was enabled but not applied: this job does not use the WebUI's sampler.")
-
-    @staticmethod
-    def _wanted(p, args):
-        # ADetailer repaints faces with jobs of its own; they are left alone.
-        return is_enabled(args) and not getattr(p, "_ad_inner", False)
+        if job.is_wanted(p, args):
+            job.finish(p)

@@ -41,7 +41,7 @@ try:
         step_count,
     )
     from asyndm_ext.embedded.vocabulary import Tokenizer
-    from asyndm_ext.prompt import parse_objects
+    from asyndm_ext.objects import ObjectSpec, parse_objects
     from asyndm_ext.schedule import CURVES
     from asyndm_ext.settings import Settings
 except ModuleNotFoundError as missing:
@@ -129,7 +129,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add("--curve", type=_one_of(CURVES), default="quadratic", help=f"concave curve: {', '.join(CURVES)} (%(default)s)")
     add("--strength", type=float, default=0.7, help="how slow the objects are, 0 to 1 (%(default)s)")
-    add("--objects", help="words of the prompt, with commas: 'red circle, blue square' (found in the prompt)")
+    add("--objects", help="words of the prompt, with commas: 'red circle, blue square:0.4' (found in the prompt)")
     add(
         "--threshold",
         type=float,
@@ -163,12 +163,12 @@ def _size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2] or match[1])
 
 
-def _objects(arguments: argparse.Namespace) -> tuple[tuple[str, ...], str]:
-    """The objects' phrases, and where they come from."""
+def _objects(arguments: argparse.Namespace) -> tuple[tuple[ObjectSpec, ...], str]:
+    """The objects, and where they come from."""
     given = parse_objects(arguments.objects)
     if given:
-        return tuple(given), "--objects"
-    return tuple(automatic_objects(Tokenizer().words(arguments.prompt))), "prompt"
+        return given, "--objects"
+    return tuple(map(ObjectSpec, automatic_objects(Tokenizer().words(arguments.prompt)))), "prompt"
 
 
 @contextmanager
@@ -232,8 +232,8 @@ def _summary(job: Job, source: str, results: dict[Variant, Result], files: dict[
             "height": job.height,
         },
         "objects": [
-            {"words": words, "columns": columns}
-            for words, columns in zip(job.settings.objects, job.columns, strict=True)
+            {"words": str(spec), "columns": columns}
+            for spec, columns in zip(job.settings.objects, job.columns, strict=True)
         ],
         "objects_from": source,
         "runs": {
@@ -251,7 +251,7 @@ def _summary(job: Job, source: str, results: dict[Variant, Result], files: dict[
 def _report(job: Job, source: str, results: dict[Variant, Result], files: dict[str, Path]) -> None:
     """What a person reads."""
     found = "found in the prompt" if source == "prompt" else "as given"
-    print(f"objects: {', '.join(job.settings.objects)} ({found}); seed: {job.seed}")
+    print(f"objects: {', '.join(map(str, job.settings.objects))} ({found}); seed: {job.seed}")
     for variant, result in results.items():
         print(f"{variant:>10}: {files[variant]} ({result.seconds_per_step:.3f} s a step)")
     for name in ("comparison", "filmstrip"):

@@ -134,7 +134,7 @@ def _explanation(job: Job, variant: Variant) -> str:
         return "Every pixel loses its noise on the ordinary schedule."
     if variant == "concave":
         return "Every pixel keeps its noise for longer, whatever it shows."
-    objects = " and ".join(f'"{phrase}"' for phrase in job.settings.objects)
+    objects = " and ".join(f'"{spec.name}"' for spec in job.settings.objects)
     return f"Only the pixels of {objects} keep their noise for longer; the rest is on time."
 
 

@@ -21,7 +21,8 @@ from asyndm_ext.embedded.scenes import COLOURS, COUNTS, SHAPES
 from asyndm_ext.embedded.vocabulary import Tokenizer
 from asyndm_ext.hosts.embedded import GuidedUNet
 from asyndm_ext.noise import NoiseTable
-from asyndm_ext.regions import FixedRegion, ObjectRegion, Region
+from asyndm_ext.objects import ObjectSpec
+from asyndm_ext.regions import FixedRegion, Region, region_for
 from asyndm_ext.run import Run, StepRecord
 from asyndm_ext.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.settings import Settings
@@ -64,7 +65,7 @@ def automatic_objects(words: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def object_columns(tokenizer: Tokenizer, prompt: str, phrases: Sequence[str]) -> list[list[int]]:
+def object_columns(tokenizer: Tokenizer, prompt: str, objects: Sequence[ObjectSpec]) -> list[list[int]]:
     """The text columns of each object: the words of its phrase, at each place where the prompt has it.
 
     "red circle" and "blue circle" get a column of "circle" each; "circle" alone stands for both of them. Beside "red
@@ -74,7 +75,7 @@ def object_columns(tokenizer: Tokenizer, prompt: str, phrases: Sequence[str]) ->
         ValueError: the prompt does not have a phrase, or a phrase is an article or a number alone.
     """
     words = tokenizer.words(prompt)
-    places = [_places(words, tokenizer.words(phrase), phrase) for phrase in phrases]
+    places = [_places(words, tokenizer.words(spec.name), spec) for spec in objects]
     columns = []
     for own in places:
         longer = [taken for other in places for taken in other if len(taken) > len(own[0])]
@@ -84,14 +85,16 @@ def object_columns(tokenizer: Tokenizer, prompt: str, phrases: Sequence[str]) ->
     return columns
 
 
-def _places(words: Sequence[str], wanted: Sequence[str], phrase: str) -> list[range]:
-    """Where the wanted words stand one after the other."""
+def _places(words: Sequence[str], wanted: Sequence[str], spec: ObjectSpec) -> list[range]:
+    """Where the wanted words stand one after the other, or the one place of these that the object names."""
     if all(word in _COUNTS for word in wanted):
-        raise ValueError(f"the object {phrase!r} names nothing")
+        raise ValueError(f"the object {spec.name!r} names nothing")
     spans = (range(i, i + len(wanted)) for i in range(len(words) - len(wanted) + 1))
     found = [span for span in spans if list(words[span.start : span.stop]) == list(wanted)]
+    if spec.occurrence is not None:
+        found = found[spec.occurrence - 1 : spec.occurrence]
     if not found:
-        raise ValueError(f"the object {phrase!r} is not in the prompt {' '.join(words)!r}")
+        raise ValueError(f"the object {str(spec).split(':')[0]!r} is not in the prompt {' '.join(words)!r}")
     return found
 
 
@@ -258,11 +261,12 @@ def step_count(model: TinyModel, job: Job) -> int:
     return base_schedule(job, NoiseTable.from_alphas_cumprod(model.alphas_cumprod)).steps
 
 
-def region_for(job: Job, variant: Variant, shape: tuple[int, int, int, int]) -> Region:
+def variant_region(job: Job, variant: Variant, shape: tuple[int, int, int, int]) -> Region:
     """The one thing in which the variants differ."""
     strength = job.settings.strength
     if variant == "asyndm":
-        return ObjectRegion(shape, [strength] * len(job.settings.objects), job.settings.threshold)
+        strengths = [strength if spec.strength is None else spec.strength for spec in job.settings.objects]
+        return region_for(job.settings, shape, strengths)
     return FixedRegion.everything(shape, strength if variant == "concave" else 0.0)
 
 
@@ -306,7 +310,7 @@ def run_variant(model: TinyModel, job: Job, variant: Variant, on_step: Callable[
     run = Run(
         guided,
         PixelSchedule(base, shape, job.settings.curve),
-        region_for(job, variant, shape),
+        variant_region(job, variant, shape),
         x,
         randn_like=lambda like: torch.randn(like.shape, generator=generator).to(like),
         callback=lambda step: predictions.append(step["denoised"].cpu()),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from asyndm_ext.regions import downsampling
+from asyndm_ext.grid import downsampling
 
 # Hosts embed fractional timesteps as they are; multiples of this keep the table of distinct ones short, and
 # the whole timesteps of DDIM and its kin are untouched.

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from asyndm_ext.prompt import automatic_objects
-from asyndm_ext.settings import FIELDS, Settings, SettingsError
+from asyndm_ext.settings import FIELDS, Field, Settings, SettingsError
 
 FOUND_KEY = "AsynDM found"
+NOTE_KEY = "AsynDM note"
 PREFIX = "AsynDM"
 
 
@@ -24,20 +25,44 @@ def record(p: Any, args: Sequence[Any]) -> None:
     except SettingsError:
         return
     p.extra_generation_params.update(settings.infotext())
-    if settings.region == "objects" and not settings.objects:
+    if settings.uses_objects and not settings.objects:
         found = [", ".join(automatic_objects(prompt)) or None for prompt in p.all_prompts]
         p.extra_generation_params[FOUND_KEY] = found
 
 
-def note_found(p: Any, names: Sequence[Sequence[str]]) -> None:
-    """Put what was really found in this batch's images in the place of what was expected; one list per image."""
+def begin_pass(p: Any, settings: Settings, names: Sequence[Sequence[str]] | None) -> None:
+    """What is known when a pass begins: the settings are in use after all (a pass before it may have had to go
+    without), and what was really found in this batch's images takes the place of what was expected.
+
+    Args:
+        names: of the objects, one list per image; None where the region has none.
+    """
+    p.extra_generation_params.update(settings.infotext())
+    if not getattr(p, "is_hr_pass", False):
+        p.extra_generation_params.pop(NOTE_KEY, None)
     expected = p.extra_generation_params.get(FOUND_KEY)
-    if not isinstance(expected, list):
+    if names is None or not isinstance(expected, list):
         return
     first = p.iteration * p.batch_size
     for image, own in enumerate(names):
         if first + image < len(expected):
-            expected[first + image] = ", ".join(name for name in own if name)
+            expected[first + image] = ", ".join(own)
+
+
+def note(p: Any, text: str) -> None:
+    """Say something about the pictures, in the infotext and below them."""
+    p.extra_generation_params[NOTE_KEY] = text
+    p.comment(f"AsynDM: {text}.")
+
+
+def not_applied(p: Any, reason: str) -> None:
+    """Say that a pass was sampled without AsynDM although it was enabled."""
+    if getattr(p, "is_hr_pass", False):
+        note(p, f"not applied in the hires pass: {reason}")
+        return
+    forget(p)
+    p.extra_generation_params[PREFIX] = f"not applied: {reason}"
+    p.comment(f"AsynDM was enabled but not applied: {reason}.")
 
 
 def forget(p: Any) -> None:
@@ -47,27 +72,35 @@ def forget(p: Any) -> None:
 
 
 def pasted(name: str) -> Callable[[dict[str, Any]], Any]:
-    """How a control reads its value from a parsed infotext; an infotext without AsynDM switches it off."""
+    """How a control reads its value from a parsed infotext; an infotext without AsynDM switches it off.
+
+    A setting that the infotext does not name had its default. The mask itself is not in there: its control stays.
+    """
     if name == "enabled":
         return lambda params: _strength_key() in params
     spec = next(field for field in FIELDS if field.name == name)
 
     def read(params: dict[str, Any]) -> Any:
-        if _strength_key() not in params:
+        if _strength_key() not in params or name == "mask":
             return None  # leave the control as it is
-        value = params.get(spec.infotext_key)
-        if name == "objects":
-            return value or ""
-        if value is None:
-            return None
-        if spec.limits is not None:
-            try:
-                return float(value)
-            except ValueError:
-                return None
-        return value if value in spec.choices else None
+        text = params.get(spec.infotext_key)
+        if text is None:
+            return ", ".join(map(str, spec.default)) if name == "objects" else spec.default
+        return _value(spec, text)
 
     return read
+
+
+def _value(spec: Field, text: str) -> Any:
+    """The control's value, or None where the text is none."""
+    if spec.is_switch:
+        return {"true": True, "false": False}.get(text.lower())
+    if spec.limits is not None:
+        try:
+            return float(text)
+        except ValueError:
+            return None
+    return text if not spec.choices or text in spec.choices else None
 
 
 def _strength_key() -> str:

@@ -12,9 +12,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from asyndm_ext.grid import enlarge
 from asyndm_ext.hosts.embedded import GuidedUNet
+from asyndm_ext.masks import MaskOptions
 from asyndm_ext.noise import NoiseTable
-from asyndm_ext.regions import FixedRegion, ObjectRegion, enlarge, resolve_overlaps, threshold_maps
+from asyndm_ext.regions import FixedRegion, ObjectRegion, strength_from
 from asyndm_ext.run import Run
 from asyndm_ext.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.solvers import SOLVERS
@@ -97,17 +99,16 @@ class Recorder:
     def __init__(self, region) -> None:
         self.region = region
         self.maps: list[Tensor] = []
-        self.masks: list[Tensor] = []
+        self.newest: list[Tensor] = []
 
-    def observe(self, maps: Tensor) -> None:
-        self.region.observe(maps)
+    def observe(self, maps: Tensor, progress: float) -> None:
+        self.region.observe(maps, progress)
         self.maps.append(maps)
-        masks = getattr(self.region, "masks", None)
-        if masks is not None:
-            self.masks.append(masks)
+        if isinstance(self.region, ObjectRegion):
+            self.newest.append(self.region._maps[-1])
 
-    def strength(self) -> Tensor:
-        return self.region.strength()
+    def strength(self, progress: float) -> Tensor:
+        return self.region.strength(progress)
 
 
 class ForcedSchedule(PixelSchedule):
@@ -138,6 +139,13 @@ def test_case(path: Path) -> None:
         forced = state.round()
         schedule = ForcedSchedule(forced, BaseSchedule.authors_ddim(case.steps), case.shape, CURVES[meta["curve"]])
 
+    options = MaskOptions(meta["mask_thr"])
+
+    def wanted(masks: Tensor) -> Tensor:
+        """The strength map of the recorded masks, which overlap nowhere."""
+        cells = (masks * case.strengths.view(1, -1, 1, 1)).sum(dim=1, keepdim=True)
+        return enlarge(cells, (case.height, case.width))
+
     model = case.model()
     states, levels, latents, eps_pairs = [], [], [], []
     with model.attached():
@@ -145,13 +153,12 @@ def test_case(path: Path) -> None:
             mean = case.fixed_maps(model)
             expected = torch.from_numpy(record["base_raw_cross_mean"]).transpose(1, 2).reshape(mean.shape)
             assert ((mean - expected).abs() / expected).max() < 1e-4
-            masks = resolve_overlaps(threshold_maps(mean, meta["mask_thr"]), case.strengths)
-            assert torch.equal(masks, masks_expected[0]), "mask flips"
-            cells = (masks * case.strengths.view(1, -1, 1, 1)).sum(dim=1, keepdim=True)
-            region = Recorder(FixedRegion(enlarge(cells, (case.height, case.width))))
+            fixed = strength_from(mean, case.strengths, options, case.shape)
+            assert torch.equal(fixed, wanted(masks_expected[0])), "mask flips"
+            region = Recorder(FixedRegion(fixed))
         else:
             first = float(case.strengths[int(np.argmax(meta["item_idx"]))])
-            region = Recorder(ObjectRegion(case.shape, case.strengths, meta["mask_thr"], lag=1, initial=first))
+            region = Recorder(ObjectRegion(case.shape, case.strengths, options, lag=1, initial=first))
         run = Run(model, schedule, region, inputs()["lat0"], randn_like=case.noise(), table=noise_table())
 
         real_model = run.model
@@ -176,8 +183,8 @@ def test_case(path: Path) -> None:
     for i, maps in enumerate(region.maps):
         expected = raw[i].reshape(maps.shape)
         assert ((maps - expected).abs() / expected).max() < 1e-4, f"attention of step {i}"
-    for i, masks in enumerate(region.masks):
-        assert torch.equal(masks, masks_expected[i]), f"mask flips in step {i}"
+    for i, newest in enumerate(region.newest):
+        assert torch.equal(newest, wanted(masks_expected[i])), f"mask flips in step {i}"
     step = meta["noise_pred_step"]
     assert (eps_pairs[step] - torch.from_numpy(record["eps_pair"])).abs().max() < 5e-5, "network output"
     for position, i in enumerate(meta["latent_steps"]):

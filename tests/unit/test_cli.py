@@ -33,6 +33,7 @@ from asyndm_ext.embedded.sampling import (
 )
 from asyndm_ext.embedded.vocabulary import Tokenizer
 from asyndm_ext.noise import NoiseTable
+from asyndm_ext.objects import parse_objects
 from asyndm_ext.settings import Settings
 
 PROMPT = "a red circle and a blue square"
@@ -220,12 +221,20 @@ def test_automatic_objects(prompt, found):
     [("red circle", [2, 3]), ("Blue  circle", [6, 7]), ("a blue circle", [5, 6, 7]), ("circle", [3, 7]), ("blue", [6])],
 )
 def test_a_word_that_comes_twice_is_told_apart_by_its_phrase(phrase, columns):
-    assert object_columns(Tokenizer(), "a red circle and a blue circle", [phrase]) == [columns]
+    assert object_columns(Tokenizer(), "a red circle and a blue circle", parse_objects(phrase)) == [columns]
 
 
 def test_a_phrase_leaves_to_a_longer_one_what_is_its():
-    assert object_columns(Tokenizer(), "a circle and a red circle", ["circle", "red circle"]) == [[2], [5, 6]]
-    assert object_columns(Tokenizer(), "a red circle", ["circle", "red circle"]) == [[3], [2, 3]]
+    phrases = parse_objects("circle, red circle")
+    assert object_columns(Tokenizer(), "a circle and a red circle", phrases) == [[2], [5, 6]]
+    assert object_columns(Tokenizer(), "a red circle", phrases) == [[3], [2, 3]]
+
+
+def test_a_place_of_its_own():
+    phrases = parse_objects("circle#2:0.3, circle#1")
+    assert object_columns(Tokenizer(), "a red circle and a blue circle", phrases) == [[7], [3]]
+    with pytest.raises(ValueError, match="'circle#3' is not in the prompt"):
+        object_columns(Tokenizer(), "a red circle and a blue circle", parse_objects("circle#3"))
 
 
 # --- bad arguments --------------------------------------------------------------------------------------------------

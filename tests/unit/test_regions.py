@@ -1,4 +1,4 @@
-"""Eq. 7: thresholds, overlaps, enlargement at any size, and when a mask takes effect."""
+"""Regions: when a mask takes effect, masks that are given, both together, and for how long."""
 
 from __future__ import annotations
 
@@ -6,134 +6,10 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
-from asyndm_ext.regions import FixedRegion, ObjectRegion, downsampling, enlarge, resolve_overlaps, threshold_maps
-
-
-def strided(size: int, times: int) -> int:
-    """Rows left by that many 3x3 convolutions of stride 2 and padding 1."""
-    for _ in range(times):
-        size = (size + 1) // 2
-    return size
-
-
-def test_the_rule_of_thumb_is_the_convolution() -> None:
-    conv = nn.Conv2d(1, 1, 3, stride=2, padding=1)
-    for size in range(1, 40):
-        assert conv(torch.zeros(1, 1, size, 4)).shape[2] == strided(size, 1)
-
-
-# -- threshold
-
-
-def test_threshold_is_a_multiple_of_the_spatial_mean() -> None:
-    maps = torch.tensor([[[[1.0, 2.0], [3.0, 2.0]], [[0.0, 0.0], [0.0, 8.0]]]])  # means 2 and 2
-    assert threshold_maps(maps, 1.0).tolist() == [[[[False, True], [True, True]], [[False, False], [False, True]]]]
-    assert threshold_maps(maps, 1.25).tolist() == [[[[False, False], [True, False]], [[False, False], [False, True]]]]
-    assert threshold_maps(maps, 0.5)[0, 0].all()
-    assert not threshold_maps(maps, 4.5).any()
-
-
-def test_threshold_looks_at_each_image_and_object_alone() -> None:
-    generator = torch.Generator().manual_seed(2)
-    maps = torch.rand(3, 2, 4, 6, generator=generator)
-    together = threshold_maps(maps, 1.2)
-    for b in range(3):
-        for n in range(2):
-            mean = sum(maps[b, n].flatten().tolist()) / 24
-            expected = [[value >= 1.2 * mean for value in row] for row in maps[b, n].tolist()]
-            assert together[b, n].tolist() == expected
-    assert torch.equal(threshold_maps(maps * torch.tensor([1e-6, 1e3]).view(1, 2, 1, 1), 1.2), together)
-
-
-def test_an_object_without_any_attention_is_nowhere() -> None:
-    # A row whose text lacks the object has zeros: 0 >= 1 * mean must not make the whole picture slow.
-    maps = torch.zeros(1, 2, 3, 3)
-    maps[0, 0, 1, 1] = 0.5
-    masks = threshold_maps(maps, 1.0)
-    assert masks[0, 0].sum() == 1
-    assert masks[0, 1].sum() == 0
-
-
-# -- overlaps
-
-
-def test_the_stronger_object_wins_and_the_first_on_a_tie() -> None:
-    masks = torch.tensor([[1, 1, 0, 0, 1], [1, 0, 1, 0, 1], [0, 0, 1, 0, 1]]).bool().view(1, 3, 1, 5)
-    won = resolve_overlaps(masks, torch.tensor([0.4, 0.7, 0.7]))
-    assert won.view(3, 5).int().tolist() == [[0, 1, 0, 0, 0], [1, 0, 1, 0, 1], [0, 0, 0, 0, 0]]
-
-
-@given(
-    st.integers(1, 5).flatmap(
-        lambda n: st.tuples(
-            st.lists(st.sampled_from([0.0, 0.1, 0.4, 0.7, 1.0]), min_size=n, max_size=n),
-            st.lists(st.lists(st.booleans(), min_size=n, max_size=n), min_size=12, max_size=12),
-        )
-    )
-)
-def test_every_covered_cell_has_one_winner(drawn: tuple[list[float], list[list[bool]]]) -> None:
-    strengths, cells = drawn
-    masks = torch.tensor(cells).T.reshape(1, len(strengths), 3, 4)
-    won = resolve_overlaps(masks, torch.tensor(strengths, dtype=torch.float64)).view(len(strengths), 12).T.tolist()
-    for present, winner in zip(cells, won, strict=True):
-        candidates = [i for i, on in enumerate(present) if on]
-        expected = [False] * len(strengths)
-        if candidates:
-            expected[max(candidates, key=lambda i: (strengths[i], -i))] = True
-        assert winner == expected
-
-
-# -- enlargement
-
-
-@pytest.mark.parametrize("size", [(65, 97), (64, 64), (104, 152), (128, 192), (33, 49), (5, 9)])
-def test_a_hot_cell_covers_the_pixels_that_the_network_put_there(size: tuple[int, int]) -> None:
-    h, w = strided(size[0], 2), strided(size[1], 2)
-    for row, column in [(0, 0), (h - 1, w - 1), (h // 2, w // 3), (0, w - 1), (h - 1, 0)]:
-        cells = torch.zeros(1, 1, h, w)
-        cells[..., row, column] = 1
-        hot = enlarge(cells, size)
-        assert hot.shape == (1, 1, *size)
-        expected = torch.zeros(size)
-        expected[4 * row : 4 * row + 4, 4 * column : 4 * column + 4] = 1
-        assert torch.equal(hot[0, 0], expected)
-
-
-@given(st.integers(1, 300), st.integers(0, 3))
-def test_cells_are_where_strided_convolutions_look(size: int, times: int) -> None:
-    """A delta convolution of stride 2 keeps every other row, so cell c stands for rows f*c to f*c+f-1."""
-    kept = list(range(size))
-    for _ in range(times):
-        kept = kept[::2]
-    factor = 2**times
-    assert kept == [factor * c for c in range(strided(size, times))]
-    if len(kept) > 1:
-        assert downsampling(size, len(kept)) == factor
-    enlarged = enlarge(torch.tensor(kept).view(-1, 1), (size, 1)).flatten().tolist()
-    assert enlarged == [row - row % factor for row in range(size)]
-
-
-@given(st.integers(1, 40), st.integers(1, 40))
-def test_square_latents_enlarge_like_the_authors(h: int, w: int) -> None:
-    cells = torch.arange(h * w, dtype=torch.float32).view(1, 1, h, w)
-    size = (4 * h, 4 * w)
-    assert torch.equal(enlarge(cells, size), nn.functional.interpolate(cells, size, mode="nearest"))
-
-
-@pytest.mark.parametrize(("size", "small"), [(65, 16), (64, 48), (64, 43), (10, 4), (64, 64), (3, 5)])
-def test_sizes_of_other_networks_stay_inside(size: int, small: int) -> None:
-    # Networks that round down or resize freely: whatever factor is found, every row has a cell, in order.
-    rows = enlarge(torch.arange(small).view(-1, 1), (size, 1)).flatten()
-    assert rows[0] == 0
-    assert int(rows.min()) >= 0 and int(rows.max()) < small
-    assert bool((rows[1:] >= rows[:-1]).all())
-
-
-# -- regions
+from asyndm_ext.regions import AverageAttention, Between, FixedRegion, MaskedRegion, ObjectRegion, region_for
+from asyndm_ext.settings import Settings
 
 
 def hot_corner(row: int, column: int, h: int = 4, w: int = 6) -> Tensor:
@@ -170,7 +46,7 @@ def test_initial_strength_is_the_strongest_or_as_given() -> None:
 
 def test_objects_keep_their_strengths_and_images_their_maps() -> None:
     strengths = torch.tensor([0.4, 0.7], dtype=torch.float64)
-    region = ObjectRegion((2, 1, 8, 12), strengths, threshold=1.0)
+    region = ObjectRegion((2, 1, 8, 12), strengths)
     maps = torch.full((2, 2, 2, 3), 0.01)
     maps[0, 0, 0, :2] = 0.9  # object 1 in the two left cells of image 1
     maps[0, 1, 0, 1:] = 0.9  # object 2 overlaps in the middle
@@ -179,7 +55,6 @@ def test_objects_keep_their_strengths_and_images_their_maps() -> None:
     region.observe(maps)
     cells = region.strength()[:, 0, ::4, ::4].tolist()
     assert cells == [[[0.4, 0.7, 0.7], [0, 0, 0]], [[0, 0, 0.7], [0.4, 0, 0]]]
-    assert region.masks is not None and region.masks.sum(dim=1).max() == 1
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
@@ -202,3 +77,99 @@ def test_fixed_regions_never_change() -> None:
     assert torch.equal(region.strength(), given_map.double())
     everything = FixedRegion.everything((2, 1, 3, 3), 0.6).strength()
     assert everything.shape == (2, 1, 3, 3) and everything.unique().tolist() == [0.6]
+
+
+def test_a_held_mask_stays() -> None:
+    region = ObjectRegion((1, 1, 16, 24), [0.7], hold_after=0.5)
+    for progress, corner, wanted in (
+        (0.0, (0, 0), (0, 0)),
+        (0.4, (1, 5), (1, 5)),
+        (0.5, (3, 2), (1, 5)),
+        (0.9, (2, 2), (1, 5)),
+    ):
+        region.observe(hot_corner(*corner), progress)
+        assert torch.equal(region.strength(progress), corner_map(*wanted, 0.7)), progress
+    first = ObjectRegion((1, 1, 16, 24), [0.7], hold_after=0.0)
+    for corner in ((0, 3), (1, 1)):
+        first.observe(hot_corner(*corner), 0.0)
+    assert torch.equal(first.strength(), corner_map(0, 3, 0.7)), "0 holds the first mask"
+
+
+def test_the_average_of_a_plain_pass() -> None:
+    region = AverageAttention((1, 1, 16, 24))
+    with pytest.raises(RuntimeError, match="no model call"):
+        _ = region.maps
+    for corner in ((0, 0), (0, 0), (1, 1)):
+        region.observe(hot_corner(*corner), 0.3)
+        assert float(region.strength().abs().max()) == 0
+    assert float(region.maps[0, 0, 0, 0]) == pytest.approx((2 * 0.9 + 0.01) / 3)
+    assert float(region.maps[0, 0, 1, 1]) == pytest.approx((0.9 + 2 * 0.01) / 3)
+    with pytest.raises(RuntimeError, match="no cross-attention"):
+        region.observe(None, 0.5)
+
+
+def test_objects_together_with_a_mask() -> None:
+    mask = torch.zeros(1, 1, 16, 24, dtype=torch.float64)
+    mask[..., :8, :] = 0.5
+    objects = ObjectRegion((1, 1, 16, 24), [0.6])
+    objects.observe(hot_corner(1, 2), 0.0)
+    either = MaskedRegion(objects, mask, 0.8, "or").strength(0.0)
+    assert float(either[0, 0, 4, 8]) == 0.6 and float(either[0, 0, 0, 0]) == 0.4 and float(either[0, 0, 9, 0]) == 0
+    both = MaskedRegion(objects, mask, 0.8, "and").strength(0.0)
+    assert (
+        float(both[0, 0, 4, 8]) == 0.3 and float(both[0, 0, 0, 0]) == 0 and float(both.sum()) == pytest.approx(16 * 0.3)
+    )
+
+
+def test_between_two_points_of_the_progress() -> None:
+    region = Between(FixedRegion.everything((1, 1, 2, 2), 0.7), 0.25, 0.75)
+    present = [progress for progress in (0, 0.2, 0.25, 0.5, 0.7, 0.75, 1.0) if region.strength(progress).any()]
+    assert present == [0.25, 0.5, 0.7]
+    to_the_end = Between(FixedRegion.everything((1, 1, 2, 2), 0.7), 0.5, 1.0)
+    assert to_the_end.strength(1.0).any() and not to_the_end.strength(0.4).any()
+
+
+class TestRegionFor:
+    shape = (2, 1, 16, 24)
+    mask = torch.linspace(0, 1, 16 * 24, dtype=torch.float64).view(1, 1, 16, 24)
+
+    def strength(self, maps: Tensor | None = None, **settings: object) -> Tensor:
+        region = region_for(Settings(**settings), self.shape, [0.5, 0.7], self.mask)
+        region.observe(maps, 0.0)
+        assert region.strength(0.0).shape == self.shape
+        return region.strength(0.0)
+
+    def maps(self) -> Tensor:
+        return torch.cat([torch.cat([hot_corner(0, 0), hot_corner(0, 1)], dim=1), hot_corner(2, 2).expand(1, 2, 4, 6)])
+
+    def test_everything_and_mask_need_no_attention(self) -> None:
+        assert self.strength(region="everything", strength=0.4).unique().tolist() == [0.4]
+        assert torch.equal(self.strength(region="mask", strength=0.4), (self.mask * 0.4).expand(self.shape))
+
+    def test_objects(self) -> None:
+        found = self.strength(self.maps())
+        assert found[0, 0, ::4, ::4][0, :3].tolist() == [0.5, 0.7, 0.0]
+        assert found[1, 0, ::4, ::4].nonzero().tolist() == [[2, 2]] and float(found[1].max()) == 0.7
+
+    def test_objects_with_mask(self) -> None:
+        objects = self.strength(self.maps())
+        own = (self.mask * 0.4).expand(self.shape)
+        either = self.strength(self.maps(), region="objects or mask", strength=0.4)
+        assert torch.equal(either, torch.maximum(objects, own))
+        both = self.strength(self.maps(), region="objects and mask", strength=0.4)
+        assert torch.equal(both, objects * self.mask)
+
+    def test_fixed_mask(self) -> None:
+        region = region_for(Settings(), self.shape, [0.5, 0.7], average=self.maps())
+        assert torch.equal(region.strength(0.0), self.strength(self.maps()))
+        region.observe(hot_corner(3, 3).expand(2, 2, 4, 6), 0.0)
+        assert torch.equal(region.strength(0.0), self.strength(self.maps()))
+
+    def test_options_reach_the_masks(self) -> None:
+        soft = self.strength(self.maps(), soft=True, threshold=2.0)
+        assert 0 < float(soft.min()) < 0.1, "soft: everything is a little slow"
+        assert float((self.strength(self.maps(), min_area=0.5) > 0).double().mean()) >= 0.5
+
+    def test_start_and_end(self) -> None:
+        region = region_for(Settings(region="everything", start=0.5, end=0.8), self.shape)
+        assert [bool(region.strength(progress).any()) for progress in (0.0, 0.5, 0.8)] == [False, True, False]

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import fields
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
+from asyndm_ext.mask_image import encode
+from asyndm_ext.objects import ObjectSpec
+from asyndm_ext.run import StepRecord
 from asyndm_ext.schedule import CURVES
-from asyndm_ext.settings import FIELDS, REGIONS, Settings, SettingsError, is_enabled
+from asyndm_ext.settings import FIELDS, MASK_SOURCES, PASSES, REGIONS, Settings, SettingsError, is_enabled
 from asyndm_ext.ui import infotext
+from asyndm_ext.ui.coverage import Coverage
 
 README = Path(__file__).parents[2] / "README.md"
 
-words = st.text(alphabet=st.characters(blacklist_characters=",", blacklist_categories=("Cs", "Cc")), max_size=12)
+MASK = encode(Image.new("L", (4, 4), 255))
+
+words = st.text(alphabet=st.characters(blacklist_characters=",:#", blacklist_categories=("Cs", "Cc")), max_size=12)
 valid = st.builds(
     dict,
     enabled=st.booleans(),
@@ -26,12 +35,25 @@ valid = st.builds(
     curve=st.sampled_from(CURVES),
     threshold=st.floats(0.1, 5),
     region=st.sampled_from(REGIONS),
+    mask=st.sampled_from(["", MASK]),
+    mask_invert=st.booleans(),
+    mask_source=st.sampled_from(MASK_SOURCES),
+    soft=st.booleans(),
+    smoothing=st.floats(0, 4),
+    min_area=st.floats(0, 0.4),
+    max_area=st.floats(0.5, 1),
+    start=st.floats(0, 0.4),
+    end=st.floats(0.5, 1),
+    hold_after=st.floats(0, 1),
+    hires=st.sampled_from(PASSES),
+    adetailer=st.booleans(),
 )
 
 
 def test_defaults() -> None:
     assert Settings() == Settings(False, (), 0.7, "quadratic", 1.0, "objects")
-    assert [field.name for field in FIELDS] == ["objects", "strength", "curve", "threshold", "region"]
+    assert [field.name for field in FIELDS][:5] == ["objects", "strength", "curve", "threshold", "region"]
+    assert [field.name for field in FIELDS] == [field.name for field in fields(Settings)][1:], "positions of the API"
 
 
 def test_partial_dictionary_counts_as_enabled() -> None:
@@ -47,8 +69,9 @@ def test_dictionary_and_positions_agree(values: dict) -> None:
 
 
 def test_objects_as_one_string_or_a_list() -> None:
-    assert Settings(objects="cat,  red hat ,cat").objects == ("cat", "red hat")  # type: ignore[arg-type]
-    assert Settings(objects=["cat", "red hat"]).objects == ("cat", "red hat")  # type: ignore[arg-type]
+    named = (ObjectSpec("cat"), ObjectSpec("red hat", 0.4))
+    assert Settings(objects="cat,  red hat:0.4 ,cat").objects == named  # type: ignore[arg-type]
+    assert Settings(objects=["cat", {"name": "red hat", "strength": 0.4}]).objects == named  # type: ignore[arg-type]
 
 
 def test_panel_defaults_in_the_dictionary_slot_s_rest_are_ignored() -> None:
@@ -70,7 +93,18 @@ def test_panel_defaults_in_the_dictionary_slot_s_rest_are_ignored() -> None:
         ({"region": None}, "region must be one of"),
         ({"objects": 3}, "objects must be a text"),
         ({"objects": [3]}, "item 1"),
+        ({"objects": "cat:2"}, "strength of 'cat' must be a number from 0 to 1, got 2"),
+        ({"objects": "cat:0.5, cat:0.6"}, "'cat' is given twice"),
         ({"enabled": 1}, "enabled must be true or false"),
+        ({"soft": "yes"}, "soft must be true or false, got 'yes'"),
+        ({"mask": "x", "region": "mask"}, "the mask is not a picture in base64"),
+        ({"mask": 3}, "mask must be a picture in base64, got int"),
+        ({"mask": None, "region": "mask"}, "mask must be a picture in base64, got NoneType"),
+        ({"mask_source": "static"}, "mask_source must be one of 'dynamic', 'fixed', got 'static'"),
+        ({"min_area": 0.5, "max_area": 0.5}, "min_area must be less than max_area, got 0.5 and 0.5"),
+        ({"start": 0.8, "end": 0.3}, "start must be less than end, got 0.8 and 0.3"),
+        ({"hires": "second"}, "hires must be one of 'both', 'first', 'hires'"),
+        ({"hold_after": 7}, "hold_after must lie between 0 and 1, got 7"),
     ],
 )
 def test_refused(values: dict, message: str) -> None:
@@ -125,7 +159,7 @@ class TestInfotext:
         p = self.job()
         p.iteration, p.batch_size = 1, 1
         infotext.record(p, [True])
-        infotext.note_found(p, [["quality", ""]])
+        infotext.begin_pass(p, Settings(), [["quality"]])
         assert p.extra_generation_params[infotext.FOUND_KEY] == ["cat, sofa", "quality"]
 
     def test_bad_settings_are_left_to_the_sampling_function(self) -> None:
@@ -135,19 +169,100 @@ class TestInfotext:
 
     @given(valid)
     def test_pasting_restores_every_setting(self, values: dict) -> None:
-        settings = Settings.from_dict(values)
-        parsed = settings.infotext()
-        restored = {field.name: infotext.pasted(field.name)(parsed) for field in FIELDS}
-        again = Settings(enabled=True, **restored)
-        assert again.objects == settings.objects
-        assert (again.curve, again.region) == (settings.curve, settings.region)
-        assert again.strength == pytest.approx(settings.strength, rel=1e-5, abs=1e-12)
-        assert again.threshold == pytest.approx(settings.threshold, rel=1e-5)
+        settings = Settings.from_dict({**values, "enabled": True})
+        restored = {field.name: infotext.pasted(field.name)(settings.infotext()) for field in FIELDS}
+        assert restored.pop("mask") is None, "a picture is not in an infotext; its control stays as it is"
+        assert Settings(enabled=True, mask=settings.mask, **restored) == settings
+
+    def test_advanced_settings_are_recorded_where_they_are_not_the_default(self) -> None:
+        assert list(Settings().infotext()) == [
+            "AsynDM strength", "AsynDM curve", "AsynDM threshold", "AsynDM region",
+        ]  # fmt: skip
+        entries = Settings(soft=True, end=0.8, mask=MASK, region="mask").infotext()
+        assert entries["AsynDM soft objects"] == "True" and entries["AsynDM end"] == "0.8"
+        assert len(entries["AsynDM mask"]) == 10
+        assert "AsynDM mask" not in Settings(mask=MASK).infotext(), "a mask that plays no part"
+
+    @pytest.mark.parametrize(
+        ("key", "text"),
+        [("strength", "much"), ("curve", "bin"), ("soft", "perhaps"), ("end", ""), ("mask_source", "x")],
+    )
+    def test_what_is_no_value_leaves_the_control_as_it_is(self, key: str, text: str) -> None:
+        spec = next(field for field in FIELDS if field.name == key)
+        assert infotext.pasted(key)({"AsynDM strength": "0.7", spec.infotext_key: text}) is None
 
     def test_pasting_without_asyndm_switches_off_and_leaves_the_rest(self) -> None:
         assert infotext.pasted("enabled")({"Steps": "20"}) is False
         assert all(infotext.pasted(field.name)({"Steps": "20"}) is None for field in FIELDS)
         assert infotext.pasted("enabled")({"AsynDM strength": "0.7"}) is True
+
+
+class TestStrongest:
+    @pytest.mark.parametrize(
+        ("values", "expected"),
+        [
+            ({}, 0.7),
+            ({"objects": "cat:0.2"}, 0.2),
+            ({"objects": "cat:0.2, dog"}, 0.7),
+            ({"objects": "cat:0.9, dog"}, 0.9),
+            ({"objects": "cat:0.2", "region": "objects or mask"}, 0.7),
+            ({"objects": "cat:0.2", "strength": 0.0}, 0.2),
+            ({"objects": "cat:0.2", "strength": 0.5, "region": "everything"}, 0.5),
+        ],
+    )
+    def test_strongest(self, values: dict, expected: float) -> None:
+        assert Settings.from_dict(values).strongest == expected
+
+
+class TestNotes:
+    """Never a silently unmodified image."""
+
+    def job(self, **extra: object) -> SimpleNamespace:
+        comments: list[str] = []
+        return SimpleNamespace(extra_generation_params=dict(extra), comments=comments, comment=comments.append)
+
+    def record(self, strength: torch.Tensor) -> StepRecord:
+        return StepRecord(0, 1.0, torch.ones_like(strength), strength)
+
+    def note(self, settings: Settings, *fractions: float) -> str | None:
+        coverage = Coverage()
+        for fraction in fractions:
+            strength = torch.zeros(1, 1, 10, 10)
+            strength.view(-1)[: round(100 * fraction)] = 0.7
+            coverage.watch(self.record(strength))
+        return coverage.note(settings)
+
+    def test_coverage(self) -> None:
+        assert self.note(Settings(), 0.2, 0.3) is None
+        assert "no pixel lagged" in str(self.note(Settings(), 0.0, 0.0))
+        assert "covered the whole picture" in str(self.note(Settings(), 1.0, 0.99, 0.3))
+        assert self.note(Settings(region="everything"), 1.0, 1.0) is None, "that is what was asked for"
+        assert self.note(Settings(strength=0.0), 0.0) is None, "strength 0 is the ordinary picture"
+        assert self.note(Settings(curve="linear"), 0.0) is None
+
+    def test_not_applied(self) -> None:
+        p = self.job(**{"AsynDM strength": "0.7", "Other": "kept"})
+        infotext.not_applied(p, "the sampler 'X'")
+        assert p.extra_generation_params == {"Other": "kept", "AsynDM": "not applied: the sampler 'X'"}
+        assert p.comments == ["AsynDM was enabled but not applied: the sampler 'X'."]
+        p.is_hr_pass = True
+        infotext.begin_pass(p, Settings(), None)
+        assert p.extra_generation_params["AsynDM strength"] == "0.7", "the hires pass is sampled with AsynDM after all"
+
+    def test_not_applied_in_the_hires_pass_keeps_the_first_pass_s_settings(self) -> None:
+        p = self.job(**{"AsynDM strength": "0.7"})
+        p.is_hr_pass = True
+        infotext.not_applied(p, "why")
+        assert p.extra_generation_params == {
+            "AsynDM strength": "0.7",
+            "AsynDM note": "not applied in the hires pass: why",
+        }
+
+    def test_a_note_does_not_outlive_its_batch(self) -> None:
+        p = self.job()
+        infotext.note(p, "something")
+        infotext.begin_pass(p, Settings(), None)
+        assert infotext.NOTE_KEY not in p.extra_generation_params
 
 
 def test_readme_explains_every_setting() -> None:

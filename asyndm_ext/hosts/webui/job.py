@@ -16,18 +16,33 @@ import tqdm
 from modules import shared
 from torch import Tensor
 
-from asyndm_ext.hosts.webui.errors import AsynDMError
+from asyndm_ext.hosts.webui import mask
+from asyndm_ext.hosts.webui.errors import NotApplied
 from asyndm_ext.hosts.webui.host import current
-from asyndm_ext.hosts.webui.tokens import ObjectColumns, resolve_objects
-from asyndm_ext.regions import FixedRegion, ObjectRegion, Region
+from asyndm_ext.hosts.webui.plain_pass import rehearsal, show_progress
+from asyndm_ext.hosts.webui.tokens import resolve_objects
+from asyndm_ext.regions import AverageAttention, Region, region_for
 from asyndm_ext.run import Run, StepRecord
 from asyndm_ext.schedule import PixelSchedule
-from asyndm_ext.settings import Settings
+from asyndm_ext.settings import Settings, SettingsError, is_enabled
 from asyndm_ext.solvers import SOLVERS, Solver
 from asyndm_ext.ui import infotext
+from asyndm_ext.ui.coverage import Coverage
 
 watchers: list[Callable[[StepRecord], None]] = []
 """Called at the end of every step of every job (previews, tests)."""
+
+
+def is_wanted(p: Any, args: Sequence[Any]) -> bool:
+    """Whether a job is one for AsynDM. ADetailer repaints faces with jobs of its own, left alone unless asked."""
+    if not is_enabled(args):
+        return False
+    if not getattr(p, "_ad_inner", False):
+        return True
+    try:
+        return Settings.from_args(args).adetailer
+    except SettingsError:
+        return False  # the outer job has failed with the message already
 
 
 def install(p: Any, args: Sequence[Any]) -> None:
@@ -39,51 +54,134 @@ def install(p: Any, args: Sequence[Any]) -> None:
     @functools.wraps(host_function)
     def sample(model: Any, x: Tensor, *positional: Any, **keywords: Any) -> Tensor:
         sampler.func = host_function
+        settings = Settings.from_args(args)
+        if _is_left_out(p, settings):
+            return host_function(model, x, *positional, **keywords)
         p.asyndm_has_run = True
         bound = inspect.signature(host_function).bind(model, x, *positional, **keywords)
         bound.apply_defaults()
-        return _run(p, Settings.from_args(args), model, x, bound.arguments)
+        try:
+            return _Pass(p, settings, model, x, bound.arguments).sample()
+        except NotApplied as reason:
+            infotext.not_applied(p, str(reason))
+            return host_function(model, x, *positional, **keywords)
 
     sample.asyndm_host_function = host_function  # type: ignore[attr-defined]
     sampler.func = sample
 
 
-def _run(p: Any, settings: Settings, model: Any, x: Tensor, arguments: dict[str, Any]) -> Tensor:
-    solver = _solver(p.sampler)
-    arguments = {**arguments, **{name: getattr(shared.opts, setting) for name, setting in solver.settings}}
-    if solver.space == "timestep":
-        arguments["alphas_cumprod"] = shared.sd_model.alphas_cumprod
-    if solver.space == "timestep" and solver.own_schedule is None and len(arguments["timesteps"]) < 2:
-        return x  # so little denoising strength that the host itself makes no step
-    base = solver.schedule(arguments)
-    images, _, height, width = x.shape
-    shape = (images, 1, height, width)
-    host = current()
-    objects = resolve_objects(p, host.text_encoder(), settings.objects) if settings.region == "objects" else None
-    if objects is not None:
-        infotext.note_found(p, objects.names)
-    denoiser = host.pass_model(model, arguments, solver, images, objects)
-    with denoiser.attached():
-        run = Run(
-            denoiser,
-            PixelSchedule(base, shape, settings.curve),
-            _region(settings, objects, shape),
-            x,
-            # Looked up at the draw: the host puts the job's own generator behind this name.
-            randn_like=lambda like: k_diffusion.sampling.torch.randn_like(like),  # noqa: PLW0108
-            callback=arguments.get("callback"),
-            table=denoiser.noise,
-            watch=_watch,
-            progress=lambda steps: tqdm.tqdm(steps, disable=arguments.get("disable")),
-            noise_sampler=_brownian_tree(solver, x, arguments),
-        )
-        return solver.sample(run, x, **solver.chosen(arguments))
+def finish(p: Any) -> None:
+    """After a batch: say so if no pass of it was sampled with AsynDM."""
+    if getattr(p, "asyndm_has_run", False):
+        return
+    if getattr(p, "asyndm_left_out", False):
+        infotext.not_applied(p, "it is set to the hires pass, and this job has none")
+    else:  # scripts that bring a sampling loop of their own never ask for the sampler
+        infotext.not_applied(p, "this job does not use the WebUI's sampler")
+
+
+def _is_left_out(p: Any, settings: Settings) -> bool:
+    """Whether the settings leave this pass of hires fix alone."""
+    if not hasattr(p, "enable_hr"):  # img2img has one pass
+        return False
+    left_out = settings.hires == ("first" if getattr(p, "is_hr_pass", False) else "hires")
+    if left_out:
+        p.asyndm_left_out = True
+    return left_out
+
+
+class _Pass:
+    """A pass that is about to be sampled: what the host brought, and what the settings make of it.
+
+    Args:
+        p: the host's job.
+        settings: the job's.
+        denoiser: the host's CFG denoiser.
+        x: starting latent ``(B,C,H,W)``.
+        arguments: all of the host's sampler function, by name.
+
+    Raises:
+        AsynDMError, SettingsError: the job has to stop.
+        NotApplied: the pass has to go on without AsynDM.
+    """
+
+    def __init__(self, p: Any, settings: Settings, denoiser: Any, x: Tensor, arguments: dict[str, Any]) -> None:
+        self.p, self.settings, self.denoiser, self.x = p, settings, denoiser, x
+        self.host = current()
+        self.solver = _solver(p.sampler)
+        options = {name: getattr(shared.opts, setting) for name, setting in self.solver.settings}
+        self.arguments = {**arguments, **options}
+        if self.solver.space == "timestep":
+            self.arguments["alphas_cumprod"] = shared.sd_model.alphas_cumprod
+        images, _, height, width = x.shape
+        self.shape = (images, 1, height, width)
+        self.objects = resolve_objects(p, self.host.text_encoder(), settings.objects) if settings.uses_objects else None
+
+    def sample(self) -> Tensor:
+        """The finished latent ``(B,C,H,W)``."""
+        timesteps = self.arguments["timesteps"] if self.solver.space == "timestep" else None
+        if timesteps is not None and self.solver.own_schedule is None and len(timesteps) < 2:
+            return self.x  # so little denoising strength that the host itself makes no step
+        infotext.begin_pass(self.p, self.settings, self.objects.names if self.objects is not None else None)
+        coverage = Coverage()
+
+        def watch(record: StepRecord) -> None:
+            coverage.watch(record)
+            for watcher in watchers:
+                watcher(record)
+
+        latent = self._run(self._region(), self.x, self.arguments.get("callback"), watch)
+        note = coverage.note(self.settings)
+        if note:
+            infotext.note(self.p, note)
+        return latent
+
+    def _region(self) -> Region:
+        settings, size = self.settings, (self.shape[-2], self.shape[-1])
+        strengths = self.objects.strengths(settings.strength) if self.objects is not None else None
+        painted = mask.slow_fraction(self.p, settings, size) if settings.uses_mask else None
+        average = None
+        if self.objects is not None and settings.mask_source == "fixed":
+            average = self._average_attention()
+        return region_for(settings, self.shape, strengths, painted, average)
+
+    def _average_attention(self) -> Tensor:
+        """The objects' attention in a plain pass with the same noise, ``(B,n,h,w)``."""
+        region = AverageAttention(self.shape)
+        with rehearsal(self.p, self.denoiser, self.x.device):
+            self._run(region, self.x.clone(), show_progress)
+        return region.maps
+
+    def _run(
+        self,
+        region: Region,
+        x: Tensor,
+        callback: Callable[[dict[str, Any]], None] | None,
+        watch: Callable[[StepRecord], None] | None = None,
+    ) -> Tensor:
+        arguments, solver = self.arguments, self.solver
+        model = self.host.pass_model(self.denoiser, arguments, solver, len(x), self.objects)
+        with model.attached():
+            run = Run(
+                model,
+                PixelSchedule(solver.schedule(arguments), self.shape, self.settings.curve),
+                region,
+                x,
+                # Looked up at the draw: the host puts the job's own generator behind this name.
+                randn_like=lambda like: k_diffusion.sampling.torch.randn_like(like),  # noqa: PLW0108
+                callback=callback,
+                table=model.noise,
+                watch=watch,
+                progress=lambda steps: tqdm.tqdm(steps, disable=arguments.get("disable")),
+                noise_sampler=_brownian_tree(solver, x, arguments),
+            )
+            return solver.sample(run, x, **solver.chosen(arguments))
 
 
 def _solver(sampler: Any) -> Solver:
     name = sampler.config.name
     if name not in SOLVERS:
-        raise AsynDMError(f"AsynDM does not support the sampler {name!r} yet; use one of: {', '.join(SOLVERS)}")
+        raise NotApplied(f"there is no per-pixel version of the sampler {name!r}")
     return SOLVERS[name]
 
 
@@ -95,14 +193,3 @@ def _brownian_tree(solver: Solver, x: Tensor, arguments: dict[str, Any]) -> Call
         return arguments["noise_sampler"]
     sigmas = arguments["sigmas"]
     return k_diffusion.sampling.BrownianTreeNoiseSampler(x, sigmas[sigmas > 0].min(), sigmas.max())
-
-
-def _region(settings: Settings, objects: ObjectColumns | None, shape: tuple[int, int, int, int]) -> Region:
-    if objects is None:
-        return FixedRegion.everything(shape, settings.strength)
-    return ObjectRegion(shape, [settings.strength] * objects.count, settings.threshold)
-
-
-def _watch(record: StepRecord) -> None:
-    for watcher in watchers:
-        watcher(record)

@@ -14,6 +14,7 @@ from typing import Any
 from modules import prompt_parser, sd_samplers, shared
 
 from asyndm_ext.hosts.webui.errors import AsynDMError
+from asyndm_ext.objects import ObjectSpec
 from asyndm_ext.prompt import automatic_objects
 
 Columns = tuple[tuple[int, ...], ...]
@@ -29,19 +30,24 @@ class TokenFinder:
         self._encoder = encoder
         self._lines: dict[str, tuple[list[int], list[int], list[tuple[str, tuple[int, ...]]]]] = {}
 
-    def columns(self, text: str, name: str) -> tuple[int, ...]:
-        """Columns of every occurrence of ``name`` in ``text``, all its pieces; empty if it does not occur."""
+    def columns(self, text: str, spec: ObjectSpec) -> tuple[int, ...]:
+        """Columns of an object in ``text``, all its pieces at all its places (or at the one that it names); empty if
+        it does not occur."""
+        places = self.places(text, spec.name)
+        if spec.occurrence is not None:
+            places = places[spec.occurrence - 1 : spec.occurrence]
+        return tuple(sorted({column for place in places for column in place}))
+
+    def places(self, text: str, name: str) -> list[tuple[int, ...]]:
+        """The columns of every place where ``name`` stands, from first to last."""
         tokens, positions, embeddings = self._line(text)
-        found: list[int] = []
-        for embedding, columns in embeddings:
-            if embedding.casefold() == name.casefold():
-                found.extend(columns)
+        found = [columns for embedding, columns in embeddings if embedding.casefold() == name.casefold()]
         wanted = self._encoder.tokenize([name])[0]
         if wanted:
-            for start in range(len(tokens) - len(wanted) + 1):
-                if tokens[start : start + len(wanted)] == wanted:
-                    found.extend(positions[start : start + len(wanted)])
-        return tuple(sorted(set(found)))
+            starts = range(len(tokens) - len(wanted) + 1)
+            spans = [slice(start, start + len(wanted)) for start in starts]
+            found += [tuple(positions[span]) for span in spans if tokens[span] == wanted]
+        return sorted(found)
 
     def _line(self, text: str) -> tuple[list[int], list[int], list[tuple[str, tuple[int, ...]]]]:
         if text not in self._lines:
@@ -106,28 +112,38 @@ class ObjectColumns:
     """The objects of a batch and where their tokens are.
 
     Attributes:
-        names: per image the objects' names, equally many for every image (padded with "").
+        specs: per image its objects, equally many for every image (padded with None).
         rows: texts of the conditional rows.
-        find: columns of a name in a text.
+        find: columns of an object in a text.
     """
 
-    names: tuple[tuple[str, ...], ...]
+    specs: tuple[tuple[ObjectSpec | None, ...], ...]
     rows: tuple[RowText, ...]
-    find: Callable[[str, str], tuple[int, ...]]
+    find: Callable[[str, ObjectSpec], tuple[int, ...]]
 
     @property
     def count(self) -> int:
-        return len(self.names[0])
+        return len(self.specs[0])
+
+    @property
+    def names(self) -> list[list[str]]:
+        """Per image what was found, as the user would write it."""
+        return [[str(spec) for spec in own if spec is not None] for own in self.specs]
+
+    def strengths(self, default: float) -> list[float]:
+        """Of each object, fractions. Those found automatically, which differ from image to image, have the default."""
+        own = [spec.strength if spec is not None else None for spec in self.specs[0]]
+        return [default if strength is None else strength for strength in own]
 
     def at(self, step: int) -> list[tuple[int, Columns]]:
         """For each conditional row the image it belongs to and, per object, the columns active in this step."""
         return [
-            (row.image, tuple(self.find(row.at(step), name) if name else () for name in self.names[row.image]))
+            (row.image, tuple(self.find(row.at(step), spec) if spec else () for spec in self.specs[row.image]))
             for row in self.rows
         ]
 
 
-def resolve_objects(p: Any, encoder: Any, objects: Sequence[str]) -> ObjectColumns:
+def resolve_objects(p: Any, encoder: Any, objects: Sequence[ObjectSpec]) -> ObjectColumns:
     """Find the objects of every image of the batch; empty ``objects``: automatically, per image.
 
     Raises:
@@ -136,27 +152,30 @@ def resolve_objects(p: Any, encoder: Any, objects: Sequence[str]) -> ObjectColum
     finder = TokenFinder(encoder)
     rows = row_texts(p)
     images = max(row.image for row in rows) + 1
-    names = []
+    specs: list[list[ObjectSpec]] = []
     for image in range(images):
         texts = [text for row in rows if row.image == image for _, text in row.schedule]
 
-        def occurs(name: str, texts: list[str] = texts) -> bool:
-            return any(finder.columns(text, name) for text in texts)
+        def occurs(spec: ObjectSpec, texts: list[str] = texts) -> bool:
+            return any(finder.columns(text, spec) for text in texts)
 
         if objects:
-            missing = [name for name in objects if not occurs(name)]
-            if missing:
-                raise AsynDMError(
-                    f"AsynDM: {', '.join(map(repr, missing))} not found in the prompt {texts[0]!r}; "
-                    "objects have to be words of the prompt"
-                )
-            names.append(list(objects))
+            for spec in objects:
+                if not occurs(spec):
+                    times = max(len(finder.places(text, spec.name)) for text in texts)
+                    there = f"; it stands there {times} time{'s' if times > 1 else ''}" if times else ""
+                    place = f" (number {spec.occurrence})" if times else ""
+                    raise AsynDMError(
+                        f"AsynDM: {spec.name!r}{place} not found in the prompt {texts[0]!r}{there}; "
+                        "objects have to be words of the prompt"
+                    )
+            specs.append(list(objects))
         else:
-            candidates = dict.fromkeys(name for text in texts for name in automatic_objects(text))
-            found = [name for name in candidates if occurs(name)]
+            names = dict.fromkeys(name for text in texts for name in automatic_objects(text))
+            found = [spec for spec in map(ObjectSpec, names) if occurs(spec)]
             if not found:
                 raise AsynDMError(f"AsynDM found no object in the prompt {texts[0]!r}; name them in the field Objects")
-            names.append(found)
-    most = max(map(len, names))
-    padded = tuple(tuple(own + [""] * (most - len(own))) for own in names)
+            specs.append(found)
+    most = max(map(len, specs))
+    padded = tuple((*own, *[None] * (most - len(own))) for own in specs)
     return ObjectColumns(padded, tuple(rows), finder.columns)

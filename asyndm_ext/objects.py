@@ -1,0 +1,119 @@
+"""The objects as the user names them: words of the prompt, each with a strength and a place of its own if wanted.
+
+Written ``cat``, ``red hat:0.4`` (its strength) or ``cat#2`` (the second "cat" of the prompt, ``cat#2:0.4`` with both).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+_WRITTEN = re.compile(r"(?P<name>[^:]*?)\s*(?:#\s*(?P<occurrence>\d+))?\s*(?::(?P<strength>.*))?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class ObjectSpec:
+    """One object.
+
+    Attributes:
+        name: a word of the prompt, or several in a row.
+        strength: fraction in [0, 1]; None: the job's.
+        occurrence: which one of several places in the prompt, from 1; None: all of them together.
+
+    Raises:
+        ValueError: an attribute is out of range or of the wrong type.
+    """
+
+    name: str
+    strength: float | None = None
+    occurrence: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip() or set(self.name) & set(",:#"):
+            raise ValueError(f"an object's name must be words without ',', ':' and '#', got {self.name!r}")
+        object.__setattr__(self, "name", " ".join(self.name.split()))
+        strength, occurrence = self.strength, self.occurrence
+        if strength is not None:
+            number = isinstance(strength, (int, float)) and not isinstance(strength, bool)
+            if not number or not math.isfinite(strength) or not 0 <= strength <= 1:
+                raise ValueError(f"the strength of {self.name!r} must be a number from 0 to 1, got {strength!r}")
+            object.__setattr__(self, "strength", float(strength))
+        if occurrence is not None and (type(occurrence) is not int or occurrence < 1):
+            raise ValueError(f"the occurrence of {self.name!r} must be 1, 2, ..., got {occurrence!r}")
+
+    @classmethod
+    def written(cls, text: str) -> ObjectSpec:
+        """Read ``name#occurrence:strength``."""
+        match = _WRITTEN.fullmatch(text.strip())
+        assert match is not None, "the strength takes whatever follows the first colon"
+        strength, occurrence = match["strength"], match["occurrence"]
+        try:
+            number = None if strength is None else float(strength)
+        except ValueError:
+            raise ValueError(f"in {text.strip()!r} a number from 0 to 1 must follow the colon") from None
+        return cls(match["name"], number, None if occurrence is None else int(occurrence))
+
+    def __str__(self) -> str:
+        place = "" if self.occurrence is None else f"#{self.occurrence}"
+        return f"{self.name}{place}" + ("" if self.strength is None else f":{short(self.strength)}")
+
+    @property
+    def place(self) -> tuple[str, int | None]:
+        """What tells objects of a list apart."""
+        return self.name.casefold(), self.occurrence
+
+
+def short(number: float) -> str:
+    """The number without needless zeros, such that it reads back as itself."""
+    return f"{number:g}" if float(f"{number:g}") == number else repr(number)
+
+
+def parse_objects(value: Any) -> tuple[ObjectSpec, ...]:
+    """Read the objects of the text field, the infotext or the API.
+
+    Args:
+        value: text with commas (``"cat:0.7, red hat"``); a list of such texts and of dictionaries ``{"name": "cat",
+            "strength": 0.7, "occurrence": 2}``; a dictionary ``{"cat": 0.7, "red hat": null}``; or None. Empty names
+            are dropped. The same object given again is kept once, at its first place.
+
+    Raises:
+        ValueError: something else than that, or an object is given twice with different strengths.
+    """
+    specs: dict[tuple[str, int | None], ObjectSpec] = {}
+    for spec in _read(value):
+        known = specs.setdefault(spec.place, spec)
+        if known.strength != spec.strength:
+            raise ValueError(f"the object {spec.name!r} is given twice: {str(known)!r} and {str(spec)!r}")
+    return tuple(specs.values())
+
+
+def _read(value: Any) -> Iterable[ObjectSpec]:
+    if value is None:
+        return
+    if isinstance(value, Mapping):
+        yield from (ObjectSpec(name, strength) for name, strength in value.items())
+        return
+    if not isinstance(value, (str, list, tuple)):
+        raise ValueError(f"objects must be a text with commas or a list, not {type(value).__name__}: {value!r}")
+    for number, item in enumerate([value] if isinstance(value, str) else value, start=1):
+        if isinstance(item, ObjectSpec):
+            yield item
+        elif isinstance(item, str):
+            yield from (ObjectSpec.written(part) for part in item.split(",") if part.strip())
+        elif isinstance(item, Mapping):
+            yield _from_dictionary(number, item)
+        else:
+            kind = type(item).__name__
+            raise ValueError(f"objects: item {number} must be a text or a dictionary, not {kind}: {item!r}")
+
+
+def _from_dictionary(number: int, item: Mapping[str, Any]) -> ObjectSpec:
+    known = [field.name for field in fields(ObjectSpec)]
+    unknown = [key for key in item if key not in known]
+    if unknown or "name" not in item:
+        problem = f"unknown {', '.join(map(repr, unknown))}" if unknown else "no 'name'"
+        raise ValueError(f"objects: item {number} has {problem}; known are {', '.join(known)}")
+    return ObjectSpec(**item)
