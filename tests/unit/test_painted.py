@@ -5,13 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pytest
 from PIL import Image
 
-pytest.importorskip("gradio")
-
 from asyndm_ext.mask_image import decode
-from asyndm_ext.ui.mask_control import written
+from asyndm_ext.ui.painted import written
 
 
 def blank(colour: tuple[int, ...] = (0, 0, 0, 255)) -> Image.Image:
