@@ -20,12 +20,26 @@ from asyndm_ext.hosts.webui.errors import AsynDMError
 from asyndm_ext.hosts.webui.network import NetworkHooks
 from asyndm_ext.hosts.webui.tokens import Columns, ObjectColumns
 from asyndm_ext.model.attention import TokenRow
-from asyndm_ext.model.call import eps_denoised, v_denoised
+from asyndm_ext.model.call import eps_denoised, flow_denoised, v_denoised
+from asyndm_ext.model.network import is_dit
 from asyndm_ext.model.timesteps import QUANTUM, TimestepTable, is_uniform
+from asyndm_ext.model.unet_time import UnsupportedModel
 from asyndm_ext.noise import NoiseTable
 
-RESCALED = {"epsilon": eps_denoised, "v_prediction": v_denoised}
+RESCALED = {"epsilon": eps_denoised, "v_prediction": v_denoised, "const": flow_denoised}
 """By the predictor's prediction type."""
+
+
+def support(sd_model: Any, objects: int = 0, images: int = 1) -> NetworkHooks:
+    """The hooks that the loaded model takes.
+
+    Raises:
+        UnsupportedModel: it is of a kind that is not supported.
+    """
+    model = sd_model.forge_objects.unet.model
+    if model.predictor.prediction_type not in RESCALED:
+        raise UnsupportedModel(f"{type(sd_model).__name__} predicts {model.predictor.prediction_type!r}")
+    return NetworkHooks(model.diffusion_model, objects, images)
 
 
 class PixelDenoiser:
@@ -109,12 +123,14 @@ class PixelDenoiser:
         if sd_model is self._bound:
             return
         self._hooks.close()
+        objects = self._objects.count if self._objects is not None else 0
+        try:
+            self._network = support(sd_model, objects, self._images)
+        except UnsupportedModel as error:
+            raise AsynDMError(f"AsynDM does not support this model: {error}") from error
         model = sd_model.forge_objects.unet.model
         self._predictor = model.predictor
-        if self._predictor.prediction_type not in RESCALED:
-            raise AsynDMError(f"AsynDM does not support models that predict {self._predictor.prediction_type!r}")
-        objects = self._objects.count if self._objects is not None else 0
-        self._network = NetworkHooks(model.diffusion_model, objects, self._images)
+        self._is_dit = is_dit(model.diffusion_model)
         self._hooks.enter_context(self._network.attached())
         self._hooks.enter_context(patched(sd_model, self))
         if self._space == "timestep":
@@ -178,7 +194,12 @@ class PixelDenoiser:
         return self._sigmas[level.round().long().clip(0, len(self._sigmas) - 1)]
 
     def _timestep(self, sigma: Tensor) -> Tensor:
-        """What the host embeds for each sigma, any shape; it looks each one up in a table, so only the distinct ones."""
+        """What the network embeds for each sigma, any shape: of a transformer the sigma itself in thousandths.
+
+        The host looks others up in a table, which it compares with every one: so only the distinct ones.
+        """
+        if self._is_dit:
+            return 1000 * sigma
         distinct, where = sigma.unique(return_inverse=True)
         return self._predictor.timestep(distinct.float()).double().cpu()[where]
 

@@ -9,9 +9,9 @@ from typing import Any
 from torch import Tensor
 
 from asyndm_ext.hosts.webui.errors import AsynDMError
-from asyndm_ext.model.attention import CrossAttentionCapture, TokenRow
+from asyndm_ext.model.attention import AttentionCapture, TokenRow
+from asyndm_ext.model.network import attention_capture, time_conditioning
 from asyndm_ext.model.timesteps import TimestepTable
-from asyndm_ext.model.unet_time import UNetTimeConditioning, UnsupportedModel
 
 
 class NetworkHooks:
@@ -23,19 +23,12 @@ class NetworkHooks:
         images: number of images in the batch.
 
     Raises:
-        AsynDMError: the network is of a kind that is not supported.
+        UnsupportedModel: the network is of a kind that is not supported.
     """
 
     def __init__(self, network: Any, objects: int, images: int) -> None:
-        try:
-            self._time = UNetTimeConditioning(network)
-        except UnsupportedModel as error:
-            raise AsynDMError(f"AsynDM does not support this model: {error}") from error
-        self._capture: CrossAttentionCapture | None = None
-        if objects:
-            self._capture = CrossAttentionCapture(network, objects, images)
-            if not self._capture.layers:
-                raise AsynDMError(f"AsynDM found no cross-attention in {type(network).__name__}")
+        self._time = time_conditioning(network)
+        self._capture: AttentionCapture | None = attention_capture(network, objects, images) if objects else None
 
     @contextmanager
     def attached(self) -> Iterator[NetworkHooks]:
