@@ -22,6 +22,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
 import checkpoints  # noqa: E402
+import forge_dit_checkpoints  # noqa: E402
 
 EXTENSION = HERE / "forge_tiny_extension"
 SIZES = json.loads((EXTENSION / "forge_sizes.json").read_text(encoding="utf-8"))
@@ -43,6 +44,8 @@ UNETS = {
     "tiny-sd2v": ("SD20", {**SD, "use_linear_in_transformer": True}),
     "tiny-sdxl": ("SDXL", {**XL, "use_linear_in_transformer": True}),
 }
+
+NAMES = [*UNETS, *forge_dit_checkpoints.NAMES]
 
 
 def use_forge_code(webui: Path) -> None:
@@ -114,17 +117,20 @@ def write_all(webui: Path, root: Path, names: list[str]) -> None:
     import yaml
 
     for name in names:
-        if (folder / f"{name}.safetensors").exists():
+        file = folder / f"{name}.safetensors"
+        if file.exists():
             continue
-        config = checkpoints.CONFIGS[name]()
-        partial = folder / f"{name}.partial"
-        safetensors.torch.save_file(
-            checkpoints.make_weights(config, layout(name)), partial, metadata={"format": "pt"}
-        )
-        # Forge reads one thing in it: whether the model predicts v.
-        (folder / f"{name}.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-        partial.rename(folder / f"{name}.safetensors")
-        print(f"{name}: {(folder / f'{name}.safetensors').stat().st_size / 2**20:.1f} MiB", flush=True)
+        if name in UNETS:
+            config = checkpoints.CONFIGS[name]()
+            weights = checkpoints.make_weights(config, layout(name))
+            # Forge reads one thing in it: whether the model predicts v.
+            file.with_suffix(".yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        else:
+            weights = forge_dit_checkpoints.make_weights(name, SIZES)
+        partial = file.with_suffix(".partial")
+        safetensors.torch.save_file(weights, partial, metadata={"format": "pt"})
+        partial.rename(file)
+        checkpoints.report(file)
 
 
 def main() -> None:
@@ -132,7 +138,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--webui", type=Path, required=True, help="an installed Forge, started once")
     parser.add_argument("--output", type=Path, required=True, help="where to write")
-    parser.add_argument("--only", nargs="+", choices=list(UNETS), default=list(UNETS), help="which checkpoints")
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="which checkpoints")
     arguments = parser.parse_args()
     write_all(arguments.webui.resolve(), arguments.output.resolve(), arguments.only)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import backend.loader
 from backend.text_processing.textual_inversion import EmbeddingDatabase
-from huggingface_guess import model_list
+from huggingface_guess import detection, model_list
 
 SIZES = json.loads((Path(__file__).resolve().parents[1] / "forge_sizes.json").read_text(encoding="utf-8"))
 SHIPPED = Path(backend.loader.__file__).parent / "huggingface"
@@ -25,6 +25,19 @@ def shrink_classes() -> None:
         guess = getattr(model_list, name)
         guess.unet_config = {**guess.unet_config, **sizes["recognised_by"]}
         guess.unet_extra_config = {**guess.unet_extra_config, **sizes["given"]}
+
+
+def shrink_flux() -> None:
+    """Flux's sizes, which Forge does not read from the weights, and Chroma's own."""
+    original = detection.detect_unet_config
+
+    def detect_unet_config(state_dict, key_prefix):
+        found = original(state_dict, key_prefix)
+        return {**found, **SIZES["flux"]} if found and found.get("image_model") == "flux" else found
+
+    detection.detect_unet_config = detect_unet_config
+    if hasattr(backend.loader, "GuessChroma"):
+        backend.loader.GuessChroma.unet_extra_config = SIZES["chroma"]
 
 
 def shrunk_folder(place: Path) -> Path:
@@ -55,5 +68,6 @@ def take_any_embedding() -> None:
 
 if Path(backend.loader.dir_path) == SHIPPED.parent:  # a reload of the page runs this again
     shrink_classes()
+    shrink_flux()
     take_any_embedding()
     backend.loader.dir_path = os.fspath(shrunk_folder(Path(tempfile.mkdtemp(prefix="asyndm-tiny-"))))
