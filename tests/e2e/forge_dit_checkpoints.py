@@ -92,7 +92,7 @@ def layout(name: str, sizes: dict) -> dict:
     """Names and shapes of a whole checkpoint."""
     parts, text = sizes["components"], "text_encoders."
     if name in ("tiny-sd3", "tiny-sd35"):
-        # SD3.5 medium: the image attends to itself once more, by which Forge means position embeddings of this size, and
+        # SD3.5 medium: the image attends to itself once more (Forge tells by the size of the position embeddings), and
         # queries and keys are normalised.
         is_medium = name == "tiny-sd35"
         shape = (2, 384, {"qk_norm": "rms"}) if is_medium else (sd3_checkpoints.DEPTH, sd3_checkpoints.GRID, {})

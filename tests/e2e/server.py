@@ -83,7 +83,7 @@ class Install:
 
     @property
     def kind(self) -> str:
-        """"a1111" or "forge"."""
+        """ "a1111" or "forge"."""
         return "forge" if (self.folder / "backend" / "sampling").is_dir() else "a1111"
 
     def problem(self) -> str | None:
@@ -175,7 +175,7 @@ class WebUI:
 
     @property
     def kind(self) -> str:
-        """"a1111" or "forge"."""
+        """ "a1111" or "forge"."""
         return self.install.kind
 
     @property

@@ -231,9 +231,7 @@ class PixelDenoiser:
         self._read.add((image, condition))
         return TokenRow(image, self._texts[image][condition])
 
-    def _uniform_call(
-        self, apply_model: Callable[..., Tensor], x: Tensor, sigma: Tensor, c: dict[str, Any]
-    ) -> Tensor:
+    def _uniform_call(self, apply_model: Callable[..., Tensor], x: Tensor, sigma: Tensor, c: dict[str, Any]) -> Tensor:
         """One level for all pixels: the host's own computation, at that level."""
         assert self._sigma is not None
         level = float(self._sigma.flatten()[0])
@@ -254,7 +252,7 @@ class PixelDenoiser:
         return rescaled(denoise, x.to(precise), s, m).to(x.dtype)
 
     def _levels(self, x: Tensor, sigma: Tensor, images: list[int]) -> tuple[Tensor, Tensor]:
-        """The host's sigma ``(N,1,1,1)`` and each pixel's own ``(N,1,H,W)``, at least float32, on the latent's device."""
+        """The host's sigma ``(N,1,1,1)`` and each pixel's own ``(N,1,H,W)``, at least float32, beside the latent."""
         assert self._sigma is not None
         precise = torch.promote_types(x.dtype, torch.float32)
         return sigma.to(x.device, precise).view(-1, 1, 1, 1), self._sigma[images].to(precise).to(x.device)

@@ -5,19 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from backend.modules.k_prediction import PredictionFlux
 from modules import shared
 
 from asyndm_ext.hosts.forge.denoiser import PixelDenoiser, support
 from asyndm_ext.hosts.webui.errors import AsynDMError, NotApplied
+from asyndm_ext.hosts.webui.solvers import solver_for
 from asyndm_ext.hosts.webui.tokens import ObjectColumns
+from asyndm_ext.model.dit_time import is_flux
 from asyndm_ext.model.unet_time import UnsupportedModel
-from asyndm_ext.solvers import Solver
+from asyndm_ext.solvers import FLOW_SOLVERS, Solver
 
-# One of them for SD1 and SD2, the others for models with several encoders; CLIP's token positions are equal in all.
-ENGINES = ("text_processing_engine", "text_processing_engine_l")
+# SD1 and SD2 have one, SDXL two with equal token positions, SD3 these two before T5's tokens.
+CLIP_ENGINES = ("text_processing_engine", "text_processing_engine_l")
+# What Flux reads; the text that it gives CLIP is only summed up.
+T5_ENGINE = "text_processing_engine_t5"
 
 
 class Forge:
+    def solver(self, name: str) -> Solver:
+        solver = solver_for(name)
+        predictor = shared.sd_model.forge_objects.unet.model.predictor
+        if not isinstance(predictor, PredictionFlux):
+            return solver
+        if solver.own_schedule is not None and solver.space == "timestep":
+            raise NotApplied(f"the sampler {name!r} takes Flux's timesteps for others than they are")
+        return FLOW_SOLVERS.get(name, solver)
+
     def pass_model(
         self, denoiser: Any, arguments: Mapping[str, Any], solver: Solver, images: int, objects: ObjectColumns | None
     ) -> PixelDenoiser:
@@ -28,7 +42,8 @@ class Forge:
 
     def text_encoder(self) -> Any:
         _check()
-        for name in ENGINES:
+        network = shared.sd_model.forge_objects.unet.model.diffusion_model
+        for name in (T5_ENGINE,) if is_flux(network) else CLIP_ENGINES:
             engine = getattr(shared.sd_model, name, None)
             if engine is not None:
                 return engine

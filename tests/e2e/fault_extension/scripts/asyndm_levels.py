@@ -7,6 +7,7 @@ from modules import infotext_utils, script_callbacks, scripts
 
 try:
     from asyndm_ext.hosts.webui import host, job, tokens
+    from asyndm_ext.objects import ObjectSpec
 except ImportError:  # the WebUI without the extension under test
     host = job = tokens = None
 
@@ -71,18 +72,22 @@ def width(encoder) -> int:
 
 
 def columns(body: dict) -> dict:
-    """Columns of a name in a text, and the text's tokens as words with their columns."""
+    """Columns of a name in a text, and the text's tokens with their columns (where its tokenizer has a start token)."""
     encoder = host.current().text_encoder()
-    finder = tokens.TokenFinder(encoder)
-    ids, positions, _ = finder._line(body["text"])
-    length = sum(len(chunk.tokens) for chunk in encoder.tokenize_line(body["text"])[0])
-    return {
-        "columns": list(finder.columns(body["text"], body["name"])),
-        "ids": dict(zip(map(str, positions), ids, strict=True)),
+    finder = tokens.finder_for(encoder)
+    chunks = encoder.tokenize_line(body["text"])[0]
+    answer = {
+        "columns": list(finder.columns(body["text"], ObjectSpec(body["name"]))),
+        "tokens": [encoder.tokenizer.convert_ids_to_tokens(chunk.tokens) for chunk in chunks]
+        if isinstance(finder, tokens.PieceFinder)
+        else [],
         "wanted": encoder.tokenize([body["name"]])[0],
-        "length": length,
-        "width": width(encoder),
+        "length": sum(len(chunk.tokens) for chunk in chunks),
     }
+    if not isinstance(finder, tokens.PieceFinder):
+        ids, positions, _ = finder._line(body["text"])
+        answer.update(ids=dict(zip(map(str, positions), ids, strict=True)), width=width(encoder))
+    return answer
 
 
 def pasted(body: dict) -> dict:
