@@ -40,6 +40,8 @@ XL["transformer_depth_output"] = [0, 0, 0, 1, 1, 1, 2, 2, 2]
 XL["num_classes"] = "sequential"
 UNETS = {
     "tiny-sd1": ("SD15", {**SD, "use_linear_in_transformer": False}),
+    "tiny-inpaint": ("SD15", {**SD, "use_linear_in_transformer": False, "in_channels": 9}),
+    "tiny-edit": ("SD15", {**SD, "use_linear_in_transformer": False, "in_channels": 8}),
     "tiny-sd2": ("SD20", {**SD, "use_linear_in_transformer": True}),
     "tiny-sd2v": ("SD20", {**SD, "use_linear_in_transformer": True}),
     "tiny-sdxl": ("SDXL", {**XL, "use_linear_in_transformer": True}),
@@ -90,7 +92,7 @@ def open_clip_layout() -> dict:
 def layout(name: str) -> dict:
     """All weights of a checkpoint, under the names of a full checkpoint file."""
     parts = {"model.diffusion_model.": unet_layout(name), "first_stage_model.": autoencoder_layout()}
-    if name == "tiny-sd1":
+    if UNETS[name][0] == "SD15":
         parts["cond_stage_model.transformer."] = clip_layout()
     elif name == "tiny-sdxl":
         parts["conditioner.embedders.0.transformer."] = clip_layout()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from asyndm_ext.settings import FIELDS
+
 from .server import ApiError, Pictures, WebUI
 
 SAMPLERS = ("Euler", "Euler a", "DPM++ 2M", "DDIM")
@@ -290,10 +292,10 @@ class TestApi:
     def test_script_info_lists_json_types(self, webui: WebUI) -> None:
         info = [s for s in webui.get("/sdapi/v1/script-info") if s["name"] == "asyndm"]
         assert len(info) == 2, "txt2img and img2img"
-        assert [arg["label"] for arg in info[0]["args"]] == [
-            "AsynDM", "Objects", "Strength", "Curve", "Threshold", "Region",
-        ]  # fmt: skip
-        assert [arg["value"] for arg in info[0]["args"]] == [False, "", 0.7, "quadratic", 1.0, "objects"]
+        assert [arg["label"] for arg in info[0]["args"]] == ["AsynDM", *(spec.label for spec in FIELDS)]
+        values = [arg["value"] for arg in info[0]["args"]]
+        assert values == [False, "", *(spec.default for spec in FIELDS[1:])]
+        assert values[:6] == [False, "", 0.7, "quadratic", 1.0, "objects"]
 
     def test_webuiapi(self, webui: WebUI) -> None:
         """The client that people script the WebUI with."""

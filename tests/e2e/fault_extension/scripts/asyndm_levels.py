@@ -7,7 +7,7 @@ from modules import infotext_utils, script_callbacks, scripts
 
 try:
     from asyndm_ext.hosts.webui import host, job, tokens
-    from asyndm_ext.objects import ObjectSpec
+    from asyndm_ext.objects import parse_objects
 except ImportError:  # the WebUI without the extension under test
     host = job = tokens = None
 
@@ -47,6 +47,23 @@ class LevelsScript(scripts.Script):
         samplers.append(p.sampler)
 
 
+class InnerPassScript(scripts.Script):
+    """Marks a job as one that ADetailer makes for itself."""
+
+    def title(self):
+        return "asyndm inner pass"
+
+    def show(self, is_img2img):
+        return scripts.AlwaysVisible
+
+    def ui(self, is_img2img):
+        return [gr.Checkbox(value=False, visible=False, elem_id=self.elem_id("marked"))]
+
+    def before_process(self, p, marked=False, *rest):
+        if marked:
+            p._ad_inner = True
+
+
 def leftovers() -> list[dict]:
     """Per pass, what the job's own objects carry now: sampler function, class of the denoiser, overrides."""
     found = []
@@ -76,12 +93,13 @@ def columns(body: dict) -> dict:
     encoder = host.current().text_encoder()
     finder = tokens.finder_for(encoder)
     chunks = encoder.tokenize_line(body["text"])[0]
+    spec = parse_objects(body["name"])[0]
     answer = {
-        "columns": list(finder.columns(body["text"], ObjectSpec(body["name"]))),
+        "columns": list(finder.columns(body["text"], spec)),
         "tokens": [encoder.tokenizer.convert_ids_to_tokens(chunk.tokens) for chunk in chunks]
         if isinstance(finder, tokens.PieceFinder)
         else [],
-        "wanted": encoder.tokenize([body["name"]])[0],
+        "wanted": encoder.tokenize([spec.name])[0],
         "length": sum(len(chunk.tokens) for chunk in chunks),
     }
     if not isinstance(finder, tokens.PieceFinder):
