@@ -347,6 +347,8 @@ class WebUI:
             "cfg_scale": 7,
             "sampler_name": "Euler",
         }
+        if self.kind == "forge" and request.get("enable_hr"):
+            defaults["hr_additional_modules"] = ["Use same choices"]  # it fails without
         began = time.monotonic()
         answer = self.post(path, {**defaults, **request})
         seconds = time.monotonic() - began

@@ -36,14 +36,6 @@ def off(webui: WebUI, model: str | None = None, **request: object) -> Pictures:
     return webui.txt2img(model, **request)
 
 
-def hires(webui: WebUI) -> dict:
-    """Part of a request for a second pass at one and a half times the size."""
-    request = {"enable_hr": True, "hr_scale": 1.5, "hr_upscaler": "Latent", "denoising_strength": 0.7}
-    if webui.kind == "forge":
-        request["hr_additional_modules"] = ["Use same choices"]  # it fails without
-    return request
-
-
 def difference(first: np.ndarray, second: np.ndarray) -> int:
     """Largest difference of two pictures, grey levels."""
     return int(np.abs(first.astype(int) - second.astype(int)).max())
@@ -451,7 +443,7 @@ class TestHostFeatures:
             assert np.mean(masks[title] != masks["None"]) < 0.005, title
 
     def test_hires_fix_runs_both_passes(self, webui: WebUI) -> None:
-        on(webui, "tiny-sd1", steps=5, **hires(webui))
+        on(webui, "tiny-sd1", enable_hr=True, hr_scale=1.5, hr_upscaler="Latent", denoising_strength=0.7, steps=5)
         records = webui.get("/asyndm-probe/levels")
         shapes = {np.array(r["level"]).shape for r in records}
         assert shapes == {(1, 32, 32), (1, 48, 48)}

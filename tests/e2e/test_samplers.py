@@ -10,7 +10,7 @@ from .test_asyndm import GREY_LEVELS, SETTINGS, difference, levels, nothing_left
 
 MODELS = ("tiny-sd1", "tiny-sd2v")
 REQUEST = {"width": 128, "height": 128, "steps": 7}
-# Forge's function draws from torch's own generator, so that no two of its pictures are alike; ours follows the seed.
+# Forge's function draws from torch's own generator, ours from the job's: no strength gives the same picture.
 UNSEEDED = ("DDPM",)
 pytestmark = pytest.mark.xdist_group("webui")
 
@@ -31,7 +31,6 @@ def row(webui: WebUI, model: str, sampler: str) -> tuple[int | str, int | str]:
     assert np.all((strength > 0).mean(axis=(1, 2, 3)) > 0.02), sampler
     nothing_left(webui)
     if sampler in UNSEEDED:
-        assert difference(plain.image, off(webui, model, **request).image) > GREY_LEVELS, f"{sampler} is seeded now"
         assert slow.png == on(webui, model, **request).png, sampler
         return difference(plain.image, slow.image), "(unseeded)"
     zero = on(webui, model, {**SETTINGS, "strength": 0}, **request)

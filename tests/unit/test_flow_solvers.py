@@ -47,7 +47,7 @@ class Changing:
     def __init__(self, maps: list[Tensor]) -> None:
         self.maps, self.seen = maps, 0
 
-    def observe(self, maps: Tensor | None) -> None:
+    def observe(self, maps: Tensor | None, progress: float) -> None:
         self.seen += 1
 
     def strength(self, progress: float) -> Tensor:

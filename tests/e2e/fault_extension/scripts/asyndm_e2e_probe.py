@@ -84,6 +84,13 @@ def loaded_model() -> torch.nn.Module:
     return shared.sd_model.model
 
 
+def seed_forge() -> None:
+    """Forge takes the noise of its autoencoder, and that of kept pixels, from torch's own generator: without this no
+    two of its inpaintings are alike."""
+    if hasattr(shared.sd_model, "forge_objects"):
+        torch.manual_seed(0)
+
+
 def patcher_state() -> dict:
     """Options of Forge's patcher, through which its extensions change the model's calls; empty elsewhere."""
     if not hasattr(shared.sd_model, "forge_objects"):
@@ -204,7 +211,11 @@ class ProbeScript(scripts.Script):
     def before_process(self, p, argument=None, *rest):
         Current.begin(parse(argument))
 
+    def process(self, p, *args):
+        seed_forge()
+
     def process_before_every_sampling(self, p, *args, **kwargs):
+        seed_forge()
         if Current.job is not None:
             Current.job.attach()
 
