@@ -43,6 +43,7 @@ KIND_FLAGS = {
 CHECKPOINT_WRITERS = {"a1111": "checkpoints.py", "forge": "forge_checkpoints.py"}
 # Previews would download an approximate autoencoder for some models; pictures come back over HTTP anyway.
 OPTIONS = {"live_previews_enable": False, "samples_save": False, "grid_save": False}
+STYLES = "name,prompt,negative_prompt\nzoo,{prompt} beside a zebra,dog\n"
 START_SECONDS = 240
 REQUEST_SECONDS = 600
 
@@ -204,6 +205,7 @@ class WebUI:
             link_extension(self.folder / "extensions" / name, Path(path).resolve())
         settings = {**OPTIONS, "sd_model_checkpoint": "tiny-sd1.safetensors", **self.options}
         (self.folder / "config.json").write_text(json.dumps(settings), encoding="utf-8")
+        (self.folder / "styles.csv").write_text(STYLES, encoding="utf-8")
 
     def command(self) -> list[str]:
         """Command line that starts the process."""

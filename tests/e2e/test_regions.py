@@ -299,6 +299,36 @@ class TestObjects:
         assert any(not np.array_equal(strength[0], one) for one in strength[1:4])
 
 
+class TestPromptsOfABatch:
+    """Scenario 12: tokens are looked up per image."""
+
+    prompts = ("a cat eating a sandwich", "a very old house with a garden and a dog")
+
+    def batch(self, webui: WebUI, settings: dict) -> Pictures:
+        scripts = {"AsynDM": {"args": [settings]}, "asyndm prompts": {"args": [list(self.prompts)]}}
+        return webui.txt2img("tiny-sd1", prompt="x", batch_size=2, seed=5, alwayson_scripts=scripts)
+
+    def test_each_image_has_its_own_objects(self, webui: WebUI) -> None:
+        batch = self.batch(webui, {})
+        maps = levels(webui)[2]
+        found = [
+            text.partition("AsynDM found: ")[2].partition('"')[2].partition('"')[0] for text in batch.info["infotexts"]
+        ]
+        assert found[-2:] == ["cat, sandwich", "house, garden, dog"]
+        for i, prompt in enumerate(self.prompts):
+            alone = on(webui, "tiny-sd1", {}, prompt=prompt, seed=5 + i)
+            assert difference(batch.images[-2 + i], alone.image) <= GREY_LEVELS
+            assert np.mean(levels(webui)[2][:, 0] != maps[:, i]) < 0.005
+
+    def test_a_named_object_has_to_be_in_all_of_them(self, webui: WebUI) -> None:
+        with pytest.raises(ApiError, match="'dog' not found in the prompt 'a cat eating a sandwich'"):
+            self.batch(webui, {"objects": "dog"})
+
+    def test_a_style_s_words_are_words_of_the_prompt(self, webui: WebUI) -> None:
+        found = on(webui, "tiny-sd1", {}, prompt="a cat", styles=["zoo"])
+        assert 'AsynDM found: "cat, zebra"' in found.infotext
+
+
 class TestFixedMask:
     @pytest.mark.parametrize("sampler", ["Euler", "Euler a", "DPM++ SDE", "DDIM", "DPM++ 2M"])
     def test_a_plain_pass_before_leaves_no_trace(self, webui: WebUI, sampler: str) -> None:

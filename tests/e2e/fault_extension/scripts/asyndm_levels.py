@@ -64,6 +64,23 @@ class InnerPassScript(scripts.Script):
             p._ad_inner = True
 
 
+class PromptsScript(scripts.Script):
+    """Gives each image of a job a prompt of its own, as extensions for dynamic prompts do."""
+
+    def title(self):
+        return "asyndm prompts"
+
+    def show(self, is_img2img):
+        return scripts.AlwaysVisible
+
+    def ui(self, is_img2img):
+        return [gr.Textbox(value="", visible=False, elem_id=self.elem_id("prompts"))]
+
+    def process(self, p, prompts="", *rest):
+        if prompts:
+            p.all_prompts = list(prompts)
+
+
 def leftovers() -> list[dict]:
     """Per pass, what the job's own objects carry now: sampler function, class of the denoiser, overrides."""
     found = []
