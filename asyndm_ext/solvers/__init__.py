@@ -22,6 +22,7 @@ from asyndm_ext.solvers.dpm_solver import adaptive_schedule, fast_schedule, samp
 from asyndm_ext.solvers.dpmpp import sample_dpmpp_2m, sample_dpmpp_2s_ancestral
 from asyndm_ext.solvers.dpmpp_sde import sample_dpmpp_2m_sde, sample_dpmpp_3m_sde, sample_dpmpp_sde
 from asyndm_ext.solvers.euler import sample_euler, sample_euler_ancestral
+from asyndm_ext.solvers.flow import sample_dpm_2_ancestral_flow, sample_euler_ancestral_flow
 from asyndm_ext.solvers.heun import sample_heun, sample_heunpp2
 from asyndm_ext.solvers.ipndm import sample_ipndm, sample_ipndm_v
 from asyndm_ext.solvers.lcm import sample_lcm
@@ -113,4 +114,10 @@ SOLVERS: dict[str, Solver] = {
         own_schedule=unipc_schedule,
         settings=tuple((name, f"uni_pc_{name}") for name in ("variant", "order", "lower_order_final", "skip_type")),
     ),
+}
+
+# What Forge samples with under these names when the model is Flux.
+FLOW_SOLVERS: dict[str, Solver] = {
+    "Euler a": Solver(sample_euler_ancestral_flow, "sigma", ANCESTRAL),
+    "DPM2 a": Solver(sample_dpm_2_ancestral_flow, "sigma", ANCESTRAL),
 }

@@ -1,10 +1,12 @@
 """Writes tiny, seeded checkpoints that a real WebUI loads through its own loader.
 
-Five models, each a ``NAME.safetensors`` with a ``NAME.yaml`` beside it (the WebUI prefers a config of the same name
+Seven models, each a ``NAME.safetensors`` with a ``NAME.yaml`` beside it (the WebUI prefers a config of the same name
 over guessing one from the weights):
 
 =============  ==========================================================================================
 ``tiny-sd1``   SD1's layout: UNet with 1x1-convolution projections, Hugging Face CLIP text encoder, eps
+``tiny-inpaint`` the same with five more input channels, as the inpainting model
+``tiny-edit``  the same with four more input channels, as instruct-pix2pix
 ``tiny-sd2``   SD2's layout: UNet with linear projections, open_clip text encoder, eps
 ``tiny-sd2v``  the same with v-prediction
 ``tiny-sdxl``  SDXL's layout: three levels, size and pooled-text conditioning, both text encoders, eps
@@ -81,6 +83,9 @@ UNET_SHAPE = {
 }
 
 
+LATENT_DIFFUSION = "ldm.models.diffusion.ddpm.LatentDiffusion"
+
+
 def first_stage(target: str) -> dict:
     """Config of the small autoencoder, which is the same for all models."""
     parameters = {
@@ -92,7 +97,7 @@ def first_stage(target: str) -> dict:
     return {"target": target, "params": parameters}
 
 
-def latent_diffusion(unet: dict, text: dict, **extra: object) -> dict:
+def latent_diffusion(unet: dict, text: dict, target: str = LATENT_DIFFUSION, **extra: object) -> dict:
     """Config of an SD1 or SD2 model: the original's, with small networks."""
     unet_shape = {
         **UNET_SHAPE,
@@ -121,13 +126,26 @@ def latent_diffusion(unet: dict, text: dict, **extra: object) -> dict:
         "cond_stage_config": text,
         **extra,
     }
-    return {"model": {"target": "ldm.models.diffusion.ddpm.LatentDiffusion", "params": parameters}}
+    return {"model": {"target": target, "params": parameters}}
 
 
-def sd1_config() -> dict:
+def sd1_config(in_channels: int = 4, **extra: object) -> dict:
     """SD1: a fixed number of heads, Hugging Face's CLIP text model read from ``TINY_CLIP``."""
     text = {"target": "ldm.modules.encoders.modules.FrozenCLIPEmbedder", "params": {"version": TINY_CLIP}}
-    return latent_diffusion({"num_heads": 4}, text)
+    return latent_diffusion({"num_heads": 4, "in_channels": in_channels}, text, **extra)
+
+
+def inpainting_config() -> dict:
+    """SD1's inpainting model: mask and masked latent come in as further channels."""
+    target = "ldm.models.diffusion.ddpm.LatentInpaintDiffusion"
+    return sd1_config(9, target=target, conditioning_key="hybrid", finetune_keys=None)
+
+
+def edit_config() -> dict:
+    """Instruct-pix2pix: the picture's latent comes in as further channels, guidance has three parts."""
+    target = "modules.models.diffusion.ddpm_edit.LatentDiffusion"
+    keys = {"first_stage_key": "edited", "cond_stage_key": "edit"}
+    return sd1_config(8, target=target, conditioning_key="hybrid", **keys)
 
 
 def sd2_config(**extra: object) -> dict:
@@ -197,6 +215,8 @@ def sdxl_config() -> dict:
 
 CONFIGS = {
     "tiny-sd1": sd1_config,
+    "tiny-inpaint": inpainting_config,
+    "tiny-edit": edit_config,
     "tiny-sd2": sd2_config,
     "tiny-sd2v": lambda: sd2_config(parameterization="v"),
     "tiny-sdxl": sdxl_config,
@@ -331,11 +351,11 @@ def tame_encoder(weights: dict) -> None:
     bias[4:] = -8
 
 
-def make_weights(config: dict) -> dict:
-    """The whole state dict of one model, in half precision."""
+def make_weights(config: dict, layout: dict) -> dict:
+    """The whole state dict of one model, in half precision; ``layout`` has its names and shapes."""
     import torch
 
-    weights = {name: random_like(name, tensor) for name, tensor in skeleton(config).items()}
+    weights = {name: random_like(name, tensor) for name, tensor in layout.items()}
     if config["model"]["params"].get("parameterization") != "v":
         add_noise_path(weights)
     smooth_time(weights)
@@ -450,7 +470,7 @@ def write_all(webui: Path, root: Path, names: list[str], force: bool = False) ->
     for name in missing:
         config = CONFIGS[name]()
         partial = folder / f"{name}.partial"
-        safetensors.torch.save_file(make_weights(config), partial, metadata={"format": "pt"})
+        safetensors.torch.save_file(make_weights(config, skeleton(config)), partial, metadata={"format": "pt"})
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
         partial.rename(folder / f"{name}.safetensors")
         report(folder / f"{name}.safetensors")

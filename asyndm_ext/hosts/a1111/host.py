@@ -9,11 +9,15 @@ from modules import shared
 
 from asyndm_ext.hosts.a1111.denoiser import PixelDenoiser
 from asyndm_ext.hosts.webui.errors import AsynDMError
+from asyndm_ext.hosts.webui.solvers import solver_for
 from asyndm_ext.hosts.webui.tokens import ObjectColumns
 from asyndm_ext.solvers import Solver
 
 
 class A1111:
+    def solver(self, name: str) -> Solver:
+        return solver_for(name)
+
     def pass_model(
         self, denoiser: Any, arguments: Mapping[str, Any], solver: Solver, images: int, objects: ObjectColumns | None
     ) -> PixelDenoiser:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -49,6 +50,13 @@ class Host(Protocol):
             AsynDMError: the loaded model is of a kind that is not supported.
         """
 
+    def solver(self, name: str) -> Solver:
+        """The per-pixel version of what the host's sampler of this name does with the loaded model.
+
+        Raises:
+            NotApplied: there is none.
+        """
+
     def text_encoder(self) -> Any:
         """The loaded model's encoder that knows ``tokenize_line`` and ``tokenize``.
 
@@ -60,6 +68,10 @@ class Host(Protocol):
 @functools.cache
 def current() -> Host:
     """The WebUI that this process is."""
+    if importlib.util.find_spec("modules_forge") is not None:
+        from asyndm_ext.hosts.forge.host import Forge
+
+        return Forge()
     from asyndm_ext.hosts.a1111.host import A1111
 
     return A1111()

@@ -25,7 +25,7 @@ from asyndm_ext.regions import AverageAttention, PerPatch, Region, region_for
 from asyndm_ext.run import Run, StepRecord
 from asyndm_ext.schedule import PixelSchedule
 from asyndm_ext.settings import Settings, SettingsError, is_enabled
-from asyndm_ext.solvers import SOLVERS, Solver
+from asyndm_ext.solvers import Solver
 from asyndm_ext.ui import infotext
 from asyndm_ext.ui.coverage import Coverage
 
@@ -108,7 +108,7 @@ class _Pass:
     def __init__(self, p: Any, settings: Settings, denoiser: Any, x: Tensor, arguments: dict[str, Any]) -> None:
         self.p, self.settings, self.denoiser, self.x = p, settings, denoiser, x
         self.host = current()
-        self.solver = _solver(p.sampler)
+        self.solver = self.host.solver(p.sampler.config.name)
         options = {name: getattr(shared.opts, setting) for name, setting in self.solver.settings}
         self.arguments = {**arguments, **options}
         if self.solver.space == "timestep":
@@ -176,13 +176,6 @@ class _Pass:
                 noise_sampler=_brownian_tree(solver, x, arguments),
             )
             return solver.sample(run, x, **solver.chosen(arguments))
-
-
-def _solver(sampler: Any) -> Solver:
-    name = sampler.config.name
-    if name not in SOLVERS:
-        raise NotApplied(f"there is no per-pixel version of the sampler {name!r}")
-    return SOLVERS[name]
 
 
 def _brownian_tree(solver: Solver, x: Tensor, arguments: dict[str, Any]) -> Callable[[Tensor, Tensor], Tensor] | None:
