@@ -1,14 +1,10 @@
-"""Per-token time conditioning of diffusion transformers (MMDiT of SD3 and SD3.5, Flux), by distinct timesteps.
+"""Per-token time conditioning of diffusion transformers (SD3, SD3.5, Flux, Chroma), by distinct timesteps.
 
-A block projects the vector ``c = time + pooled text [+ guidance]`` to shifts, scales and gates (adaLN; Peebles and
-Xie 2023) that it applies to all its tokens alike. Token by token is the same maths, but the blocks write it
-as ``scale.unsqueeze(1)``, which a modulation per token does not fit into. So a block is handed a neutral one
-(shift 0, scale 0, gate 1: ``x * 1 + 0`` keeps x's bits), and each token's own is applied where the modulated tokens
-enter a module or where the tokens leave the module whose output is gated.
-
-The time MLP and the projections run on the distinct timesteps only (tens of rows, not one per token), in the
-call that the block makes anyway. With no table set the hooks return at once and the network computes what it
-always computes.
+A block modulates its tokens by shifts, scales and gates (adaLN; Peebles and Xie 2023), which a linear layer makes of
+the vector ``c = time + pooled text [+ guidance]``; in Chroma one small network makes those of all blocks. Time MLP,
+linear layers and that network run on the distinct timesteps only (tens of rows, not one per token), in the call that
+is made anyway; :mod:`asyndm_ext.model.token_modulation` gives each token its row. With no table set the hooks return
+at once and the network computes what it always computes.
 
 Tokens without a pixel (text, reference images appended after the picture as FLUX.1 Kontext has them) keep the
 scalar conditioning, of the host's nominal level. Tried on random MMDiT and Flux networks with two levels 125 to 150
@@ -28,55 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asyndm_ext.model.patches import patch_grid
 from asyndm_ext.model.timesteps import TimestepTable, timestep_embedding
+from asyndm_ext.model.token_modulation import Input, Modulation, Output, TokenModulations
 from asyndm_ext.model.unet_time import UnsupportedModel
-
-
-@dataclass(frozen=True)
-class _Input:
-    """Tokens enter ``module`` as ``x * (1 + scale) + shift``; the numbers of those two among the chunks."""
-
-    module: nn.Module
-    shift: int
-    scale: int
-
-
-@dataclass(frozen=True)
-class _Output:
-    """Tokens leave ``module`` as ``gate * x``; the number of the gate among the chunks."""
-
-    module: nn.Module
-    gate: int
-
-
-@dataclass(frozen=True)
-class _Modulation:
-    """One adaLN: the module that takes ``c``, its linear layer, and where the chunks of that layer's output go.
-
-    Attributes:
-        with_text: whether its tokens are the text's and then the image's, or the image's only.
-    """
-
-    entry: nn.Module
-    linear: nn.Module
-    inputs: tuple[_Input, ...]
-    outputs: tuple[_Output, ...]
-    with_text: bool = False
-
-    @property
-    def chunks(self) -> int:
-        return 2 * len(self.inputs) + len(self.outputs)
-
-    @property
-    def sites(self) -> int:
-        return len(self.inputs) + len(self.outputs)
-
-
-@dataclass(frozen=True)
-class _Layout:
-    time_mlp: nn.Module
-    modulations: list[_Modulation]
 
 
 def is_mmdit(network: Any) -> bool:
@@ -85,56 +35,107 @@ def is_mmdit(network: Any) -> bool:
 
 
 def is_flux(network: Any) -> bool:
-    """Flux: blocks of two streams, then of one, each with a modulation of its own (unlike Chroma)."""
-    first: Any = next(iter(getattr(network, "double_blocks", [])), None)
-    return hasattr(network, "time_in") and hasattr(first, "img_mod")
+    """Flux: blocks of two streams, then of one, each with a modulation of its own."""
+    return hasattr(network, "time_in") and hasattr(_first_double_block(network), "img_mod")
 
 
-def _mmdit_layout(network: Any) -> _Layout:
-    modulations = []
+def is_chroma(network: Any) -> bool:
+    """Chroma: Flux's blocks, with all modulations made at one place."""
+    return hasattr(network, "distilled_guidance_layer") and hasattr(_first_double_block(network), "img_attn")
+
+
+def _first_double_block(network: Any) -> Any:
+    return next(iter(getattr(network, "double_blocks", [])), None)
+
+
+@dataclass(frozen=True)
+class _AdaLN:
+    """The module that takes ``c``, its linear layer, and where the chunks of that layer's output go."""
+
+    entry: nn.Module
+    linear: nn.Module
+    modulation: Modulation
+
+
+def _mmdit_adaln(network: Any) -> Iterator[_AdaLN]:
     for joint in network.joint_blocks:
         block = joint.x_block
         # The order of the chunks in pre_attention and, with a second attention of the image alone (SD3.5 medium), in
         # pre_attention_x.
-        inputs = [_Input(block.attn.qkv, 0, 1), _Input(block.mlp, 3, 4)]
-        outputs = [_Output(block.attn.proj, 2), _Output(block.mlp, 5)]
+        inputs = [Input(block.attn.qkv, 0, 1), Input(block.mlp, 3, 4)]
+        outputs = [Output(block.attn.proj, 2), Output(block.mlp, 5)]
         if getattr(block, "x_block_self_attn", False):
-            inputs.append(_Input(block.attn2.qkv, 6, 7))
-            outputs.append(_Output(block.attn2.proj, 8))
+            inputs.append(Input(block.attn2.qkv, 6, 7))
+            outputs.append(Output(block.attn2.proj, 8))
         elif getattr(block, "scale_mod_only", False):
             raise UnsupportedModel(f"{type(network).__name__} modulates without shifts")
         entry = block.adaLN_modulation
-        modulations.append(_Modulation(entry, entry[-1], tuple(inputs), tuple(outputs)))
-    return _Layout(network.t_embedder.mlp, [*modulations, _final(network)])
+        yield _AdaLN(entry, entry[-1], Modulation(tuple(inputs), tuple(outputs)))
 
 
-def _flux_layout(network: Any) -> _Layout:
-    modulations = []
+def _flux_adaln(network: Any) -> Iterator[_AdaLN]:
+    for block, modulation in zip(network.double_blocks, _double(network), strict=True):
+        yield _AdaLN(block.img_mod, block.img_mod.lin, modulation)
+    for block, modulation in zip(network.single_blocks, _single(network), strict=True):
+        yield _AdaLN(block.modulation, block.modulation.lin, modulation)
+
+
+def _double(network: Any) -> Iterator[Modulation]:
     for block in network.double_blocks:
-        inputs = (_Input(block.img_attn.qkv, 0, 1), _Input(block.img_mlp, 3, 4))
-        outputs = (_Output(block.img_attn.proj, 2), _Output(block.img_mlp, 5))
-        modulations.append(_Modulation(block.img_mod, block.img_mod.lin, inputs, outputs))
+        inputs = (Input(block.img_attn.qkv, 0, 1), Input(block.img_mlp, 3, 4))
+        yield Modulation(inputs, (Output(block.img_attn.proj, 2), Output(block.img_mlp, 5)))
+
+
+def _single(network: Any) -> Iterator[Modulation]:
     for block in network.single_blocks:
-        enters, leaves = (_Input(block.linear1, 0, 1),), (_Output(block.linear2, 2),)
-        modulations.append(_Modulation(block.modulation, block.modulation.lin, enters, leaves, with_text=True))
-    return _Layout(network.time_in, [*modulations, _final(network)])
+        yield Modulation((Input(block.linear1, 0, 1),), (Output(block.linear2, 2),), with_text=True)
 
 
-def _final(network: Any) -> _Modulation:
-    final = network.final_layer
-    return _Modulation(final.adaLN_modulation, final.adaLN_modulation[-1], (_Input(final.linear, 0, 1),), ())
+def _final(network: Any) -> Modulation:
+    return Modulation((Input(network.final_layer.linear, 0, 1),))
 
 
-def _layout(network: Any) -> _Layout:
-    if is_mmdit(network):
-        return _mmdit_layout(network)
-    if is_flux(network):
-        return _flux_layout(network)
-    raise UnsupportedModel(f"{type(network).__name__} is no diffusion transformer that AsynDM knows (SD3, SD3.5, Flux)")
+class _TimeConditioning:
+    """What both kinds share."""
+
+    def __init__(self, modulations: Sequence[Modulation]) -> None:
+        self.table: TimestepTable | None = None
+        self.rows: Sequence[int] = ()
+        self._tokens = TokenModulations(modulations)
+
+    @property
+    def calls(self) -> int:
+        """How many modulations were applied token by token since the last :meth:`use`."""
+        return self._tokens.calls
+
+    def use(self, table: TimestepTable | None, rows: Sequence[int]) -> None:
+        """Set the map for the next model call; ``rows[i]`` is the image that the batch's row i belongs to."""
+        self.table, self.rows = table, rows
+        self._tokens.use(table, rows)
+
+    @contextmanager
+    def _hooked(self, register: Callable[[], Iterator[Any]]) -> Iterator[None]:
+        handles: list[Any] = []
+        try:
+            with self._tokens.attached():
+                for handle in register():
+                    handles.append(handle)
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            self.use(None, ())
+
+    def _sinusoid(self, batch: Tensor, channels: int) -> Tensor:
+        """Of the table's timesteps ``(R, channels)``, as the network's own input ``(N, ...)`` is."""
+        assert self.table is not None
+        if len(batch) != len(self.rows):
+            raise RuntimeError(f"the network ran on {len(batch)} rows where {len(self.rows)} were expected")
+        return timestep_embedding(self.table.values.to(batch.device), channels).to(batch.dtype)
 
 
-class DiTTimeConditioning:
-    """Hooks that give every image token its own timestep embedding while :meth:`attached` is active.
+class DiTTimeConditioning(_TimeConditioning):
+    """Hooks on an MMDiT or Flux that give every image token its own timestep while :meth:`attached` is active.
 
     Set with :meth:`use` around a model call; with ``table`` None the network is untouched.
 
@@ -144,64 +145,43 @@ class DiTTimeConditioning:
             for the scalar path. A token takes the timestep of its patch's first pixel, see
             :mod:`asyndm_ext.model.patches`.
         rows: image index of each row of the network's batch.
-        calls: how many modulations were applied token by token since the last :meth:`use`.
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        self._layout = _layout(network)
-        self.table: TimestepTable | None = None
-        self.rows: Sequence[int] = ()
-        self.calls = 0
+    def __init__(self, network: Any) -> None:
+        if not (is_mmdit(network) or is_flux(network)):
+            raise UnsupportedModel(f"{type(network).__name__} is no transformer that AsynDM knows (SD3, SD3.5, Flux)")
+        adaln = list(_mmdit_adaln(network) if is_mmdit(network) else _flux_adaln(network))
+        last = network.final_layer.adaLN_modulation
+        self._adaln = [*adaln, _AdaLN(last, last[-1], _final(network))]
+        super().__init__([one.modulation for one in self._adaln])
+        self._time_mlp: nn.Module = network.t_embedder.mlp if is_mmdit(network) else network.time_in
         self._scalar: Tensor | None = None
         self._embedded: Tensor | None = None
         self._conditioning: tuple[Tensor, Tensor] | None = None
-        self._first: list[int] = []
-        self._chunks: dict[int, list[Tensor]] = {}
-        self._sites_left: dict[int, int] = {}
-        self._image_tokens = 0
-        self._indices: dict[tuple[int, bool], Tensor] = {}
 
     @contextmanager
     def attached(self) -> Iterator[DiTTimeConditioning]:
         """Register the hooks; they are removed however the block is left."""
-        handles = []
-        try:
-            handles.append(self._layout.time_mlp.register_forward_pre_hook(self._before_time_mlp))
-            handles.append(self._layout.time_mlp.register_forward_hook(self._after_time_mlp))
-            for number, modulation in enumerate(self._layout.modulations):
-                handles.append(modulation.entry.register_forward_pre_hook(self._on_conditioning))
-                handles.append(modulation.linear.register_forward_hook(self._on_projection(number)))
-                for site in modulation.inputs:
-                    handles.append(site.module.register_forward_pre_hook(self._on_input(number, site)))
-                for gated in modulation.outputs:
-                    handles.append(gated.module.register_forward_hook(self._on_output(number, gated)))
+        with self._hooked(self._register):
             yield self
-        finally:
-            for handle in handles:
-                handle.remove()
-            self.use(None, ())
+
+    def _register(self) -> Iterator[Any]:
+        yield self._time_mlp.register_forward_pre_hook(self._before_time_mlp)
+        yield self._time_mlp.register_forward_hook(self._after_time_mlp)
+        for number, one in enumerate(self._adaln):
+            yield one.entry.register_forward_pre_hook(self._on_conditioning)
+            yield one.linear.register_forward_hook(self._on_projection(number))
 
     def use(self, table: TimestepTable | None, rows: Sequence[int]) -> None:
-        """Set the map for the next model call; ``rows[i]`` is the image that the batch's row i belongs to."""
-        self.table = table
-        self.rows = rows
-        self.calls = 0
+        super().use(table, rows)
         self._scalar = self._embedded = self._conditioning = None
-        self._chunks.clear()
-        self._sites_left.clear()
-        self._image_tokens = 0
-        self._indices.clear()
 
     # -- time embedding: the table's rows after the batch's own
 
     def _before_time_mlp(self, module: nn.Module, args: tuple) -> tuple | None:
         if self.table is None:
             return None
-        scalar = args[0]
-        if len(scalar) != len(self.rows):
-            raise RuntimeError(f"the network ran on {len(scalar)} rows where {len(self.rows)} were expected")
-        sinusoid = timestep_embedding(self.table.values.to(scalar.device), scalar.shape[-1])
-        return (torch.cat([scalar, sinusoid.to(scalar.dtype)]),)
+        return (torch.cat([args[0], self._sinusoid(args[0], args[0].shape[-1])]),)
 
     def _after_time_mlp(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
         if self.table is None:
@@ -220,7 +200,7 @@ class DiTTimeConditioning:
         return (self._conditioning[1],)
 
     def _conditioning_rows(self, c: Tensor) -> Tensor:
-        """``(N, D)`` -> ``(R', D)``, or with a dimension of tokens ``(N, 1, D)`` -> ``(R', 1, D)``.
+        """``(N, D)`` -> ``(R, D)``, or with a dimension of tokens ``(N, 1, D)`` -> ``(R, 1, D)``.
 
         What was added to the time embedding differs per batch row and is carried over.
         """
@@ -229,83 +209,77 @@ class DiTTimeConditioning:
         added = vectors - self._scalar.float()
         offsets = self.table.offsets()
         parts: list[Tensor] = []
-        self._first = []
-        at = 0
+        scalar_rows, at = [], 0
         for row, image in enumerate(self.rows):
             own = self._embedded[offsets[image] : offsets[image] + self.table.counts[image]]
             parts += [vectors[row : row + 1], own.float() + added[row]]
-            self._first.append(at)
+            scalar_rows.append(at)
             at += 1 + len(own)
+        self._tokens.place(scalar_rows, [row + 1 for row in scalar_rows])
         return torch.cat(parts).to(c.dtype).view(-1, *c.shape[1:])
 
     def _on_projection(self, number: int) -> Callable:
-        modulation = self._layout.modulations[number]
-        scales = {site.scale for site in modulation.inputs}
-        gates = [site.gate for site in modulation.outputs]
+        modulation = self._adaln[number].modulation
 
         def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
             if self.table is None:
                 return None
-            width = output.shape[-1]
-            chunks = output.reshape(-1, width).chunk(modulation.chunks, dim=-1)
-            self._chunks[number] = [1 + chunk if i in scales else chunk for i, chunk in enumerate(chunks)]
-            self._sites_left[number] = modulation.sites
-            neutral = output.new_zeros(len(self.rows), *output.shape[1:-1], modulation.chunks, chunks[0].shape[-1])
-            neutral[..., gates, :] = 1
-            return neutral.flatten(-2)
+            chunks = output.unflatten(-1, (modulation.chunks, -1))
+            self._tokens.give(number, chunks.flatten(0, -3).unbind(dim=1))
+            return modulation.neutral(chunks[: len(self.rows)]).flatten(-2)
 
         return hook
 
-    # -- tokens
 
-    def _on_input(self, number: int, site: _Input) -> Callable:
-        def hook(module: nn.Module, args: tuple) -> tuple | None:
-            if number not in self._sites_left:
-                return None
-            x = args[0]
-            scale, shift = self._per_token(number, site.scale, x), self._per_token(number, site.shift, x)
-            self._done(number)
-            return (x * scale + shift, *args[1:])
+class ChromaTimeConditioning(_TimeConditioning):
+    """The same for Chroma, whose ``distilled_guidance_layer`` makes the vectors of all modulations.
 
-        return hook
+    It takes for every vector 16 channels of the timestep's sinusoid, then guidance and the vector's number, and knows
+    nothing of the text; so the timesteps of an image are the same in all its rows.
+    """
 
-    def _on_output(self, number: int, site: _Output) -> Callable:
-        def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
-            if number not in self._sites_left:
-                return None
-            gate = self._per_token(number, site.gate, output)
-            self._done(number)
-            return output * gate
+    _TIME_CHANNELS = 16
 
-        return hook
+    def __init__(self, network: Any) -> None:
+        if not is_chroma(network):
+            raise UnsupportedModel(f"{type(network).__name__} is not Chroma")
+        single, double = list(_single(network)), list(_double(network))
+        super().__init__([*double, *single, _final(network)])
+        self._layer: nn.Module = network.distilled_guidance_layer
+        # The single blocks' vectors come first, then the double blocks' for the image, theirs for the text, the end's.
+        at = 3 * len(single)
+        first = [at + 6 * i for i in range(len(double))]
+        self._first_vectors = [*first, *(3 * i for i in range(len(single))), at + 12 * len(double)]
 
-    def _per_token(self, number: int, chunk: int, tokens: Tensor) -> Tensor:
-        """One chunk of a modulation for each token of ``(N, L, D)``: the same shape."""
-        rows = self._chunks[number][chunk]
-        index = self._index(tokens.shape[1], self._layout.modulations[number].with_text)
-        return rows.index_select(0, index.to(rows.device)).view(*tokens.shape[:2], -1)
+    @contextmanager
+    def attached(self) -> Iterator[ChromaTimeConditioning]:
+        """Register the hooks; they are removed however the block is left."""
+        with self._hooked(self._register):
+            yield self
 
-    def _index(self, tokens: int, with_text: bool) -> Tensor:
-        """Row of the projected conditioning for each token, ``(N*L,)``; built once per kind of stream and call."""
-        if (tokens, with_text) not in self._indices:
-            assert self.table is not None
-            if not with_text:
-                self._image_tokens = tokens
-            text = tokens - self._image_tokens
-            own = self.table.index_at(*patch_grid(*self.table.index.shape[-2:])).flatten(1)
-            references = tokens - text - own.shape[1]
-            if references < 0:
-                raise RuntimeError(f"the network has {tokens - text} image tokens where the map has {own.shape[1]}")
-            index = torch.nn.functional.pad(own[list(self.rows)] + 1, (text, references))
-            first = torch.as_tensor(self._first, device=index.device)
-            self._indices[(tokens, with_text)] = (index + first.view(-1, 1)).flatten()
-        return self._indices[(tokens, with_text)]
+    def _register(self) -> Iterator[Any]:
+        yield self._layer.register_forward_pre_hook(self._before_layer)
+        yield self._layer.register_forward_hook(self._after_layer)
 
-    def _done(self, number: int) -> None:
-        self._sites_left[number] -= 1
-        if self._sites_left[number]:
-            return
-        del self._sites_left[number], self._chunks[number]
-        self.calls += 1
-        if number == len(self._layout.modulations) - 1 and self._sites_left:
-            raise RuntimeError("the network left out layers whose modulation AsynDM had taken over")
+    def _before_layer(self, module: nn.Module, args: tuple) -> tuple | None:
+        """``(N, vectors, 64)`` -> ``(N + R, vectors, 64)``."""
+        if self.table is None:
+            return None
+        batch = args[0]
+        sinusoid = self._sinusoid(batch, self._TIME_CHANNELS)
+        own = batch[:1].repeat(len(sinusoid), 1, 1)
+        own[..., : self._TIME_CHANNELS] = sinusoid.unsqueeze(1)
+        return (torch.cat([batch, own]),)
+
+    def _after_layer(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+        if self.table is None:
+            return None
+        rows, offsets = len(self.rows), self.table.offsets()
+        self._tokens.place(range(rows), [rows + offsets[image] for image in self.rows])
+        scalar = output[:rows].clone()
+        for number, modulation in enumerate(self._tokens.modulations):
+            first = self._first_vectors[number]
+            vectors = slice(first, first + modulation.chunks)
+            self._tokens.give(number, output[:, vectors].unbind(dim=1))
+            scalar[:, vectors] = modulation.neutral(scalar[:, vectors])
+        return scalar

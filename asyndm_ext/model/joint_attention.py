@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from asyndm_ext.model.attention import AttentionCapture, TokenRow
-from asyndm_ext.model.dit_time import is_flux, is_mmdit
+from asyndm_ext.model.dit_time import is_chroma, is_flux, is_mmdit
 from asyndm_ext.model.patches import patch_grid
 from asyndm_ext.model.unet_time import UnsupportedModel
 
@@ -74,7 +74,7 @@ class JointAttentionCapture(AttentionCapture):
     network gets them. SD3.5 medium's second attention, of the image to itself, has no text and does not count.
 
     Args:
-        network: an MMDiT or Flux.
+        network: an MMDiT, Flux or Chroma.
         objects: number of objects.
         images: number of images in the batch.
     """
@@ -82,7 +82,7 @@ class JointAttentionCapture(AttentionCapture):
     def __init__(self, network: nn.Module, objects: int, images: int) -> None:
         super().__init__(objects, images)
         self._network: Any = network
-        if not (is_mmdit(network) or is_flux(network)):
+        if not (is_mmdit(network) or is_flux(network) or is_chroma(network)):
             raise UnsupportedModel(f"{type(network).__name__} has no joint attention that AsynDM knows")
         if getattr(network, "register_length", 0):
             raise UnsupportedModel(f"{type(network).__name__} puts register tokens before the text")
@@ -139,7 +139,7 @@ class JointAttentionCapture(AttentionCapture):
 
         return hook
 
-    # -- Flux: (N, heads, L, d), not yet rotated
+    # -- Flux, Chroma: (N, heads, L, d), not yet rotated
 
     def _flux_hooks(self) -> Iterator[tuple[nn.Module, Callable]]:
         yield self._network.pe_embedder, self._on_positions

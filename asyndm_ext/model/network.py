@@ -1,4 +1,4 @@
-"""Which hooks a network takes, told by its structure: UNets (SD1, SD2, SDXL) and diffusion transformers (SD3, Flux)."""
+"""Which hooks a network takes, told by its structure: UNets of SD1, SD2 and SDXL, transformers of SD3, Flux, Chroma."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from torch import nn
 
 from asyndm_ext.model.attention import AttentionCapture, CrossAttentionCapture
-from asyndm_ext.model.dit_time import DiTTimeConditioning, is_flux, is_mmdit
+from asyndm_ext.model.dit_time import ChromaTimeConditioning, DiTTimeConditioning, is_chroma, is_flux, is_mmdit
 from asyndm_ext.model.joint_attention import JointAttentionCapture
 from asyndm_ext.model.timesteps import TimestepTable
 from asyndm_ext.model.unet_time import UNetTimeConditioning, UnsupportedModel
@@ -18,8 +18,9 @@ from asyndm_ext.model.unet_time import UNetTimeConditioning, UnsupportedModel
 class TimeConditioning(Protocol):
     """A timestep for every pixel, while attached."""
 
-    calls: int
-    """How often a part of the network was conditioned per pixel since the last :meth:`use`."""
+    @property
+    def calls(self) -> int:
+        """How often a part of the network was conditioned per pixel since the last :meth:`use`."""
 
     def attached(self) -> AbstractContextManager[Any]:
         """Hooks on the network live inside this block only."""
@@ -30,11 +31,13 @@ class TimeConditioning(Protocol):
 
 def is_dit(network: nn.Module) -> bool:
     """Whether the network is a diffusion transformer that AsynDM knows: tokens of 2x2 latent pixels."""
-    return is_mmdit(network) or is_flux(network)
+    return is_mmdit(network) or is_flux(network) or is_chroma(network)
 
 
 def time_conditioning(network: nn.Module) -> TimeConditioning:
     """Raises UnsupportedModel: the message says what the network is."""
+    if is_chroma(network):
+        return ChromaTimeConditioning(network)
     return DiTTimeConditioning(network) if is_dit(network) else UNetTimeConditioning(network)
 
 

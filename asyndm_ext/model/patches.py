@@ -12,6 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from asyndm_ext.grid import enlarge
+
 PATCH = 2
 """Side of a token in latent pixels, of SD3, SD3.5 and Flux."""
 
@@ -27,5 +29,4 @@ def patch_constant(strength: Tensor) -> Tensor:
     The mean of those pixels that exist: a patch half inside a mask lags half as far.
     """
     cells = torch.nn.functional.avg_pool2d(strength.double(), PATCH, ceil_mode=True, count_include_pad=False)
-    rows, columns = (torch.arange(size, device=cells.device) // PATCH for size in strength.shape[-2:])
-    return cells[..., rows, :][..., columns]
+    return enlarge(cells, (strength.shape[-2], strength.shape[-1]))

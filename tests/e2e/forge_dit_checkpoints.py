@@ -1,4 +1,4 @@
-"""Tiny diffusion transformers for Forge: SD3, SD3.5 medium, Flux, and Chroma, which AsynDM does not support.
+"""Tiny diffusion transformers for Forge: SD3, SD3.5 medium, Flux and Chroma.
 
 ``tiny-sd3`` has the weights of A1111's (``sd3_checkpoints.py``) wherever the two have the same layout, and a T5 text
 encoder beside them. Layouts come from Forge's own classes, sizes from ``forge_tiny_extension``.

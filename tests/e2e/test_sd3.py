@@ -1,4 +1,4 @@
-"""SD3, a diffusion transformer on a rectified flow, in the real WebUI."""
+"""SD3, a diffusion transformer on a rectified flow, in A1111; Forge has tests of its own for its transformers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from .server import ApiError, WebUI
+from .server import ApiError, WebUI, to_base64
 from .test_asyndm import GREY_LEVELS, PROMPT, SETTINGS, asyndm, difference, levels, nothing_left, off, on
 
 MODEL = "tiny-sd3"
@@ -17,8 +17,8 @@ pytestmark = pytest.mark.xdist_group("webui")
 
 @pytest.fixture(autouse=True)
 def sd3(webui: WebUI) -> None:
-    if MODEL not in {entry["model_name"] for entry in webui.get("/sdapi/v1/sd-models")}:
-        pytest.skip("no tiny SD3 for this WebUI")
+    if webui.kind != "a1111":
+        pytest.skip("SD3 as A1111 has it")
 
 
 @pytest.mark.parametrize("sampler", [*SAMPLERS, "DDIM"])
@@ -70,6 +70,21 @@ def test_images_of_a_batch_equal_their_seeds_alone(webui: WebUI) -> None:
     assert not np.array_equal(strength[-1, 0], strength[-1, 1])
     for i, image in enumerate(batch.images[-2:]):
         assert difference(image, on(webui, MODEL, width=384, seed=10 + i).image) <= GREY_LEVELS
+
+
+def test_a_painted_mask_is_levelled_per_token(webui: WebUI) -> None:
+    """Its edge runs through the middle of tokens: those are half as slow, and all their pixels alike."""
+    picture = np.zeros((256, 256, 3), dtype=np.uint8)
+    picture[:, 8 * 11 :] = 255
+    settings = {"region": "mask", "mask": to_base64(picture), "strength": 0.8}
+    slow = on(webui, MODEL, settings)
+    nominal, level, strength = levels(webui)
+    assert np.allclose(strength[..., :10], 0) and np.allclose(strength[..., 10:12], 0.4)
+    assert np.allclose(strength[..., 12:], 0.8)
+    assert np.all(level[1:-1, ..., :10] == nominal[1:-1, None, None, None])
+    assert np.all(level[1:-1, ..., 12:] > level[1:-1, ..., 10:12].max(axis=-1, keepdims=True))
+    assert np.array_equal(level[..., 10], level[..., 11])
+    assert difference(slow.image, off(webui, MODEL).image) > 5
 
 
 def test_img2img_starts_where_the_host_does(webui: WebUI) -> None:

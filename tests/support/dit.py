@@ -5,18 +5,18 @@ The naive ones compute a modulation for every single token, with code of their o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from support import flux, mmdit
+from support import chroma, flux, mmdit
 from support.ldm_unet import sinusoid
 
 TEXT_TOKENS = 7
-NAMES = ["sd3", "sd3.5", "flux", "flux objects"]
+NAMES = ["sd3", "sd3.5", "flux", "flux objects", "chroma"]
 
 
 def normal(*shape: int, seed: int) -> Tensor:
@@ -31,10 +31,11 @@ def network(name: str) -> nn.Module:
         "sd3.5": lambda: mmdit.MMDiT(dual=True, normed=True),
         "flux": flux.Flux,
         "flux objects": lambda: flux.Flux(flat=False),
+        "chroma": chroma.Chroma,
     }[name]()
     # Random weights attend to everything alike and modulate by little, which no test could tell apart.
     for key, weight in made.named_parameters():
-        if "qkv" in key or "linear1" in key or "mod" in key or "adaLN" in key:
+        if any(part in key for part in ("qkv", "linear1", "mod", "adaLN", "distilled_guidance_layer")):
             weight.data *= 2
     return made.eval().requires_grad_(False)
 
@@ -48,7 +49,7 @@ class DiT:
         if dtype != torch.float32:
             self.net = type(self.net)(**self._arguments()).to(dtype).eval().requires_grad_(False)
             self.net.load_state_dict(network(name).state_dict())
-        self.flux = name.startswith("flux")
+        self.flux = not name.startswith("sd3")  # or Chroma: double blocks, then single ones
         self.dtype = dtype
 
     def _arguments(self) -> dict[str, bool]:
@@ -122,10 +123,14 @@ def naive_mmdit(net, x: Tensor, scalar: Tensor, tokens: Tensor, y: Tensor, conte
         if not theirs.pre_only:
             text = text + n[2] * theirs.attn.proj(out[:, : text.shape[1]])
             text = text + n[5] * theirs.mlp(theirs.norm2(text) * (1 + n[4]) + n[3])
-    return naive_end(net, image, c, h, w, order="pqc")[:, :, :height, :width]
+    shift, scale = per_token(net.final_layer.adaLN_modulation[-1], c, 2)
+    out = net.final_layer.linear(net.final_layer.norm_final(image) * (1 + scale) + shift)
+    cells = torch.einsum("nhwpqc->nchpwq", out.view(len(out), h, w, 2, 2, -1))
+    return cells.reshape(len(out), -1, 2 * h, 2 * w)[:, :, :height, :width]
 
 
 def naive_flux(net, x: Tensor, scalar: Tensor, tokens: Tensor, y: Tensor, context: Tensor, reference) -> Tensor:
+    """Flux and Chroma."""
     height, width = x.shape[-2:]
     padded = functional.pad(x, (0, width % 2, 0, height % 2), mode="circular")
     h, w = padded.shape[-2] // 2, padded.shape[-1] // 2
@@ -136,12 +141,11 @@ def naive_flux(net, x: Tensor, scalar: Tensor, tokens: Tensor, y: Tensor, contex
         ids += [[1, i, i] for i in range(reference.shape[1])]
         tokens = torch.cat([tokens, scalar[:, None].expand(-1, reference.shape[1])], dim=1)
     pe = net.pe_embedder(torch.tensor(ids).expand(len(x), -1, -1))
-    rest = net.guidance_in(sinusoid(torch.full_like(scalar, 3500.0), mmdit.SINUSOID)) + net.vector_in(y)
-    c_text = (net.time_in(sinusoid(scalar, mmdit.SINUSOID)) + rest)[:, None]
-    c = net.time_in(sinusoid(tokens, mmdit.SINUSOID)).view(*tokens.shape, -1) + rest[:, None]
     img, txt = net.img_in(patches), net.txt_in(context)
-    for block in net.double_blocks:
-        m, n = per_token(block.img_mod.lin, c, 6), per_token(block.txt_mod.lin, c_text, 6)
+    modulations = (flux_modulations if hasattr(net, "time_in") else chroma_modulations)(net, y)
+    of_image, of_text = modulations(tokens), modulations(scalar[:, None])
+    for i, block in enumerate(net.double_blocks):
+        m, n = of_image("img", i), of_text("txt", i)
         image = block.img_attn.parts(block.img_norm1(img) * (1 + m[1]) + m[0])
         text = block.txt_attn.parts(block.txt_norm1(txt) * (1 + n[1]) + n[0])
         out = flux.attend(*(torch.cat(pair, dim=2) for pair in zip(text, image, strict=True)), pe=pe)
@@ -150,22 +154,56 @@ def naive_flux(net, x: Tensor, scalar: Tensor, tokens: Tensor, y: Tensor, contex
         txt = txt + n[2] * block.txt_attn.proj(out[:, : txt.shape[1]])
         txt = txt + n[5] * block.txt_mlp(block.txt_norm2(txt) * (1 + n[4]) + n[3])
     joined = torch.cat([txt, img], dim=1)
-    everything = torch.cat([c_text.expand(-1, txt.shape[1], -1), c], dim=1)
-    for block in net.single_blocks:
-        m = per_token(block.modulation.lin, everything, 3)
+    of_all = modulations(torch.cat([scalar[:, None].expand(-1, txt.shape[1]), tokens], dim=1))
+    for i, block in enumerate(net.single_blocks):
+        m = of_all("single", i)
         hidden = block.linear1(block.pre_norm(joined) * (1 + m[1]) + m[0])
         qkv, hidden = hidden.split([3 * block.width, 2 * block.width], dim=-1)
         q, k, v = qkv.unflatten(-1, (3, block.heads, -1)).permute(2, 0, 3, 1, 4)
         out = flux.attend(*block.norm(q, k, v), v, pe=pe)
         joined = joined + m[2] * block.linear2(torch.cat([out, functional.gelu(hidden)], dim=-1))
-    image = joined[:, txt.shape[1] : txt.shape[1] + h * w]
-    return naive_end(net, image, c[:, : h * w], h, w, order="cpq")[:, :, :height, :width]
+    shift, scale = of_image("final", 0)
+    out = net.final_layer.linear(net.final_layer.norm_final(joined[:, txt.shape[1] :]) * (1 + scale) + shift)
+    image = out[:, : h * w].transpose(1, 2).unflatten(-1, (h, w))
+    return functional.pixel_shuffle(image, 2)[:, :, :height, :width]
 
 
-def naive_end(net, image: Tensor, c: Tensor, h: int, w: int, order: str) -> Tensor:
-    shift, scale = per_token(net.final_layer.adaLN_modulation[-1], c, 2)
-    out = net.final_layer.linear(net.final_layer.norm_final(image) * (1 + scale) + shift)
-    if order == "cpq":
-        return functional.pixel_shuffle(out.transpose(1, 2).unflatten(-1, (h, w)), 2)
-    cells = out.view(len(out), h, w, 2, 2, -1)
-    return torch.einsum("nhwpqc->nchpwq", cells).reshape(len(out), -1, 2 * h, 2 * w)
+Modulations = Callable[[str, int], tuple[Tensor, ...]]
+
+
+def flux_modulations(net, y: Tensor) -> Callable[[Tensor], Modulations]:
+    rest = net.guidance_in(sinusoid(torch.full((len(y),), 3500.0), mmdit.SINUSOID)) + net.vector_in(y)
+
+    def of(t: Tensor) -> Modulations:
+        c = net.time_in(sinusoid(t, mmdit.SINUSOID)).view(*t.shape, -1) + rest[:, None]
+
+        def modulation(kind: str, i: int) -> tuple[Tensor, ...]:
+            if kind == "final":
+                return per_token(net.final_layer.adaLN_modulation[-1], c, 2)
+            if kind == "single":
+                return per_token(net.single_blocks[i].modulation.lin, c, 3)
+            return per_token(getattr(net.double_blocks[i], f"{kind}_mod").lin, c, 6)
+
+        return modulation
+
+    return of
+
+
+def chroma_modulations(net, y: Tensor) -> Callable[[Tensor], Modulations]:
+    singles, depth = len(net.single_blocks), len(net.double_blocks)
+
+    def of(t: Tensor) -> Modulations:
+        vectors = net.distilled_guidance_layer(chroma.layer_input(t, net.vectors))
+
+        def modulation(kind: str, i: int) -> tuple[Tensor, ...]:
+            first, count = {
+                "single": (3 * i, 3),
+                "img": (3 * singles + 6 * i, 6),
+                "txt": (3 * singles + 6 * depth + 6 * i, 6),
+                "final": (net.vectors - 2, 2),
+            }[kind]
+            return vectors[..., first : first + count, :].unbind(dim=-2)
+
+        return modulation
+
+    return of

@@ -120,7 +120,9 @@ class DoubleBlock(nn.Module):
             setattr(self, f"{stream}_mlp", mlp(width))
 
     def forward(self, img: Tensor, txt: Tensor, vec: Tensor, pe: Tensor) -> tuple[Tensor, Tensor]:
-        img_mods, txt_mods = self.img_mod(vec), self.txt_mod(vec)
+        return self.modulated(img, txt, self.img_mod(vec), self.txt_mod(vec), pe)
+
+    def modulated(self, img: Tensor, txt: Tensor, img_mods: list, txt_mods: list, pe: Tensor) -> tuple[Tensor, Tensor]:
         image = self.img_attn.parts(img_mods[0](self.img_norm1(img)))
         text = self.txt_attn.parts(txt_mods[0](self.txt_norm1(txt)))
         out = attend(*(torch.cat(pair, dim=2) for pair in zip(text, image, strict=True)), pe=pe)
@@ -141,7 +143,9 @@ class SingleBlock(nn.Module):
         self.norm = QKNorm(width // heads)
 
     def forward(self, x: Tensor, vec: Tensor, pe: Tensor) -> Tensor:
-        mod = self.modulation(vec)[0]
+        return self.modulated(x, self.modulation(vec)[0], pe)
+
+    def modulated(self, x: Tensor, mod: Modulated, pe: Tensor) -> Tensor:
         qkv, hidden = self.linear1(mod(self.pre_norm(x))).split([3 * self.width, 2 * self.width], dim=-1)
         q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         out = attend(*self.norm(q, k, v), v, pe=pe)
@@ -200,13 +204,15 @@ class Flux(nn.Module):
                 [ids, torch.stack([torch.ones(reference.shape[1]), *2 * [torch.arange(reference.shape[1])]], -1)]
             )
         pe = self.pe_embedder(ids.expand(len(x), -1, -1))
-        vec = self.time_in(sinusoid(1000 * t, SINUSOID).to(x.dtype))
-        vec = vec + self.guidance_in(sinusoid(torch.full_like(t, 3500.0), SINUSOID).to(x.dtype)) + self.vector_in(y)
-        img, txt = self.img_in(patches), self.txt_in(context)
+        image = self.blocks(self.img_in(patches), self.txt_in(context), t, y, pe)[:, : h * w]
+        return functional.pixel_shuffle(image.transpose(1, 2).unflatten(-1, (h, w)), 2)[:, :, :height, :width]
+
+    def blocks(self, img: Tensor, txt: Tensor, t: Tensor, y: Tensor, pe: Tensor) -> Tensor:
+        vec = self.time_in(sinusoid(1000 * t, SINUSOID).to(img.dtype))
+        vec = vec + self.guidance_in(sinusoid(torch.full_like(t, 3500.0), SINUSOID).to(img.dtype)) + self.vector_in(y)
         for block in self.double_blocks:
             img, txt = block(img=img, txt=txt, vec=vec, pe=pe)
         joined = torch.cat([txt, img], dim=1)
         for block in self.single_blocks:
             joined = block(joined, vec=vec, pe=pe)
-        out = self.final_layer(joined[:, txt.shape[1] :], vec)[:, : h * w]
-        return functional.pixel_shuffle(out.transpose(1, 2).unflatten(-1, (h, w)), 2)[:, :, :height, :width]
+        return self.final_layer(joined[:, txt.shape[1] :], vec)

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from support.dit import NAMES, DiT, first_of_patches, normal
 from torch import Tensor, nn
 
-from asyndm_ext.model.dit_time import DiTTimeConditioning
+from asyndm_ext.model.dit_time import ChromaTimeConditioning, DiTTimeConditioning
+from asyndm_ext.model.network import time_conditioning
 from asyndm_ext.model.patches import PATCH, patch_constant, patch_grid
 from asyndm_ext.model.timesteps import TimestepTable
 from asyndm_ext.model.unet_time import UnsupportedModel
@@ -35,7 +36,7 @@ def table_of(maps: Tensor) -> TimestepTable:
 
 
 def conditioned(dit: DiT, x: Tensor, table: TimestepTable | None, rows: Sequence[int], **extra: Any) -> Tensor:
-    time = DiTTimeConditioning(dit.net)
+    time = time_conditioning(dit.net)
     with time.attached():
         time.use(table, rows)
         result = dit(x, NOMINAL, **extra)
@@ -93,7 +94,7 @@ def test_a_map_of_one_level_equals_the_scalar(dit: DiT) -> None:
     close(conditioned(dit, x, table, [0, 1]), dit(x, NOMINAL))
 
 
-@pytest.mark.parametrize("name", ["flux", "flux objects"])
+@pytest.mark.parametrize("name", ["flux", "flux objects", "chroma"])
 def test_reference_tokens_behind_the_picture_keep_the_scalar(name: str) -> None:
     dit, x, maps = DiT(name), normal(2, 4, 10, 14, seed=6), timestep_maps(2, (10, 14))
     reference = normal(2, 11, 16, seed=7)
@@ -116,9 +117,10 @@ def test_projections_run_on_the_distinct_timesteps_only(dit: DiT) -> None:
     table = table_of(maps)
     seen: list[int] = []
     net: Any = dit.net
-    layers = [net.double_blocks[0].img_mod.lin, net.single_blocks[0].modulation.lin] if dit.flux else []
-    layers = layers or [net.joint_blocks[0].x_block.adaLN_modulation[-1]]
-    layers += [net.final_layer.adaLN_modulation[-1], net.time_in if dit.flux else net.t_embedder.mlp]
+    if dit.name == "chroma":
+        layers = [net.distilled_guidance_layer]
+    else:
+        layers = adaln_layers(net, dit.flux)
     handles = [layer.register_forward_hook(lambda m, a, out: seen.append(len(a[0]))) for layer in layers]
     try:
         conditioned(dit, x, table, [0, 1])
@@ -129,11 +131,17 @@ def test_projections_run_on_the_distinct_timesteps_only(dit: DiT) -> None:
     assert len(seen) == len(layers)
 
 
+def adaln_layers(net: Any, flux: bool) -> list[nn.Module]:
+    layers = [net.double_blocks[0].img_mod.lin, net.single_blocks[0].modulation.lin] if flux else []
+    layers = layers or [net.joint_blocks[0].x_block.adaLN_modulation[-1]]
+    return [*layers, net.final_layer.adaLN_modulation[-1], net.time_in if flux else net.t_embedder.mlp]
+
+
 def test_hooks_are_gone_after_an_error_inside_the_network(dit: DiT) -> None:
     before, x = hooks(dit.net), normal(1, 4, 8, 8, seed=10)
     plain = dit(x, NOMINAL)
     block: Any = dit.net.double_blocks[1].img_mlp if dit.flux else dit.net.joint_blocks[1].x_block.mlp
-    time = DiTTimeConditioning(dit.net)
+    time = time_conditioning(dit.net)
 
     def fail(*_: object) -> None:
         raise RuntimeError("out of memory")
@@ -154,7 +162,7 @@ def test_hooks_are_gone_after_an_error_inside_the_network(dit: DiT) -> None:
 def test_a_call_after_an_error_starts_afresh(dit: DiT) -> None:
     x, maps = normal(1, 4, 8, 8, seed=11), timestep_maps(1, (8, 8))
     block: Any = dit.net.double_blocks[1].img_mlp if dit.flux else dit.net.joint_blocks[1].x_block.mlp
-    time = DiTTimeConditioning(dit.net)
+    time = time_conditioning(dit.net)
 
     def fail(*_: object) -> None:
         raise RuntimeError("NaN")
@@ -196,11 +204,13 @@ def test_a_layer_that_the_host_goes_around_is_an_error(dit: DiT, monkeypatch: py
         conditioned(dit, normal(1, 4, 8, 8, seed=14), table_of(timestep_maps(1, (8, 8))), [0])
 
 
-def test_a_block_that_the_host_skips_is_none(dit: DiT) -> None:
-    """Skip-layer guidance leaves whole blocks out."""
+@pytest.mark.parametrize("name", ["sd3", "sd3.5", "flux"])
+def test_a_block_that_the_host_skips_is_none(name: str) -> None:
+    """Skip-layer guidance leaves whole blocks out. (Chroma's modulations are made before anybody knows.)"""
+    dit = DiT(name)
     x, maps = normal(1, 4, 8, 8, seed=15), timestep_maps(1, (8, 8))
     blocks: Any = dit.net.double_blocks if dit.flux else dit.net.joint_blocks
-    time, skipped = DiTTimeConditioning(dit.net), blocks[1]
+    time, skipped = time_conditioning(dit.net), blocks[1]
     del blocks[1]
     try:
         with time.attached():
@@ -214,8 +224,9 @@ def test_a_block_that_the_host_skips_is_none(dit: DiT) -> None:
 
 @pytest.mark.parametrize("network", [nn.Linear(2, 2), nn.Sequential()])
 def test_other_networks_are_refused(network: nn.Module) -> None:
-    with pytest.raises(UnsupportedModel, match=type(network).__name__):
-        DiTTimeConditioning(network)
+    for kind in (DiTTimeConditioning, ChromaTimeConditioning):
+        with pytest.raises(UnsupportedModel, match=type(network).__name__):
+            kind(network)
 
 
 def test_modulation_without_shifts_is_refused() -> None:

@@ -12,8 +12,8 @@ from support.dit import NAMES, TEXT_TOKENS, DiT, normal
 from torch import Tensor, nn
 
 from asyndm_ext.model.attention import TokenRow
-from asyndm_ext.model.dit_time import DiTTimeConditioning
 from asyndm_ext.model.joint_attention import JointAttentionCapture, indicator, joint_probabilities
+from asyndm_ext.model.network import time_conditioning
 from asyndm_ext.model.timesteps import TimestepTable
 from asyndm_ext.model.unet_time import UnsupportedModel
 from asyndm_ext.regions import ObjectRegion
@@ -139,7 +139,7 @@ def test_calls_add_up_until_begin(dit: DiT, explicit: Callable[..., Log]) -> Non
     close(found, expected_maps(explicit(dit, x), (8, 12), rows))
 
 
-@pytest.mark.parametrize("name", ["flux", "flux objects"])
+@pytest.mark.parametrize("name", ["flux", "flux objects", "chroma"])
 def test_reference_tokens_are_keys_and_no_pixels(name: str, explicit: Callable[..., Log]) -> None:
     dit, x, reference = DiT(name), normal(1, 4, 10, 6, seed=5), normal(1, 9, 16, seed=6)
     rows = [TokenRow(0, [[2], [4, 5]])]
@@ -153,7 +153,7 @@ def test_with_a_map_of_timesteps_it_sees_the_queries_of_the_map(dit: DiT, explic
     """Capture and time conditioning hook the same network."""
     x, rows = normal(1, 4, 12, 8, seed=7), [TokenRow(0, [[2], [4]])]
     maps = torch.where(normal(1, 1, 12, 8, seed=8) > 0, 800.0, 200.0).double()
-    time = DiTTimeConditioning(dit.net)
+    time = time_conditioning(dit.net)
     with time.attached():
         time.use(TimestepTable.from_map(maps, 0.25).to(x.device), [0])
         expected = expected_maps(explicit(dit, x), (12, 8), rows)

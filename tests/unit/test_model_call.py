@@ -14,7 +14,7 @@ from support.ldm_unet import LdmUNet
 from torch import Tensor, nn
 
 from asyndm_ext.model.call import eps_denoised, flow_denoised, v_denoised
-from asyndm_ext.model.dit_time import DiTTimeConditioning
+from asyndm_ext.model.dit_time import ChromaTimeConditioning, DiTTimeConditioning
 from asyndm_ext.model.joint_attention import JointAttentionCapture
 from asyndm_ext.model.network import attention_capture, is_dit, time_conditioning
 from asyndm_ext.model.unet_time import UNetTimeConditioning, UnsupportedModel
@@ -61,7 +61,8 @@ def test_the_flows_network_sees_the_latent_as_it_is() -> None:
 def test_transformers_are_known_by_their_structure(name: str) -> None:
     net = DiT(name).net
     assert is_dit(net)
-    assert isinstance(time_conditioning(net), DiTTimeConditioning)
+    kind = ChromaTimeConditioning if name == "chroma" else DiTTimeConditioning
+    assert isinstance(time_conditioning(net), kind)
     assert isinstance(attention_capture(net, 1, 1), JointAttentionCapture)
 
 
@@ -73,8 +74,7 @@ def test_unets_are_no_transformers() -> None:
         attention_capture(net, 1, 1)
 
 
-def test_chroma_is_not_taken_for_flux() -> None:
-    """Its blocks have no modulation of their own."""
+def test_what_looks_like_flux_and_is_modulated_otherwise_is_refused() -> None:
     net: Any = nn.Module()
     net.double_blocks, net.time_in = nn.ModuleList([nn.Linear(2, 2)]), nn.Linear(2, 2)
     assert not is_dit(net)

@@ -89,6 +89,7 @@ class PixelDenoiser:
         self._nominal = 0.0
         self._table: TimestepTable | None = None
         self.noise: NoiseTable | None = None
+        self.by_patch = False
 
     # -- life
 
@@ -137,6 +138,7 @@ class PixelDenoiser:
         self._hooks.close()
         network = self._network(host)
         self.noise = self._noise_table(host)
+        self.by_patch = is_dit(network)
         self._capture = None
         try:
             self._time = time_conditioning(network)

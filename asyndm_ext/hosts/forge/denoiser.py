@@ -83,6 +83,7 @@ class PixelDenoiser:
         self._seen: Tensor | None = None
         self._called = False
         self.noise: NoiseTable | None = None
+        self.by_patch = False
         self.last_uncond: Tensor | None = None
 
     # -- life
@@ -130,7 +131,7 @@ class PixelDenoiser:
             raise AsynDMError(f"AsynDM does not support this model: {error}") from error
         model = sd_model.forge_objects.unet.model
         self._predictor = model.predictor
-        self._is_dit = is_dit(model.diffusion_model)
+        self.by_patch = is_dit(model.diffusion_model)
         self._hooks.enter_context(self._network.attached())
         self._hooks.enter_context(patched(sd_model, self))
         if self._space == "timestep":
@@ -198,7 +199,7 @@ class PixelDenoiser:
 
         The host looks others up in a table, which it compares with every one: so only the distinct ones.
         """
-        if self._is_dit:
+        if self.by_patch:
             return 1000 * sigma
         distinct, where = sigma.unique(return_inverse=True)
         return self._predictor.timestep(distinct.float()).double().cpu()[where]

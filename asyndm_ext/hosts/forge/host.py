@@ -12,13 +12,13 @@ from asyndm_ext.hosts.forge.denoiser import PixelDenoiser, support
 from asyndm_ext.hosts.webui.errors import AsynDMError, NotApplied
 from asyndm_ext.hosts.webui.solvers import solver_for
 from asyndm_ext.hosts.webui.tokens import ObjectColumns
-from asyndm_ext.model.dit_time import is_flux
+from asyndm_ext.model.dit_time import is_chroma, is_flux
 from asyndm_ext.model.unet_time import UnsupportedModel
 from asyndm_ext.solvers import FLOW_SOLVERS, Solver
 
 # SD1 and SD2 have one, SDXL two with equal token positions, SD3 these two before T5's tokens.
 CLIP_ENGINES = ("text_processing_engine", "text_processing_engine_l")
-# What Flux reads; the text that it gives CLIP is only summed up.
+# What Flux and Chroma read; the text that Flux gives CLIP is only summed up.
 T5_ENGINE = "text_processing_engine_t5"
 
 
@@ -43,7 +43,7 @@ class Forge:
     def text_encoder(self) -> Any:
         _check()
         network = shared.sd_model.forge_objects.unet.model.diffusion_model
-        for name in (T5_ENGINE,) if is_flux(network) else CLIP_ENGINES:
+        for name in (T5_ENGINE,) if is_flux(network) or is_chroma(network) else CLIP_ENGINES:
             engine = getattr(shared.sd_model, name, None)
             if engine is not None:
                 return engine

@@ -20,6 +20,8 @@ class PassModel(Protocol):
 
     noise: NoiseTable | None
     """The network's noise levels, known while attached."""
+    by_patch: bool
+    """Whether the network takes one timestep per patch of latent pixels (a transformer), known while attached."""
 
     def attached(self) -> AbstractContextManager[Any]:
         """Hooks on the host live inside this block only."""

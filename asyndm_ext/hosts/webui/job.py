@@ -21,7 +21,7 @@ from asyndm_ext.hosts.webui.errors import NotApplied
 from asyndm_ext.hosts.webui.host import current
 from asyndm_ext.hosts.webui.plain_pass import rehearsal, show_progress
 from asyndm_ext.hosts.webui.tokens import resolve_objects
-from asyndm_ext.regions import AverageAttention, Region, region_for
+from asyndm_ext.regions import AverageAttention, PerPatch, Region, region_for
 from asyndm_ext.run import Run, StepRecord
 from asyndm_ext.schedule import PixelSchedule
 from asyndm_ext.settings import Settings, SettingsError, is_enabled
@@ -165,7 +165,7 @@ class _Pass:
             run = Run(
                 model,
                 PixelSchedule(solver.schedule(arguments), self.shape, self.settings.curve),
-                region,
+                PerPatch(region) if model.by_patch else region,
                 x,
                 # Looked up at the draw: the host puts the job's own generator behind this name.
                 randn_like=lambda like: k_diffusion.sampling.torch.randn_like(like),  # noqa: PLW0108
