@@ -14,6 +14,7 @@ from torch import Tensor
 
 from asyndm_ext.grid import enlarge
 from asyndm_ext.masks import MaskOptions, object_weights, strength_of_cells
+from asyndm_ext.model.patches import patch_constant
 from asyndm_ext.settings import Settings
 
 Shape = tuple[int, int, int, int]
@@ -155,6 +156,19 @@ class Between:
         before = progress < self._start - _SLACK
         after = self._end < 1 and progress >= self._end - _SLACK
         return torch.zeros_like(strength) if before or after else strength
+
+
+class PerPatch:
+    """A region for a network that takes one timestep per patch of latent pixels: every patch at its mean strength."""
+
+    def __init__(self, region: Region) -> None:
+        self._region = region
+
+    def observe(self, maps: Tensor | None, progress: float) -> None:
+        self._region.observe(maps, progress)
+
+    def strength(self, progress: float) -> Tensor:
+        return patch_constant(self._region.strength(progress))
 
 
 def strength_from(maps: Tensor, strengths: Tensor, options: MaskOptions, shape: Shape) -> Tensor:

@@ -9,7 +9,7 @@ latent's side, for the conditional rows and for the objects' columns only.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,8 +53,56 @@ def token_probabilities(q: Tensor, k: Tensor, heads: int, scale: float, columns:
     return torch.stack(picked)
 
 
-class CrossAttentionCapture:
-    """Accumulates Eq. 7's averaged maps over the layers of one or several model calls.
+class AttentionCapture:
+    """Averages maps over the layers of one or several model calls, an image's rows and its texts apart.
+
+    Args:
+        objects: number of objects.
+        images: number of images in the batch.
+    """
+
+    def __init__(self, objects: int, images: int) -> None:
+        self._objects, self._images = objects, images
+        self._size = (0, 0)
+        self._rows: Sequence[TokenRow | None] = ()
+        self._sum: Tensor | None = None
+        self._weight = torch.zeros(images, objects)
+
+    def attached(self) -> AbstractContextManager[Any]:
+        """Hooks on the network live inside this block only."""
+        raise NotImplementedError
+
+    def grid(self, latent_size: tuple[int, int]) -> tuple[int, int]:
+        """The size ``(h, w)`` of the maps for a latent ``(H, W)``."""
+        raise NotImplementedError
+
+    def begin(self, latent_size: tuple[int, int]) -> None:
+        """Forget what was accumulated; the next model calls are on latents of this ``(H, W)``."""
+        self._size = self.grid(latent_size)
+        self._sum = None
+        self._weight.zero_()
+
+    def read(self, rows: Sequence[TokenRow | None]) -> None:
+        """The rows of the next model call's batch; None for rows that are not conditional."""
+        self._rows = rows
+
+    def maps(self) -> Tensor | None:
+        """Averaged attention ``(B,n,h,w)``, float32 on the CPU, or None if no layer was seen on the grid."""
+        if self._sum is None:
+            return None
+        mean = self._sum.cpu() / self._weight.clamp_min(1).unsqueeze(-1)
+        return mean.view(self._images, self._objects, *self._size)
+
+    def _add(self, wanted: TokenRow, found: Tensor) -> None:
+        """One layer's probabilities ``(n, h*w)`` of one row."""
+        if self._sum is None:
+            self._sum = torch.zeros(self._images, self._objects, found.shape[1], device=found.device)
+        self._sum[wanted.image] += found
+        self._weight[wanted.image] += torch.tensor([1.0 if len(c) else 0.0 for c in wanted.columns])
+
+
+class CrossAttentionCapture(AttentionCapture):
+    """Accumulates Eq. 7's averaged maps over the cross-attentions of a UNet.
 
     Args:
         unet: the network; its cross-attentions are the modules named ``attn2`` with ``to_q`` and ``to_k``.
@@ -63,17 +111,13 @@ class CrossAttentionCapture:
     """
 
     def __init__(self, unet: nn.Module, objects: int, images: int) -> None:
+        super().__init__(objects, images)
         self._layers = [
             m
             for name, m in unet.named_modules()
             if name.rsplit(".", 1)[-1] == "attn2" and hasattr(m, "to_q") and hasattr(m, "to_k")
         ]
-        self._objects, self._images = objects, images
-        self._grid = (0, 0)
-        self._rows: Sequence[TokenRow | None] = ()
         self._queries: dict[int, Tensor] = {}
-        self._sum: Tensor | None = None
-        self._weight = torch.zeros(images, objects)
 
     @property
     def layers(self) -> int:
@@ -95,26 +139,12 @@ class CrossAttentionCapture:
             self._queries.clear()
             self._rows = ()
 
-    def begin(self, latent_size: tuple[int, int]) -> None:
-        """Forget what was accumulated; the next model calls are on latents of this ``(H, W)``."""
-        self._grid = quarter_grid(*latent_size)
-        self._sum = None
-        self._weight.zero_()
-
-    def read(self, rows: Sequence[TokenRow | None]) -> None:
-        """The rows of the next model call's batch; None for rows that are not conditional."""
-        self._rows = rows
-
-    def maps(self) -> Tensor | None:
-        """Averaged attention ``(B,n,h,w)``, float32 on the CPU, or None if no layer had a quarter of the side."""
-        if self._sum is None:
-            return None
-        mean = self._sum.cpu() / self._weight.clamp_min(1).unsqueeze(-1)
-        return mean.view(self._images, self._objects, *self._grid)
+    def grid(self, latent_size: tuple[int, int]) -> tuple[int, int]:
+        return quarter_grid(*latent_size)
 
     def _on_query(self, number: int) -> Callable:
         def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
-            if self._rows and output.ndim == 3 and output.shape[1] == self._grid[0] * self._grid[1]:
+            if self._rows and output.ndim == 3 and output.shape[1] == self._size[0] * self._size[1]:
                 self._queries[number] = output
 
         return hook
@@ -124,17 +154,10 @@ class CrossAttentionCapture:
             q = self._queries.pop(number, None)
             if q is None or len(q) != len(self._rows) or len(output) != len(self._rows):
                 return
+            # Memory-efficient attention classes keep no scale; it is always this one.
+            scale = getattr(layer, "scale", None) or (q.shape[-1] / layer.heads) ** -0.5
             for row, wanted in enumerate(self._rows):
                 if wanted is not None:
-                    self._add(wanted, q[row], output[row], layer)
+                    self._add(wanted, token_probabilities(q[row], output[row], layer.heads, scale, wanted.columns))
 
         return hook
-
-    def _add(self, wanted: TokenRow, q: Tensor, k: Tensor, layer: Any) -> None:
-        # Memory-efficient attention classes keep no scale; it is always this one.
-        scale = getattr(layer, "scale", None) or (q.shape[-1] / layer.heads) ** -0.5
-        found = token_probabilities(q, k, layer.heads, scale, wanted.columns)
-        if self._sum is None:
-            self._sum = torch.zeros(self._images, self._objects, q.shape[0], device=q.device)
-        self._sum[wanted.image] += found
-        self._weight[wanted.image] += torch.tensor([1.0 if len(c) else 0.0 for c in wanted.columns])

@@ -32,6 +32,15 @@ def v_denoised(denoise: Denoise, x: Tensor, s: Tensor, m: Tensor) -> Tensor:
     return x / (m**2 + 1) - v * m / (m**2 + 1).sqrt()
 
 
+def flow_denoised(denoise: Denoise, x: Tensor, s: Tensor, m: Tensor) -> Tensor:
+    """Denoised ``x - m*v`` of a rectified flow (SD3, Flux; Liu et al. 2022): ``x = (1-m)*x0 + m*noise``, m in (0, 1].
+
+    The network takes the latent as it is, so nothing is rescaled on the way in.
+    """
+    v = (x - denoise(x)) / s
+    return x - m * v
+
+
 def lcm_scalings(t: Tensor) -> tuple[Tensor, Tensor]:
     """``(c_skip, c_out)`` of a latent consistency model at timesteps ``t`` (Luo et al. 2023; sigma_data 1/2)."""
     scaled = 10 * t

@@ -1,6 +1,6 @@
 """Writes tiny, seeded checkpoints that a real WebUI loads through its own loader.
 
-Six models, each a ``NAME.safetensors`` with a ``NAME.yaml`` beside it (the WebUI prefers a config of the same name
+Seven models, each a ``NAME.safetensors`` with a ``NAME.yaml`` beside it (the WebUI prefers a config of the same name
 over guessing one from the weights):
 
 =============  ==========================================================================================
@@ -10,6 +10,7 @@ over guessing one from the weights):
 ``tiny-sd2``   SD2's layout: UNet with linear projections, open_clip text encoder, eps
 ``tiny-sd2v``  the same with v-prediction
 ``tiny-sdxl``  SDXL's layout: three levels, size and pooled-text conditioning, both text encoders, eps
+``tiny-sd3``   SD3's layout: a diffusion transformer, rectified flow; without a yaml, see ``sd3_checkpoints.py``
 =============  ==========================================================================================
 
 Everything is the original's class and key layout with small numbers in it: UNets of 32..128 channels, text encoders
@@ -220,6 +221,8 @@ CONFIGS = {
     "tiny-sd2v": lambda: sd2_config(parameterization="v"),
     "tiny-sdxl": sdxl_config,
 }
+SD3 = "tiny-sd3"
+NAMES = [*CONFIGS, SD3]
 
 
 # ---------------------------------------------------------------------------------------------------- networks
@@ -348,11 +351,11 @@ def tame_encoder(weights: dict) -> None:
     bias[4:] = -8
 
 
-def make_weights(config: dict) -> dict:
-    """The whole state dict of one model, in half precision."""
+def make_weights(config: dict, layout: dict) -> dict:
+    """The whole state dict of one model, in half precision; ``layout`` has its names and shapes."""
     import torch
 
-    weights = {name: random_like(name, tensor) for name, tensor in skeleton(config).items()}
+    weights = {name: random_like(name, tensor) for name, tensor in layout.items()}
     if config["model"]["params"].get("parameterization") != "v":
         add_noise_path(weights)
     smooth_time(weights)
@@ -458,13 +461,24 @@ def write_all(webui: Path, root: Path, names: list[str], force: bool = False) ->
     # The encoders load pretrained weights, which are neither there nor wanted: only the layout is.
     model_class = transformers.CLIPTextModel
     model_class.from_pretrained = lambda path: model_class(transformers.CLIPTextConfig.from_pretrained(path))
+    if SD3 in missing:
+        import sd3_checkpoints  # beside this script; as a module of the tests, only CONFIGS is of interest
+
+        missing.remove(SD3)
+        sd3_checkpoints.write(webui, root, folder / f"{SD3}.safetensors")
+        report(folder / f"{SD3}.safetensors")
     for name in missing:
         config = CONFIGS[name]()
         partial = folder / f"{name}.partial"
-        safetensors.torch.save_file(make_weights(config), partial, metadata={"format": "pt"})
+        safetensors.torch.save_file(make_weights(config, skeleton(config)), partial, metadata={"format": "pt"})
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
         partial.rename(folder / f"{name}.safetensors")
-        print(f"{name}: {(folder / f'{name}.safetensors').stat().st_size / 2**20:.1f} MiB", flush=True)
+        report(folder / f"{name}.safetensors")
+
+
+def report(file: Path) -> None:
+    """Says what was written."""
+    print(f"{file.stem}: {file.stat().st_size / 2**20:.1f} MiB", flush=True)
 
 
 def main() -> None:
@@ -472,7 +486,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--webui", type=Path, required=True, help="an installed WebUI, started once")
     parser.add_argument("--output", type=Path, help="where to write (default: into that WebUI)")
-    parser.add_argument("--only", nargs="+", choices=list(CONFIGS), default=list(CONFIGS), help="which checkpoints")
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="which checkpoints")
     parser.add_argument("--force", action="store_true", help="write checkpoints that are there already")
     arguments = parser.parse_args()
     webui = arguments.webui.resolve()

@@ -67,11 +67,11 @@ def install() -> Install:
 @pytest.fixture(scope="session")
 def models(install: Install, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of the tiny checkpoints, 100 MB; kept in pytest's cache until their source changes (--cache-clear)."""
-    sources = [HERE / "checkpoints.py", *sorted((HERE / "tiny_models_extension").rglob("*.*"))]
+    sources = [*sorted(HERE.glob("*checkpoints.py")), *sorted(HERE.glob("*tiny*/**/*.*"))]
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources if path.suffix in (".py", ".json")))
     cache = getattr(request.config, "cache", None)
     parent = Path(cache.mkdir("asyndm-e2e")) if cache else tmp_path_factory.mktemp("asyndm-e2e")
-    folder = parent / digest.hexdigest()[:16]
+    folder = parent / f"{install.kind}-{digest.hexdigest()[:16]}"
     if not folder.exists():
         # Other test processes may be at it as well: the first one that is done wins.
         draft = parent / f"{folder.name}.{os.getpid()}"

@@ -33,12 +33,14 @@ FLAGS = [
     "--do-not-download-clip",
     "--no-hashing",
     "--disable-safe-unpickle",
-    *("--use-cpu", "all"),
-    "--no-half",
-    *("--precision", "full"),
     "--api",
     *("--server-name", "127.0.0.1"),
 ]
+KIND_FLAGS = {
+    "a1111": ["--use-cpu", "all", "--no-half", "--precision", "full"],
+    "forge": ["--always-cpu", "--all-in-fp32", "--attention-pytorch", "--skip-install"],
+}
+CHECKPOINT_WRITERS = {"a1111": "checkpoints.py", "forge": "forge_checkpoints.py"}
 # Previews would download an approximate autoencoder for some models; pictures come back over HTTP anyway.
 OPTIONS = {"live_previews_enable": False, "samples_save": False, "grid_save": False}
 STYLES = "name,prompt,negative_prompt\nzoo,{prompt} beside a zebra,dog\n"
@@ -55,6 +57,12 @@ class ApiError(RuntimeError):
         super().__init__(f"HTTP {status}: {body[:2000]}")
         self.status = status
         self.body = body
+
+    @property
+    def message(self) -> str:
+        """What the user is told; A1111 and Forge name it differently."""
+        told = json.loads(self.body)
+        return told.get("errors") or told.get("message", "")
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,11 @@ class Install:
         python = os.environ.get("ASYNDM_WEBUI_PYTHON")
         return cls(folder, Path(python).expanduser() if python else folder / "venv" / "bin" / "python")
 
+    @property
+    def kind(self) -> str:
+        """ "a1111" or "forge"."""
+        return "forge" if (self.folder / "backend" / "sampling").is_dir() else "a1111"
+
     def problem(self) -> str | None:
         """Why this cannot be used, if so."""
         if not (self.folder / "launch.py").is_file():
@@ -83,8 +96,9 @@ class Install:
         return None
 
     def write_checkpoints(self, output: Path) -> None:
-        """Runs ``checkpoints.py`` with the WebUI's Python; files that are there already are kept."""
-        command = [str(self.python), str(HERE / "checkpoints.py"), "--webui", str(self.folder), "--output", str(output)]
+        """Writes the tiny checkpoints with the WebUI's Python; files that are there already are kept."""
+        writer = HERE / CHECKPOINT_WRITERS[self.kind]
+        command = [str(self.python), str(writer), "--webui", str(self.folder), "--output", str(output)]
         result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
         if result.returncode:
             raise RuntimeError(
@@ -156,8 +170,14 @@ class WebUI:
     start_seconds: float = 0.0
     process: subprocess.Popen | None = None
     _starts: int = 1
+    _loaded: str = ""
 
     # ------------------------------------------------------------------------------------------------ process
+
+    @property
+    def kind(self) -> str:
+        """ "a1111" or "forge"."""
+        return self.install.kind
 
     @property
     def url(self) -> str:
@@ -176,8 +196,9 @@ class WebUI:
     def prepare(self) -> None:
         """Lays out the data folder: settings, links to extensions, checkpoints and tokenizers."""
         (self.folder / "extensions").mkdir(parents=True, exist_ok=True)
-        for child in ("openai", "asyndm-tiny"):  # looked up relative to the working directory
-            (self.folder / child).symlink_to(self.models / child)
+        for child in ("openai", "asyndm-tiny"):  # A1111 looks them up relative to the working directory
+            if (self.models / child).exists():
+                (self.folder / child).symlink_to(self.models / child)
         for child in (self.models / "extensions").iterdir():
             (self.folder / "extensions" / child.name).symlink_to(child)
         for name, path in self.extensions.items():
@@ -189,6 +210,7 @@ class WebUI:
     def command(self) -> list[str]:
         """Command line that starts the process."""
         command = [str(self.install.python), str(self.install.folder / "launch.py"), *FLAGS]
+        command += KIND_FLAGS[self.kind]
         command += ["--port", str(self.port), "--data-dir", str(self.folder)]
         command += ["--ckpt-dir", str(self.models / "models" / "Stable-diffusion")]
         if not self.page:
@@ -300,6 +322,9 @@ class WebUI:
         title = f"{name}.safetensors"
         if self.get("/sdapi/v1/options")["sd_model_checkpoint"].partition(" [")[0] != title:
             self.post("/sdapi/v1/options", {"sd_model_checkpoint": title})
+        if self.kind == "forge" and self._loaded != name:
+            self.post("/sdapi/v1/txt2img", {"steps": 1, "width": 64, "height": 64})  # what loads it
+            self._loaded = name
 
     def txt2img(self, model: str | None = None, **request: Any) -> Pictures:
         """Generates pictures; small and quick unless told otherwise."""
@@ -324,6 +349,8 @@ class WebUI:
             "cfg_scale": 7,
             "sampler_name": "Euler",
         }
+        if self.kind == "forge" and request.get("enable_hr"):
+            defaults["hr_additional_modules"] = ["Use same choices"]  # it fails without
         began = time.monotonic()
         answer = self.post(path, {**defaults, **request})
         seconds = time.monotonic() - began

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 
@@ -238,7 +236,7 @@ class TestBadSettings:
         with pytest.raises(ApiError) as caught:
             webui.txt2img("tiny-sd1", prompt=PROMPT, **asyndm(settings))
         assert caught.value.status == 500
-        assert message in json.loads(caught.value.body)["errors"]
+        assert message in caught.value.message
         nothing_left(webui)
 
     def test_positional_arguments_are_checked_too(self, webui: WebUI) -> None:
@@ -363,6 +361,9 @@ class TestPrompts:
         folder.mkdir(exist_ok=True)
         torch.save({"string_to_param": {"*": 0.1 * torch.randn(3, width)}, "name": "zorblax"}, folder / "zorblax.pt")
         webui.post("/sdapi/v1/refresh-embeddings", {})
+        if webui.kind == "forge":  # reads them when it loads a model
+            webui.use_model("tiny-sd2")
+            webui.use_model("tiny-sd1")
         found = webui.post("/asyndm-probe/columns", {"text": "a big zorblax in a cat", "name": "zorblax"})["columns"]
         assert found == [3, 4, 5]
         assert webui.post("/asyndm-probe/columns", {"text": "a big zorblax in a cat", "name": "cat"})["columns"] == [8]
@@ -422,7 +423,9 @@ class TestHostFeatures:
             assert difference(plain.image, zero.image) <= GREY_LEVELS, request
 
     def test_every_attention_optimization_gives_the_same_masks(self, webui: WebUI) -> None:
-        """Scenario 35."""
+        """Scenario 35; Forge's are chosen when it starts, see test_forge.py."""
+        if webui.kind == "forge":
+            return
         webui.use_model("tiny-sd1")
         titles = (
             "None", "sdp-no-mem - scaled dot product without memory efficient attention", "sdp - scaled dot product",

@@ -125,7 +125,8 @@ class TestInpaintMask:
             scripts = {**soft, **({} if settings is None else {"AsynDM": {"args": [settings]}})}
             results.append(paint(webui, mask, None, mask_blur=8, alwayson_scripts=scripts))
         assert "Soft inpainting enabled: True" in results[1].infotext
-        assert difference(results[0].image, results[1].image) > 5
+        if difference(results[0].image, picture()) > 0:  # on Forge it gives the picture back as it was, without us too
+            assert difference(results[0].image, results[1].image) > 5
         assert difference(results[0].image, results[2].image) <= GREY_LEVELS
         strength = webui.get("/asyndm-probe/levels")
         assert strength
@@ -182,6 +183,8 @@ class TestInpaintingCheckpoints:
 
     def test_edit(self, webui: WebUI) -> None:
         """Instruct-pix2pix: three sets of rows."""
+        if webui.kind == "forge":
+            pytest.skip("Forge takes every SD1 checkpoint with further channels for an inpainting model")
         plain = paint(webui, None, None, "tiny-edit")
         slow = paint(webui, None, {"objects": "cat"}, "tiny-edit")
         strength = levels(webui)[2]
@@ -230,6 +233,12 @@ class TestGivenMask:
         assert difference(white.image, everything.image) == 0
         assert "AsynDM note: " in white.infotext and "covered the whole picture" in white.infotext
         assert "AsynDM note" not in everything.infotext
+
+    def test_too_few_steps_to_lag_say_so(self, webui: WebUI) -> None:
+        plain = off(webui, "tiny-sd1", steps=2)
+        result = on(webui, "tiny-sd1", {"objects": "cat"}, steps=2)
+        assert difference(plain.image, result.image) <= GREY_LEVELS
+        assert 'AsynDM note: "no pixel lagged behind, so this is the ordinary picture"' in result.infotext
 
     @pytest.mark.parametrize(
         ("settings", "message"),

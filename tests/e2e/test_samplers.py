@@ -10,6 +10,8 @@ from .test_asyndm import GREY_LEVELS, SETTINGS, difference, levels, nothing_left
 
 MODELS = ("tiny-sd1", "tiny-sd2v")
 REQUEST = {"width": 128, "height": 128, "steps": 7}
+# Forge's function draws from torch's own generator, ours from the job's: no strength gives the same picture.
+UNSEEDED = ("DDPM",)
 pytestmark = pytest.mark.xdist_group("webui")
 
 
@@ -28,6 +30,9 @@ def row(webui: WebUI, model: str, sampler: str) -> tuple[int | str, int | str]:
         assert np.all(np.diff(level, axis=0) <= 1e-9), sampler
     assert np.all((strength > 0).mean(axis=(1, 2, 3)) > 0.02), sampler
     nothing_left(webui)
+    if sampler in UNSEEDED:
+        assert slow.png == on(webui, model, **request).png, sampler
+        return difference(plain.image, slow.image), "(unseeded)"
     zero = on(webui, model, {**SETTINGS, "strength": 0}, **request)
     return difference(plain.image, slow.image), difference(plain.image, zero.image)
 
@@ -44,4 +49,4 @@ def test_every_sampler(webui: WebUI, capsys: pytest.CaptureFixture) -> None:
     for (name, model), (changed, zero) in table.items():
         assert isinstance(changed, int), f"{name}, {model}: {changed}"
         assert changed > 5, f"{name}, {model}"
-        assert zero <= GREY_LEVELS, f"{name}, {model}"
+        assert name in UNSEEDED or zero <= GREY_LEVELS, f"{name}, {model}"

@@ -8,7 +8,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from asyndm_ext.regions import AverageAttention, Between, FixedRegion, MaskedRegion, ObjectRegion, region_for
+from asyndm_ext.regions import (
+    AverageAttention,
+    Between,
+    FixedRegion,
+    MaskedRegion,
+    ObjectRegion,
+    PerPatch,
+    region_for,
+)
 from asyndm_ext.settings import Settings
 
 
@@ -173,3 +181,15 @@ class TestRegionFor:
     def test_start_and_end(self) -> None:
         region = region_for(Settings(region="everything", start=0.5, end=0.8), self.shape)
         assert [bool(region.strength(progress).any()) for progress in (0.0, 0.5, 0.8)] == [False, True, False]
+
+
+def test_per_patch_levels_a_mask_and_passes_attention_on() -> None:
+    """For networks that take one timestep per 2x2 pixels; an odd last column is a patch of its own."""
+    mask = torch.tensor([[0.0, 1.0, 1.0], [0.0, 1.0, 0.5]], dtype=torch.float64).view(1, 1, 2, 3)
+    expected = torch.tensor([[0.5, 0.5, 0.75], [0.5, 0.5, 0.75]], dtype=torch.float64).view(1, 1, 2, 3)
+    assert torch.equal(PerPatch(FixedRegion(mask)).strength(0.0), expected)
+    inner = ObjectRegion((1, 1, 4, 4), [1.0])
+    region = PerPatch(inner)
+    region.observe(torch.tensor([[[[1.0, 0.0], [0.0, 0.0]]]]), 0.1)
+    assert torch.equal(region.strength(0.1), inner.strength()), "attention of tokens is constant per patch already"
+    assert float(region.strength(0.1).sum()) == 4

@@ -14,19 +14,22 @@ from typing import Any, Literal
 import k_diffusion.external
 import torch
 from modules import sd_samplers_lcm, sd_samplers_timesteps, sd_unet
+from modules.models.sd3.sd3_model import SD3Denoiser
 from torch import Tensor
 
 from asyndm_ext.hosts.webui.errors import AsynDMError
 from asyndm_ext.hosts.webui.tokens import ObjectColumns
-from asyndm_ext.model.attention import CrossAttentionCapture, TokenRow
-from asyndm_ext.model.call import eps_denoised, lcm_denoised, v_denoised, v_to_eps
+from asyndm_ext.model.attention import AttentionCapture, TokenRow
+from asyndm_ext.model.call import eps_denoised, flow_denoised, lcm_denoised, v_denoised, v_to_eps
+from asyndm_ext.model.network import TimeConditioning, attention_capture, is_dit, time_conditioning
 from asyndm_ext.model.timesteps import QUANTUM, TimestepTable, is_uniform
-from asyndm_ext.model.unet_time import UNetTimeConditioning, UnsupportedModel
+from asyndm_ext.model.unet_time import UnsupportedModel
 from asyndm_ext.noise import NoiseTable
 
 RESCALED = (
     (k_diffusion.external.CompVisVDenoiser, v_denoised),
     (k_diffusion.external.CompVisDenoiser, eps_denoised),
+    (SD3Denoiser, flow_denoised),
 )
 
 
@@ -77,8 +80,8 @@ class PixelDenoiser:
         self._hooks = ExitStack()
         self._bound: Any = None
         self._wrapped: InnerModel | None = None
-        self._time: UNetTimeConditioning | None = None
-        self._capture: CrossAttentionCapture | None = None
+        self._time: TimeConditioning | None = None
+        self._capture: AttentionCapture | None = None
         self._rows: list[int] = []
         self._token_rows: list[TokenRow | None] = []
         self._cursor = 0
@@ -86,6 +89,7 @@ class PixelDenoiser:
         self._nominal = 0.0
         self._table: TimestepTable | None = None
         self.noise: NoiseTable | None = None
+        self.by_patch = False
 
     # -- life
 
@@ -132,18 +136,18 @@ class PixelDenoiser:
         if host is self._bound:
             return
         self._hooks.close()
-        unet = self._network(host)
+        network = self._network(host)
         self.noise = self._noise_table(host)
+        self.by_patch = is_dit(network)
+        self._capture = None
         try:
-            self._time = UNetTimeConditioning(unet)
+            self._time = time_conditioning(network)
+            if self._objects is not None:
+                self._capture = attention_capture(network, self._objects.count, self._images)
         except UnsupportedModel as error:
             raise AsynDMError(f"AsynDM does not support this model: {error}") from error
         self._hooks.enter_context(self._time.attached())
-        self._capture = None
-        if self._objects is not None:
-            self._capture = CrossAttentionCapture(unet, self._objects.count, self._images)
-            if not self._capture.layers:
-                raise AsynDMError(f"AsynDM found no cross-attention in {type(unet).__name__}")
+        if self._capture is not None:
             self._hooks.enter_context(self._capture.attached())
             if self._level is not None:  # a switch in the middle of a call: read what follows
                 self._capture.begin((self._level.shape[-2], self._level.shape[-1]))
@@ -161,7 +165,10 @@ class PixelDenoiser:
             raise AsynDMError(f"AsynDM does not support this kind of model yet ({type(host).__name__})")
         network = getattr(getattr(host.inner_model, "model", None), "diffusion_model", None)
         if network is None:
-            raise AsynDMError(f"AsynDM finds no UNet in {type(host.inner_model).__name__}")
+            raise AsynDMError(f"AsynDM finds no network in {type(host.inner_model).__name__}")
+        if is_dit(network) and not isinstance(host, SD3Denoiser):
+            # The WebUI takes what SD3 answers for eps there, and LCM fails altogether.
+            raise AsynDMError("AsynDM: this sampler does not go with SD3, also not without AsynDM; take Euler, say")
         return network
 
     def _noise_table(self, host: Any) -> NoiseTable:
@@ -262,6 +269,8 @@ class PixelDenoiser:
         """The host's timestep for each level, any shape."""
         if self._space == "timestep":
             return level
+        if isinstance(host, SD3Denoiser):
+            return 1000 * level
         if isinstance(host, sd_samplers_lcm.LCMCompVisDenoiser):  # it has every 20th timestep only
             distinct, where = level.unique(return_inverse=True)
             return host.sigma_to_t(distinct.to(host.log_sigmas))[where].to(level)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -19,6 +20,8 @@ class PassModel(Protocol):
 
     noise: NoiseTable | None
     """The network's noise levels, known while attached."""
+    by_patch: bool
+    """Whether the network takes one timestep per patch of latent pixels (a transformer), known while attached."""
 
     def attached(self) -> AbstractContextManager[Any]:
         """Hooks on the host live inside this block only."""
@@ -47,6 +50,9 @@ class Host(Protocol):
             AsynDMError: the loaded model is of a kind that is not supported.
         """
 
+    def is_flow(self) -> bool:
+        """Whether the loaded model is a rectified flow: sigma from 1 to 0."""
+
     def text_encoder(self) -> Any:
         """The loaded model's encoder that knows ``tokenize_line`` and ``tokenize``.
 
@@ -58,6 +64,10 @@ class Host(Protocol):
 @functools.cache
 def current() -> Host:
     """The WebUI that this process is."""
+    if importlib.util.find_spec("modules_forge") is not None:
+        from asyndm_ext.hosts.forge.host import Forge
+
+        return Forge()
     from asyndm_ext.hosts.a1111.host import A1111
 
     return A1111()

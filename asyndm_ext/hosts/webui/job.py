@@ -20,12 +20,13 @@ from asyndm_ext.hosts.webui import mask
 from asyndm_ext.hosts.webui.errors import NotApplied
 from asyndm_ext.hosts.webui.host import current
 from asyndm_ext.hosts.webui.plain_pass import rehearsal, show_progress
+from asyndm_ext.hosts.webui.solvers import pass_solver
 from asyndm_ext.hosts.webui.tokens import resolve_objects
-from asyndm_ext.regions import AverageAttention, Region, region_for
+from asyndm_ext.regions import AverageAttention, PerPatch, Region, region_for
 from asyndm_ext.run import Run, StepRecord
 from asyndm_ext.schedule import PixelSchedule
 from asyndm_ext.settings import Settings, SettingsError, is_enabled
-from asyndm_ext.solvers import SOLVERS, Solver
+from asyndm_ext.solvers import Solver
 from asyndm_ext.ui import infotext
 from asyndm_ext.ui.coverage import Coverage
 
@@ -108,9 +109,10 @@ class _Pass:
     def __init__(self, p: Any, settings: Settings, denoiser: Any, x: Tensor, arguments: dict[str, Any]) -> None:
         self.p, self.settings, self.denoiser, self.x = p, settings, denoiser, x
         self.host = current()
-        self.solver = _solver(p.sampler)
-        options = {name: getattr(shared.opts, setting) for name, setting in self.solver.settings}
-        self.arguments = {**arguments, **options}
+        self.flow = self.host.is_flow()
+        self.solver = pass_solver(p.sampler.config.name, p.sampler.func, self.flow, denoiser)
+        self.arguments = self.solver.filled(arguments, lambda name: getattr(shared.opts, name, None))
+        self.arguments["flow"] = self.flow
         if self.solver.space == "timestep":
             self.arguments["alphas_cumprod"] = shared.sd_model.alphas_cumprod
         images, _, height, width = x.shape
@@ -165,7 +167,7 @@ class _Pass:
             run = Run(
                 model,
                 PixelSchedule(solver.schedule(arguments), self.shape, self.settings.curve),
-                region,
+                PerPatch(region) if model.by_patch else region,
                 x,
                 # Looked up at the draw: the host puts the job's own generator behind this name.
                 randn_like=lambda like: k_diffusion.sampling.torch.randn_like(like),  # noqa: PLW0108
@@ -174,15 +176,9 @@ class _Pass:
                 watch=watch,
                 progress=lambda steps: tqdm.tqdm(steps, disable=arguments.get("disable")),
                 noise_sampler=_brownian_tree(solver, x, arguments),
+                flow=self.flow,
             )
             return solver.sample(run, x, **solver.chosen(arguments))
-
-
-def _solver(sampler: Any) -> Solver:
-    name = sampler.config.name
-    if name not in SOLVERS:
-        raise NotApplied(f"there is no per-pixel version of the sampler {name!r}")
-    return SOLVERS[name]
 
 
 def _brownian_tree(solver: Solver, x: Tensor, arguments: dict[str, Any]) -> Callable[[Tensor, Tensor], Tensor] | None:

@@ -7,6 +7,8 @@ another: column = 77 * chunk + position. Byte-pair tokens carry the end of the w
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -69,6 +71,38 @@ class TokenFinder:
                         positions.append(base + position)
             self._lines[text] = (tokens, positions, embeddings)
         return self._lines[text]
+
+
+class PieceFinder(TokenFinder):
+    """Finds objects in prompts that T5 reads: its pieces of words do not tell where a word ends ("cat" begins
+    "catnip"), and case matters to them. So the text that the pieces make is searched."""
+
+    def places(self, text: str, name: str) -> list[tuple[int, ...]]:
+        line, owners = self._spelled(text)
+        words = unicodedata.normalize("NFKC", name).split()
+        if not words:
+            return []
+        pattern = r"(?<!\w)" + r"\s+".join(map(re.escape, words)) + r"(?!\w)"
+        found = re.finditer(pattern, line, re.IGNORECASE)
+        return [tuple(dict.fromkeys(owners[match.start() : match.end()])) for match in found]
+
+    def _spelled(self, text: str) -> tuple[str, list[int]]:
+        """The text as the tokens spell it, and for each character the column of its token.
+
+        Of the first chunk: Forge takes a second one for another prompt.
+        """
+        tokens = self._encoder.tokenize_line(text)[0][0].tokens
+        pieces = self._encoder.tokenizer.convert_ids_to_tokens(tokens)
+        ends = (self._encoder.id_end, self._encoder.id_pad)
+        words = [(column, piece) for column, piece in enumerate(pieces) if tokens[column] not in ends]
+        # A space belongs to the token that follows it.
+        owners = [column for column, piece in words for _ in piece]
+        return "".join(piece for _, piece in words).replace("\u2581", " "), owners
+
+
+def finder_for(encoder: Any) -> TokenFinder:
+    """The way to find objects with this text encoder; CLIP's knows a token that starts a text, T5's does not."""
+    return TokenFinder(encoder) if hasattr(encoder, "id_start") else PieceFinder(encoder)
 
 
 @dataclass(frozen=True)
@@ -149,7 +183,7 @@ def resolve_objects(p: Any, encoder: Any, objects: Sequence[ObjectSpec]) -> Obje
     Raises:
         AsynDMError: an object does not occur in an image's prompt, or none can be found automatically.
     """
-    finder = TokenFinder(encoder)
+    finder = finder_for(encoder)
     rows = row_texts(p)
     images = max(row.image for row in rows) + 1
     specs: list[list[ObjectSpec]] = []

@@ -37,6 +37,15 @@ from modules import script_callbacks, scripts, sd_samplers, shared
 FAULTS = ("raise_at", "nan_at", "interrupt_at", "skip_at")
 # Modules whose functions and methods are fingerprinted, as far as they are imported.
 WATCHED = (
+    "backend.attention",
+    "backend.modules.k_model",
+    "backend.modules.k_prediction",
+    "backend.nn.flux",
+    "backend.nn.mmditx",
+    "backend.nn.unet",
+    "backend.patcher.base",
+    "backend.patcher.unet",
+    "backend.sampling.sampling_function",
     "k_diffusion.external",
     "k_diffusion.sampling",
     "k_diffusion.utils",
@@ -68,6 +77,29 @@ WATCHED = (
 )
 
 
+def loaded_model() -> torch.nn.Module:
+    """The module with the UNet in it; Forge keeps it behind a patcher."""
+    if hasattr(shared.sd_model, "forge_objects"):
+        return shared.sd_model.forge_objects.unet.model
+    return shared.sd_model.model
+
+
+def seed_forge() -> None:
+    """Forge takes the noise of its autoencoder, and that of kept pixels, from torch's own generator: without this no
+    two of its inpaintings are alike."""
+    if hasattr(shared.sd_model, "forge_objects"):
+        torch.manual_seed(0)
+
+
+def patcher_state() -> dict:
+    """Options of Forge's patcher, through which its extensions change the model's calls; empty elsewhere."""
+    if not hasattr(shared.sd_model, "forge_objects"):
+        return {}
+    patcher = shared.sd_model.forge_objects.unet
+    options = {**patcher.model_options, **patcher.model_options.get("transformer_options", {})}
+    return {name: origin(value) if callable(value) else len(value) for name, value in sorted(options.items())}
+
+
 def tensor_summary(value):
     """Values of a small tensor, the range of a large one; JSON either way."""
     if not isinstance(value, torch.Tensor):
@@ -96,7 +128,7 @@ class Job:
 
     def attach(self):
         """Hooks the UNet that is loaded now; it may change within a job."""
-        network = shared.sd_model.model.diffusion_model
+        network = loaded_model().diffusion_model
         if network is not self.network:
             self.detach()
             self.network = network
@@ -179,7 +211,11 @@ class ProbeScript(scripts.Script):
     def before_process(self, p, argument=None, *rest):
         Current.begin(parse(argument))
 
+    def process(self, p, *args):
+        seed_forge()
+
     def process_before_every_sampling(self, p, *args, **kwargs):
+        seed_forge()
         if Current.job is not None:
             Current.job.attach()
 
@@ -267,7 +303,8 @@ def host_state() -> dict:
     }
     global_hooks = torch.nn.modules.module
     return {
-        "model": model_state(shared.sd_model),
+        "model": model_state(shared.sd_model if isinstance(shared.sd_model, torch.nn.Module) else loaded_model()),
+        "patcher": patcher_state(),
         "global_hooks": {
             name: len(getattr(global_hooks, name)) for name in ("_global_forward_hooks", "_global_forward_pre_hooks")
         },

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gradio as gr
-from modules import script_callbacks, scripts
+from modules import infotext_utils, script_callbacks, scripts
 
 try:
     from asyndm_ext.hosts.webui import host, job, tokens
@@ -98,19 +98,40 @@ def leftovers() -> list[dict]:
     return found
 
 
+def width(encoder) -> int:
+    """Of a token's vector."""
+    if hasattr(encoder, "encode_embedding_init_text"):
+        return encoder.encode_embedding_init_text(",", 1).shape[-1]
+    return encoder.text_encoder.transformer.config.hidden_size
+
+
 def columns(body: dict) -> dict:
-    """Columns of a name in a text, and the text's tokens as words with their columns."""
+    """Columns of a name in a text, and the text's tokens with their columns (where its tokenizer has a start token)."""
     encoder = host.current().text_encoder()
-    finder = tokens.TokenFinder(encoder)
-    ids, positions, _ = finder._line(body["text"])
-    length = sum(len(chunk.tokens) for chunk in encoder.tokenize_line(body["text"])[0])
-    return {
-        "columns": list(finder.columns(body["text"], parse_objects(body["name"])[0])),
-        "ids": dict(zip(map(str, positions), ids, strict=True)),
-        "wanted": encoder.tokenize([parse_objects(body["name"])[0].name])[0],
-        "length": length,
-        "width": encoder.encode_embedding_init_text(",", 1).shape[-1],
+    finder = tokens.finder_for(encoder)
+    chunks = encoder.tokenize_line(body["text"])[0]
+    spec = parse_objects(body["name"])[0]
+    answer = {
+        "columns": list(finder.columns(body["text"], spec)),
+        "tokens": [encoder.tokenizer.convert_ids_to_tokens(chunk.tokens) for chunk in chunks]
+        if isinstance(finder, tokens.PieceFinder)
+        else [],
+        "wanted": encoder.tokenize([spec.name])[0],
+        "length": sum(len(chunk.tokens) for chunk in chunks),
     }
+    if not isinstance(finder, tokens.PieceFinder):
+        ids, positions, _ = finder._line(body["text"])
+        answer.update(ids=dict(zip(map(str, positions), ids, strict=True)), width=width(encoder))
+    return answer
+
+
+def pasted(body: dict) -> dict:
+    """What our controls of the first tab would be set to when this infotext is pasted, by element id."""
+    params = infotext_utils.parse_generation_parameters(body["infotext"])
+    fields = infotext_utils.paste_fields["txt2img"]["fields"]
+    ours = {field.elem_id: key for field, key in fields if "asyndm" in (getattr(field, "elem_id", None) or "")}
+    short = {name: name.removesuffix("-checkbox").rpartition("_")[2] for name in ours}
+    return {short[name]: key(params) if callable(key) else params.get(key) for name, key in ours.items()}
 
 
 def on_app_started(demo, app):
@@ -118,6 +139,7 @@ def on_app_started(demo, app):
     app.add_api_route("/asyndm-probe/levels", lambda: records, methods=["GET"])
     app.add_api_route("/asyndm-probe/leftovers", leftovers, methods=["GET"])
     app.add_api_route("/asyndm-probe/columns", columns, methods=["POST"])
+    app.add_api_route("/asyndm-probe/pasted", pasted, methods=["POST"])
     if job is not None:  # a reload brings a new function of the same name
         job.watchers[:] = [w for w in job.watchers if w.__module__ != watch.__module__] + [watch]
 

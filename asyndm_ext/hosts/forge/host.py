@@ -1,0 +1,56 @@
+"""Forge (lllyasviel's main) as a :class:`~asyndm_ext.hosts.webui.host.Host`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from backend.modules.k_prediction import PredictionFlux
+from modules import shared
+
+from asyndm_ext.hosts.forge.denoiser import PixelDenoiser, support
+from asyndm_ext.hosts.webui.errors import AsynDMError, NotApplied
+from asyndm_ext.hosts.webui.tokens import ObjectColumns
+from asyndm_ext.model.dit_time import is_chroma, is_flux
+from asyndm_ext.model.unet_time import UnsupportedModel
+from asyndm_ext.solvers import Solver
+
+# SD1 and SD2 have one, SDXL two with equal token positions, SD3 these two before T5's tokens.
+CLIP_ENGINES = ("text_processing_engine", "text_processing_engine_l")
+# What Flux and Chroma read; the text that Flux gives CLIP is only summed up.
+T5_ENGINE = "text_processing_engine_t5"
+
+
+class Forge:
+    def is_flow(self) -> bool:
+        return shared.sd_model.forge_objects.unet.model.predictor.prediction_type == "const"
+
+    def pass_model(
+        self, denoiser: Any, arguments: Mapping[str, Any], solver: Solver, images: int, objects: ObjectColumns | None
+    ) -> PixelDenoiser:
+        _check()
+        predictor = shared.sd_model.forge_objects.unet.model.predictor
+        if isinstance(predictor, PredictionFlux) and solver.own_schedule is not None and solver.space == "timestep":
+            raise NotApplied("UniPC takes Flux's timesteps for others than they are")
+        # Not the solver's guidance: Forge sets CFG++'s multiplier of the CFG scale, but never reads it.
+        extra_args = arguments["extra_args"] or {}
+        return PixelDenoiser(denoiser, extra_args, solver.space, images, objects, solver.uncond)
+
+    def text_encoder(self) -> Any:
+        _check()
+        network = shared.sd_model.forge_objects.unet.model.diffusion_model
+        for name in (T5_ENGINE,) if is_flux(network) or is_chroma(network) else CLIP_ENGINES:
+            engine = getattr(shared.sd_model, name, None)
+            if engine is not None:
+                return engine
+        raise AsynDMError(f"AsynDM does not know the text encoder of {type(shared.sd_model).__name__}")
+
+
+def _check() -> None:
+    """Raises NotApplied: the loaded model, or what another extension makes of its calls, cannot be told levels."""
+    try:
+        support(shared.sd_model)
+    except UnsupportedModel as error:
+        raise NotApplied(f"models of this kind are not supported: {error}") from error
+    if "tiled_diffusion" in shared.sd_model.forge_objects.unet.model_options:
+        raise NotApplied("MultiDiffusion draws the picture in tiles, which have no place in a map of the whole")

@@ -1,0 +1,103 @@
+"""Forge's UNet patcher with three additions, for as long as a pass runs.
+
+Forge keeps what changes a model's calls as data on a patcher (``model_options``), which it reads anew in every step.
+So the loaded model gets another patcher for the time of the pass: a copy with our functions beside those that other
+extensions have put there.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from backend.sampling.condition import Condition
+from torch import Tensor
+
+ROWS = "asyndm_rows"
+"""Under this name each row of the network's batch carries ``(image, condition)``, whatever order it is run in;
+the condition is its number among the image's AND-conditions, or -1 for the negative prompt."""
+
+
+class Interceptor(Protocol):
+    """What the patched calls go through."""
+
+    def starts(self, x: Tensor) -> None:
+        """The guided call begins, with the latent as it really is (after masking)."""
+
+    def network_call(self, apply_model: Callable[..., Tensor], x: Tensor, sigma: Tensor, c: dict[str, Any]) -> Tensor:
+        """In the place of ``apply_model(x, sigma, **c)``: denoised."""
+
+    def control_input(self, x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
+        """The latent as a control net should see it, which scales it by its scalar sigma."""
+
+
+@contextmanager
+def patched(sd_model: Any, interceptor: Interceptor) -> Iterator[None]:
+    """Give the loaded model the additions; what was there before is put back."""
+    objects = sd_model.forge_objects
+    original = objects.unet
+    # Not its clone(): that copies other extensions' options deeply, tensors included.
+    patcher = copy.copy(original)
+    patcher.model_options = _with_additions(original.model_options, interceptor)
+    objects.unet = patcher
+    try:
+        yield
+    finally:
+        if objects.unet is patcher:
+            objects.unet = original
+
+
+def _with_additions(options: dict[str, Any], interceptor: Interceptor) -> dict[str, Any]:
+    transformer = dict(options.get("transformer_options", {}))
+    # Plain functions: the host may copy the options deeply, which duplicates objects.
+    transformer["controlnet_conditioning_modifiers"] = [
+        *transformer.get("controlnet_conditioning_modifiers", []),
+        _control_modifier(interceptor),
+    ]
+    return {
+        **options,
+        "transformer_options": transformer,
+        "conditioning_modifiers": [_row_marker(interceptor), *options.get("conditioning_modifiers", [])],
+        "model_function_wrapper": _wrapper(interceptor, options.get("model_function_wrapper")),
+    }
+
+
+def _wrapper(interceptor: Interceptor, other: Callable[..., Tensor] | None) -> Callable[..., Tensor]:
+    """Ours is the innermost: another extension's wrapper calls the model through it."""
+
+    def wrapper(apply_model: Callable[..., Tensor], arguments: dict[str, Any]) -> Tensor:
+        def apply(x: Tensor, sigma: Tensor, **c: Any) -> Tensor:
+            return interceptor.network_call(apply_model, x, sigma, c)
+
+        if other is not None:
+            return other(apply, arguments)
+        return apply(arguments["input"], arguments["timestep"], **arguments["c"])
+
+    return wrapper
+
+
+def _row_marker(interceptor: Interceptor) -> Callable[..., tuple]:
+    def modifier(
+        model: Any, x: Tensor, sigma: Tensor, uncond: list | None, cond: list, *rest: Any
+    ) -> tuple[Any, Tensor, Tensor, list | None, list]:
+        interceptor.starts(x)
+        image = torch.arange(len(x))
+        for number, entry in [*enumerate(cond), *((-1, entry) for entry in uncond or ())]:
+            entry["model_conds"][ROWS] = Condition(torch.stack([image, torch.full_like(image, number)], dim=1))
+        return model, x, sigma, uncond, cond, *rest
+
+    return modifier
+
+
+def _control_modifier(interceptor: Interceptor) -> Callable[..., tuple]:
+    def modifier(
+        control: Any, x: Tensor, sigma: Tensor, cond: dict[str, Any], batches: int
+    ) -> tuple[Tensor, Tensor, dict[str, Any], int]:
+        # A chain of control nets hands its input from one to the next: only the first one changes it.
+        rows = cond.pop(ROWS, None)
+        return (x if rows is None else interceptor.control_input(x, sigma, rows)), sigma, cond, batches
+
+    return modifier

@@ -1,0 +1,51 @@
+"""Which hooks a network takes, told by its structure: UNets of SD1, SD2 and SDXL, transformers of SD3, Flux, Chroma."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from torch import nn
+
+from asyndm_ext.model.attention import AttentionCapture, CrossAttentionCapture
+from asyndm_ext.model.dit_time import ChromaTimeConditioning, DiTTimeConditioning, is_chroma, is_flux, is_mmdit
+from asyndm_ext.model.joint_attention import JointAttentionCapture
+from asyndm_ext.model.timesteps import TimestepTable
+from asyndm_ext.model.unet_time import UNetTimeConditioning, UnsupportedModel
+
+
+class TimeConditioning(Protocol):
+    """A timestep for every pixel, while attached."""
+
+    @property
+    def calls(self) -> int:
+        """How often a part of the network was conditioned per pixel since the last :meth:`use`."""
+
+    def attached(self) -> AbstractContextManager[Any]:
+        """Hooks on the network live inside this block only."""
+
+    def use(self, table: TimestepTable | None, rows: Sequence[int]) -> None:
+        """Set the map for the next model call; ``rows[i]`` is the image that the batch's row i belongs to."""
+
+
+def is_dit(network: nn.Module) -> bool:
+    """Whether the network is a diffusion transformer that AsynDM knows: tokens of 2x2 latent pixels."""
+    return is_mmdit(network) or is_flux(network) or is_chroma(network)
+
+
+def time_conditioning(network: nn.Module) -> TimeConditioning:
+    """Raises UnsupportedModel: the message says what the network is."""
+    if is_chroma(network):
+        return ChromaTimeConditioning(network)
+    return DiTTimeConditioning(network) if is_dit(network) else UNetTimeConditioning(network)
+
+
+def attention_capture(network: nn.Module, objects: int, images: int) -> AttentionCapture:
+    """Args: number of objects, number of images in the batch. Raises UnsupportedModel: no attention to text found."""
+    if is_dit(network):
+        return JointAttentionCapture(network, objects, images)
+    capture = CrossAttentionCapture(network, objects, images)
+    if not capture.layers:
+        raise UnsupportedModel(f"{type(network).__name__} has no cross-attention that AsynDM knows")
+    return capture

@@ -1,0 +1,149 @@
+"""The tiny checkpoints for Forge: the same files as ``checkpoints.py`` writes, from Forge's own classes.
+
+A weight's random values depend on its name and shape only, so the layouts are all that has to be found anew: UNets
+and autoencoders from Forge's networks, text encoders from transformers and open_clip, which Forge has as well. The
+sizes are those of ``forge_tiny_extension``, which lets Forge load the result.
+
+It has to run with Forge's own Python::
+
+    path/to/forge/venv/bin/python tests/e2e/forge_checkpoints.py --webui path/to/forge --output folder
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE))
+
+import checkpoints  # noqa: E402
+import forge_dit_checkpoints  # noqa: E402
+
+EXTENSION = HERE / "forge_tiny_extension"
+SIZES = json.loads((EXTENSION / "forge_sizes.json").read_text(encoding="utf-8"))
+
+COMMON = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "use_spatial_transformer": True,
+}
+SD = {"num_res_blocks": [2, 2, 2, 2], "channel_mult": [1, 2, 4, 4], "transformer_depth_middle": 1}
+SD["transformer_depth"] = [1, 1, 1, 1, 1, 1, 0, 0]
+SD["transformer_depth_output"] = [1] * 9 + [0] * 3
+XL = {"num_res_blocks": [2, 2, 2], "channel_mult": [1, 2, 4], "transformer_depth_middle": 2}
+XL["transformer_depth_output"] = [0, 0, 0, 1, 1, 1, 2, 2, 2]
+XL["num_classes"] = "sequential"
+UNETS = {
+    "tiny-sd1": ("SD15", {**SD, "use_linear_in_transformer": False}),
+    "tiny-inpaint": ("SD15", {**SD, "use_linear_in_transformer": False, "in_channels": 9}),
+    "tiny-edit": ("SD15", {**SD, "use_linear_in_transformer": False, "in_channels": 8}),
+    "tiny-sd2": ("SD20", {**SD, "use_linear_in_transformer": True}),
+    "tiny-sd2v": ("SD20", {**SD, "use_linear_in_transformer": True}),
+    "tiny-sdxl": ("SDXL", {**XL, "use_linear_in_transformer": True}),
+}
+
+NAMES = [*UNETS, *forge_dit_checkpoints.NAMES]
+
+
+def use_forge_code(webui: Path) -> None:
+    """Makes Forge's ``backend`` importable; it reads the command line while it is imported."""
+    sys.argv[1:] = ["--always-cpu"]
+    for folder in (webui, webui / "packages_3rdparty", webui / "repositories" / "huggingface_guess"):
+        sys.path.insert(0, str(folder))
+
+
+def unet_layout(name: str) -> dict:
+    """Names and shapes of a UNet."""
+    from backend.nn.unet import IntegratedUNet2DConditionModel
+
+    kind, shape = UNETS[name]
+    sizes = {**SIZES["unets"][kind]["recognised_by"], **SIZES["unets"][kind]["given"]}
+    return IntegratedUNet2DConditionModel(**{**COMMON, **shape, **sizes}).state_dict()
+
+
+def autoencoder_layout() -> dict:
+    """Names and shapes of the autoencoder, which is the same for all."""
+    from backend.nn.vae import IntegratedAutoencoderKL
+
+    return IntegratedAutoencoderKL(**SIZES["components"]["vae"]).state_dict()
+
+
+def clip_layout() -> dict:
+    """Names and shapes of SD1's text encoder."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    return CLIPTextModel(CLIPTextConfig(**SIZES["components"]["clip"])).state_dict()
+
+
+def open_clip_layout() -> dict:
+    """Names and shapes of SD2's text encoder, as ldm and sgm keep it: without the half that sees pictures."""
+    import open_clip
+
+    open_clip.add_model_config(checkpoints.TEXT_EXTENSION / "model_configs")
+    weights = open_clip.create_model(checkpoints.TEXT_ARCHITECTURE).state_dict()
+    return {name: tensor for name, tensor in weights.items() if not name.startswith("visual.")}
+
+
+def layout(name: str) -> dict:
+    """All weights of a checkpoint, under the names of a full checkpoint file."""
+    parts = {"model.diffusion_model.": unet_layout(name), "first_stage_model.": autoencoder_layout()}
+    if UNETS[name][0] == "SD15":
+        parts["cond_stage_model.transformer."] = clip_layout()
+    elif name == "tiny-sdxl":
+        parts["conditioner.embedders.0.transformer."] = clip_layout()
+        parts["conditioner.embedders.1.model."] = open_clip_layout()
+    else:
+        parts["cond_stage_model.model."] = open_clip_layout()
+    return {prefix + key: tensor for prefix, part in parts.items() for key, tensor in part.items()}
+
+
+def write_all(webui: Path, root: Path, names: list[str]) -> None:
+    """Writes the extension and the checkpoints under ``root``."""
+    root.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(
+        EXTENSION,
+        root / "extensions" / "asyndm-forge-tiny-models",
+        dirs_exist_ok=True,
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    folder = root / checkpoints.CHECKPOINTS_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
+    use_forge_code(webui)
+    import safetensors.torch
+    import yaml
+
+    for name in names:
+        file = folder / f"{name}.safetensors"
+        if file.exists():
+            continue
+        if name in UNETS:
+            config = checkpoints.CONFIGS[name]()
+            weights = checkpoints.make_weights(config, layout(name))
+            # Forge reads one thing in it: whether the model predicts v.
+            file.with_suffix(".yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        else:
+            weights = forge_dit_checkpoints.make_weights(name, SIZES)
+        partial = file.with_suffix(".partial")
+        safetensors.torch.save_file(weights, partial, metadata={"format": "pt"})
+        partial.rename(file)
+        checkpoints.report(file)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--webui", type=Path, required=True, help="an installed Forge, started once")
+    parser.add_argument("--output", type=Path, required=True, help="where to write")
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="which checkpoints")
+    arguments = parser.parse_args()
+    write_all(arguments.webui.resolve(), arguments.output.resolve(), arguments.only)
+
+
+if __name__ == "__main__":
+    main()

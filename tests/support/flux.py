@@ -1,0 +1,218 @@
+"""A small Flux with the module layout of the real one, random weights.
+
+Names and calls of the parts are what per-token conditioning and attention capture rely on: ``time_in``,
+``pe_embedder``, ``double_blocks`` with ``img_mod.lin``, ``img_attn.qkv``, ``img_attn.norm``, ``img_attn.proj``,
+``img_mlp`` and their ``txt_`` twins, ``single_blocks`` with ``modulation.lin``, ``linear1``, ``norm``, ``linear2``,
+``final_layer``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from support.ldm_unet import sinusoid
+from support.mmdit import SINUSOID, RMSNorm
+
+
+class Embedder(nn.Module):
+    def __init__(self, inside: int, width: int) -> None:
+        super().__init__()
+        self.in_layer, self.out_layer = nn.Linear(inside, width), nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out_layer(functional.silu(self.in_layer(x)))
+
+
+class Positions(nn.Module):
+    """Rotary matrices of 3 axes: ids ``(N, L, 3)`` -> ``(N, 1, L, d/2, 2, 2)``."""
+
+    def __init__(self, axes: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.axes = axes
+
+    def forward(self, ids: Tensor) -> Tensor:
+        parts = []
+        for axis, dim in enumerate(self.axes):
+            omega = 100.0 ** (-torch.arange(0, dim, 2) / dim)
+            angle = ids[..., axis, None].float() * omega
+            matrix = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=-1)
+            parts.append(matrix.unflatten(-1, (2, 2)))
+        return torch.cat(parts, dim=-3).unsqueeze(1)
+
+
+def turned(x: Tensor, pe: Tensor) -> Tensor:
+    pairs = x.float().unflatten(-1, (-1, 2)).unsqueeze(-1)
+    return (pe.to(x.device) @ pairs).squeeze(-1).flatten(-2).to(x.dtype)
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, pe: Tensor) -> Tensor:
+    """``(N, heads, L, d)`` -> ``(N, L, heads*d)``."""
+    out = functional.scaled_dot_product_attention(turned(q, pe), turned(k, pe), v)
+    return out.transpose(1, 2).flatten(2)
+
+
+class QKNorm(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.query_norm, self.key_norm = RMSNorm(width), RMSNorm(width)
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return self.query_norm(q).to(v), self.key_norm(k).to(v)
+
+
+class Attention(nn.Module):
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.norm = QKNorm(width // heads)
+
+    def parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        return *self.norm(q, k, v), v
+
+
+@dataclass
+class Modulated:
+    shift: Tensor
+    scale: Tensor
+    gate: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return (1 + self.scale) * x + self.shift
+
+
+class Modulation(nn.Module):
+    """Chunks ``(N, 1, D)``. The projection's output has the dimension of tokens, or (flat) not: hosts have either."""
+
+    def __init__(self, width: int, count: int) -> None:
+        super().__init__()
+        self.count = count
+        self.lin = nn.Linear(width, 3 * count * width)
+
+    def forward(self, vec: Tensor) -> list[Modulated]:
+        chunks = self.lin(functional.silu(vec[:, None])).chunk(3 * self.count, dim=-1)
+        return [Modulated(*chunks[3 * i : 3 * i + 3]) for i in range(self.count)]
+
+
+class FlatModulation(Modulation):
+    def forward(self, vec: Tensor) -> list[Modulated]:
+        chunks = self.lin(functional.silu(vec))[:, None, :].chunk(3 * self.count, dim=-1)
+        return [Modulated(*chunks[3 * i : 3 * i + 3]) for i in range(self.count)]
+
+
+def mlp(width: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(approximate="tanh"), nn.Linear(2 * width, width))
+
+
+class DoubleBlock(nn.Module):
+    def __init__(self, width: int, heads: int, modulation: type[Modulation]) -> None:
+        super().__init__()
+        for stream in ("img", "txt"):
+            setattr(self, f"{stream}_mod", modulation(width, 2))
+            setattr(self, f"{stream}_attn", Attention(width, heads))
+            setattr(self, f"{stream}_norm1", nn.LayerNorm(width, elementwise_affine=False, eps=1e-6))
+            setattr(self, f"{stream}_norm2", nn.LayerNorm(width, elementwise_affine=False, eps=1e-6))
+            setattr(self, f"{stream}_mlp", mlp(width))
+
+    def forward(self, img: Tensor, txt: Tensor, vec: Tensor, pe: Tensor) -> tuple[Tensor, Tensor]:
+        return self.modulated(img, txt, self.img_mod(vec), self.txt_mod(vec), pe)
+
+    def modulated(self, img: Tensor, txt: Tensor, img_mods: list, txt_mods: list, pe: Tensor) -> tuple[Tensor, Tensor]:
+        image = self.img_attn.parts(img_mods[0](self.img_norm1(img)))
+        text = self.txt_attn.parts(txt_mods[0](self.txt_norm1(txt)))
+        out = attend(*(torch.cat(pair, dim=2) for pair in zip(text, image, strict=True)), pe=pe)
+        img = img + img_mods[0].gate * self.img_attn.proj(out[:, txt.shape[1] :])
+        img = img + img_mods[1].gate * self.img_mlp(img_mods[1](self.img_norm2(img)))
+        txt = txt + txt_mods[0].gate * self.txt_attn.proj(out[:, : txt.shape[1]])
+        txt = txt + txt_mods[1].gate * self.txt_mlp(txt_mods[1](self.txt_norm2(txt)))
+        return img, txt
+
+
+class SingleBlock(nn.Module):
+    def __init__(self, width: int, heads: int, modulation: type[Modulation]) -> None:
+        super().__init__()
+        self.width, self.heads = width, heads
+        self.modulation = modulation(width, 1)
+        self.pre_norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.linear1, self.linear2 = nn.Linear(width, 5 * width), nn.Linear(3 * width, width)
+        self.norm = QKNorm(width // heads)
+
+    def forward(self, x: Tensor, vec: Tensor, pe: Tensor) -> Tensor:
+        return self.modulated(x, self.modulation(vec)[0], pe)
+
+    def modulated(self, x: Tensor, mod: Modulated, pe: Tensor) -> Tensor:
+        qkv, hidden = self.linear1(mod(self.pre_norm(x))).split([3 * self.width, 2 * self.width], dim=-1)
+        q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        out = attend(*self.norm(q, k, v), v, pe=pe)
+        return x + mod.gate * self.linear2(torch.cat([out, functional.gelu(hidden)], dim=-1))
+
+
+class LastLayer(nn.Module):
+    """``tokens``: whether the conditioning gets its dimension of tokens before the projection."""
+
+    def __init__(self, width: int, out: int, tokens: bool) -> None:
+        super().__init__()
+        self.tokens = tokens
+        self.norm_final = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
+        self.linear = nn.Linear(width, out)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
+
+    def forward(self, x: Tensor, vec: Tensor) -> Tensor:
+        if self.tokens:
+            shift, scale = self.adaLN_modulation(vec[:, None]).chunk(2, dim=-1)
+        else:
+            shift, scale = (chunk[:, None] for chunk in self.adaLN_modulation(vec).chunk(2, dim=1))
+        return self.linear((1 + scale) * self.norm_final(x) + shift)
+
+
+class Flux(nn.Module):
+    """Args: ``flat``: modulations make chunks first and the dimension of tokens then; otherwise the other way round."""
+
+    channels = 4
+
+    def __init__(self, width: int = 32, heads: int = 2, depth: int = 2, singles: int = 2, flat: bool = True) -> None:
+        super().__init__()
+        modulation = FlatModulation if flat else Modulation
+        self.pe_embedder = Positions((4, 6, 6))
+        self.img_in = nn.Linear(4 * self.channels, width)
+        self.time_in, self.guidance_in = Embedder(SINUSOID, width), Embedder(SINUSOID, width)
+        self.vector_in = Embedder(10, width)
+        self.txt_in = nn.Linear(12, width)
+        self.double_blocks = nn.ModuleList([DoubleBlock(width, heads, modulation) for _ in range(depth)])
+        self.single_blocks = nn.ModuleList([SingleBlock(width, heads, modulation) for _ in range(singles)])
+        self.final_layer = LastLayer(width, 4 * self.channels, tokens=not flat)
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor, context: Tensor, reference: Tensor | None = None) -> Tensor:
+        """As :meth:`support.mmdit.MMDiT.forward`, but t is a sigma in [0, 1].
+
+        ``reference``: tokens ``(N, R, 16)`` that follow the picture's.
+        """
+        height, width = x.shape[-2:]
+        x = functional.pad(x, (0, width % 2, 0, height % 2), mode="circular")
+        h, w = x.shape[-2] // 2, x.shape[-1] // 2
+        patches = functional.pixel_unshuffle(x, 2).flatten(2).transpose(1, 2)
+        ids = torch.stack([torch.zeros(h, w), *torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")], dim=-1)
+        ids = torch.cat([torch.zeros(context.shape[1], 3), ids.flatten(0, 1)])
+        if reference is not None:
+            patches = torch.cat([patches, reference], dim=1)
+            ids = torch.cat(
+                [ids, torch.stack([torch.ones(reference.shape[1]), *2 * [torch.arange(reference.shape[1])]], -1)]
+            )
+        pe = self.pe_embedder(ids.expand(len(x), -1, -1))
+        image = self.blocks(self.img_in(patches), self.txt_in(context), t, y, pe)[:, : h * w]
+        return functional.pixel_shuffle(image.transpose(1, 2).unflatten(-1, (h, w)), 2)[:, :, :height, :width]
+
+    def blocks(self, img: Tensor, txt: Tensor, t: Tensor, y: Tensor, pe: Tensor) -> Tensor:
+        vec = self.time_in(sinusoid(1000 * t, SINUSOID).to(img.dtype))
+        vec = vec + self.guidance_in(sinusoid(torch.full_like(t, 3500.0), SINUSOID).to(img.dtype)) + self.vector_in(y)
+        for block in self.double_blocks:
+            img, txt = block(img=img, txt=txt, vec=vec, pe=pe)
+        joined = torch.cat([txt, img], dim=1)
+        for block in self.single_blocks:
+            joined = block(joined, vec=vec, pe=pe)
+        return self.final_layer(joined[:, txt.shape[1] :], vec)
