@@ -20,7 +20,7 @@ from asyndm_ext.hosts.webui import mask
 from asyndm_ext.hosts.webui.errors import NotApplied
 from asyndm_ext.hosts.webui.host import current
 from asyndm_ext.hosts.webui.plain_pass import rehearsal, show_progress
-from asyndm_ext.hosts.webui.solvers import pass_solver
+from asyndm_ext.hosts.webui.solvers import noise_source, pass_solver
 from asyndm_ext.hosts.webui.tokens import resolve_objects
 from asyndm_ext.regions import AverageAttention, PerPatch, Region, region_for
 from asyndm_ext.run import Run, StepRecord
@@ -169,8 +169,7 @@ class _Pass:
                 PixelSchedule(solver.schedule(arguments), self.shape, self.settings.curve),
                 PerPatch(region) if model.by_patch else region,
                 x,
-                # Looked up at the draw: the host puts the job's own generator behind this name.
-                randn_like=lambda like: k_diffusion.sampling.torch.randn_like(like),  # noqa: PLW0108
+                randn_like=noise_source(self.p.sampler.func),
                 callback=callback,
                 table=model.noise,
                 watch=watch,
