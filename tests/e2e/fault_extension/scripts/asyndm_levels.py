@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import gradio as gr
-from modules import infotext_utils, script_callbacks, scripts
+from modules import (
+    infotext_utils,
+    script_callbacks,
+    scripts,
+    sd_samplers,
+    sd_samplers_common,
+    sd_samplers_kdiffusion,
+)
 
 try:
     from asyndm_ext.hosts.webui import host, job, tokens
