@@ -1,6 +1,6 @@
 """The AlwaysOn script: glue between the WebUI's callbacks and the extension's package."""
 
-from modules import scripts
+from modules import scripts, shared
 from modules.ui_components import InputAccordion
 
 from asyndm_ext.hosts.webui import job
@@ -8,14 +8,27 @@ from asyndm_ext.ui import infotext, panel
 
 
 class AsynDM(scripts.Script):
+    """Its panel and what a job does with it."""
+
+    def __init__(self):
+        super().__init__()
+        self.prompt = {}
+
     def title(self):
         return "AsynDM"
 
     def show(self, is_img2img):
         return scripts.AlwaysVisible
 
+    def after_component(self, component, **kwargs):
+        tab = "img2img" if self.is_img2img else "txt2img"
+        if kwargs.get("elem_id") in (f"{tab}_prompt", f"{tab}_styles"):
+            self.prompt[kwargs["elem_id"]] = component
+
     def ui(self, is_img2img):
-        controls, fields = panel.build(InputAccordion, self.elem_id)
+        prompt = tuple(self.prompt[key] for key in sorted(self.prompt))  # the prompt's own, then its styles
+        with_styles = shared.prompt_styles.apply_styles_to_prompt
+        controls, fields = panel.build(InputAccordion, self.elem_id, prompt if len(prompt) == 2 else None, with_styles)
         self.infotext_fields = fields
         self.paste_field_names = [spec.infotext_key for spec in panel.FIELDS]
         return controls
