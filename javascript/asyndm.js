@@ -33,8 +33,7 @@ var asyndm = (function() {
         figure.querySelector('.asyndm-slow').setAttribute('d', line(slow));
         figure.querySelector('.asyndm-gap').setAttribute('d', line(slow) + 'L' + points(straight).reverse().join('L') + 'Z');
         const lag = Math.max(...slow.map((height, i) => height - straight[i]));
-        figure.querySelector('.asyndm-lag').textContent = Math.round(100 * lag) + ' %';
-        figure.querySelector('.asyndm-lag').title = 'largest lag, of the schedule';
+        figure.querySelector('.asyndm-lag').textContent = Math.round(100 * lag + 1e-6) + ' %';
     }
 
     /** Has the objects of the prompt looked for, soon. */

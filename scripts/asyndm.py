@@ -3,7 +3,7 @@
 from modules import scripts, shared
 from modules.ui_components import InputAccordion
 
-from asyndm_ext.hosts.webui import job
+from asyndm_ext.hosts.webui import job, pictures
 from asyndm_ext.ui import infotext, panel
 
 
@@ -46,3 +46,9 @@ class AsynDM(scripts.Script):
     def postprocess_batch(self, p, *args, **kwargs):
         if job.is_wanted(p, args):
             job.finish(p)
+
+    def postprocess_image(self, p, pp, *args):
+        pictures.draw(p, pp.image)
+
+    def postprocess(self, p, processed, *args):
+        pictures.attach(p, processed)

@@ -34,5 +34,6 @@ def html(element: str) -> str:
         "</svg>"
         '<figcaption><span class="asyndm-key asyndm-key-slow">objects</span> '
         '<span class="asyndm-key asyndm-key-rest">the rest</span> '
-        '<output class="asyndm-lag"></output></figcaption></figure>'
+        '<span title="part of the steps"><span>largest lag</span> <output class="asyndm-lag"></output></span>'
+        "</figcaption></figure>"
     )

@@ -14,6 +14,7 @@ from asyndm_ext.ui.infotext import pasted
 CURVE = ("strength", "curve")
 REGION = (("region", "threshold"),)
 ADVANCED = (
+    ("show", "save_shown"),
     ("mask_invert", "soft", "adetailer"),
     ("mask_source", "hires"),
     ("smoothing", "hold_after"),
@@ -106,7 +107,6 @@ def _follow_the_prompt(
         outputs=[line],
         show_progress="hidden",
         queue=False,
-        api_name=False,
     )
 
 

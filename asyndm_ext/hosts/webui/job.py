@@ -16,7 +16,7 @@ import tqdm
 from modules import shared
 from torch import Tensor
 
-from asyndm_ext.hosts.webui import mask
+from asyndm_ext.hosts.webui import mask, pictures
 from asyndm_ext.hosts.webui.errors import NotApplied
 from asyndm_ext.hosts.webui.host import current
 from asyndm_ext.hosts.webui.plain_pass import rehearsal, show_progress
@@ -49,6 +49,7 @@ def is_wanted(p: Any, args: Sequence[Any]) -> bool:
 def install(p: Any, args: Sequence[Any]) -> None:
     """Put the AsynDM version in the place of this job's sampler function, until it has run once."""
     sampler = p.sampler
+    pictures.begin(p)
     # The hook can come twice for one pass, and an img2img sampler serves all batches of a job.
     host_function = getattr(sampler.func, "asyndm_host_function", sampler.func)
 
@@ -126,10 +127,10 @@ class _Pass:
             return self.x  # so little denoising strength that the host itself makes no step
         infotext.begin_pass(self.p, self.settings, self.objects.names if self.objects is not None else None)
         coverage = Coverage()
+        mine = [coverage.watch, *pictures.recorders(self.p, self.settings)]
 
         def watch(record: StepRecord) -> None:
-            coverage.watch(record)
-            for watcher in watchers:
+            for watcher in (*mine, *watchers):
                 watcher(record)
 
         latent = self._run(self._region(), self.x, self.arguments.get("callback"), watch)
