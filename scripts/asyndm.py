@@ -30,7 +30,7 @@ class AsynDM(scripts.Script):
         with_styles = shared.prompt_styles.apply_styles_to_prompt
         controls, fields = panel.build(InputAccordion, self.elem_id, prompt if len(prompt) == 2 else None, with_styles)
         self.infotext_fields = fields
-        self.paste_field_names = [spec.infotext_key for spec in panel.FIELDS]
+        self.paste_field_names = [str(name) for _, name in fields]
         return controls
 
     def process(self, p, *args):
