@@ -68,7 +68,14 @@ class Layout:
         return max(right + _SCALE + MARGIN, 640), bottom + MARGIN - GAP
 
 
-def draw(layout: Layout, heading: str, details: str, rows: Sequence[Row]) -> Image.Image:
+def step_label(step: int) -> str:
+    """What stands above a column."""
+    return f"step {step + 1}"
+
+
+def draw(
+    layout: Layout, heading: str, details: str, rows: Sequence[Row], label: Callable[[int], str] = step_label
+) -> Image.Image:
     """The page."""
     sheet = Sheet.blank(*layout.size)
     sheet.heading(heading, details)
@@ -81,7 +88,7 @@ def draw(layout: Layout, heading: str, details: str, rows: Sequence[Row]) -> Ima
             sheet.framed(row.cell(step), x, y)
             sheet.text(x, y + layout.cell[1] + 5, row.note(step), size=12, colour=GREY)
             if number == 0:
-                sheet.text(x, y - 20, f"step {step + 1}", size=13)
+                sheet.text(x, y - 20, label(step), size=13)
         if row.legend is not None:
             x, y = layout.origin(number, len(layout.steps))
             row.legend(sheet, x + 6, y, layout.row_height)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -174,6 +175,30 @@ class Browser:
             const input = box.querySelector('input[type=number], textarea, input');
             return input.type === 'checkbox' ? input.checked : input.value"""
         return self.run(script, box)
+
+    def load_mask(self, file: Path, tab: str = "txt2img") -> WebElement:
+        """Puts a picture into the mask's control; returns the canvas to paint on."""
+        self.unfold("mask_fold", tab)
+        picture = self.id("mask_picture", tab)
+        self.one(f"{picture} input[type=file]").send_keys(str(file))
+
+        def canvases() -> list[WebElement]:
+            return [c for c in self.all(f"{picture} canvas") if c.is_displayed() and c.size["width"] > 50]
+
+        canvas = self.to(wait(canvases, "the picture to paint on")[-1])
+        time.sleep(1.5)  # it grows to its size, and knows that only afterwards
+        return canvas
+
+    def paint(self, canvas: WebElement, points: Sequence[tuple[int, int]]) -> None:
+        """A stroke through points, in pixels from the middle; then waits until the page has sent it."""
+        from selenium.webdriver import ActionChains
+
+        stroke = ActionChains(self.driver).move_to_element_with_offset(canvas, *points[0]).click_and_hold()
+        for (x, y), (to_x, to_y) in pairwise(points):
+            for _ in range(4):
+                stroke = stroke.move_by_offset((to_x - x) // 4, (to_y - y) // 4).pause(0.05)
+        stroke.release().perform()
+        time.sleep(1.5)
 
     def screenshot(self, file: Path, css: str) -> None:
         """Of one element."""
