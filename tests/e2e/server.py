@@ -74,13 +74,13 @@ class Install:
     python: Path
 
     @classmethod
-    def from_environment(cls) -> Install | None:
-        """The install that ASYNDM_WEBUI names, or None when it is unset."""
-        name = os.environ.get("ASYNDM_WEBUI")
+    def from_environment(cls, variable: str = "ASYNDM_WEBUI") -> Install | None:
+        """The install that the variable names, or None when it is unset."""
+        name = os.environ.get(variable)
         if not name:
             return None
         folder = Path(name).expanduser().resolve()
-        python = os.environ.get("ASYNDM_WEBUI_PYTHON")
+        python = os.environ.get(f"{variable}_PYTHON")
         return cls(folder, Path(python).expanduser() if python else folder / "venv" / "bin" / "python")
 
     @property
