@@ -15,9 +15,9 @@ ELSEWHERE = "Elsewhere"
 pytestmark = pytest.mark.xdist_group("webui")
 
 
-def row(webui: WebUI, model: str, sampler: str) -> tuple[int | str, int | str]:
+def row(webui: WebUI, model: str, sampler: str, **extra: object) -> tuple[int | str, int | str]:
     """Largest differences in grey levels to the plain picture: at strength 0.7, and at strength 0."""
-    request = {**REQUEST, "sampler_name": sampler}
+    request = {**REQUEST, "sampler_name": sampler, **extra}
     plain = off(webui, model, **request)
     try:
         slow = on(webui, model, **request)
