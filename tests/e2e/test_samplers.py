@@ -62,3 +62,12 @@ def test_a_sampler_of_another_extension_goes_on_without(webui: WebUI) -> None:
     mixed = on(webui, "tiny-sd1", **hires, denoising_strength=0.5, width=128, height=128)
     assert "AsynDM strength: 0.7" in mixed.infotext
     assert 'AsynDM note: "not applied in the hires pass: there is no per-pixel version' in mixed.infotext
+
+
+def test_a_schedule_that_rises_goes_on_without(webui: WebUI) -> None:
+    """No pixel's noise can rise with it."""
+    request = {"scheduler": "Karras", "override_settings": {"sigma_min": 20.0}}
+    plain = off(webui, "tiny-sd1", **request)
+    result = on(webui, "tiny-sd1", **request)
+    assert difference(plain.image, result.image) == 0
+    assert 'AsynDM: "not applied: the schedule rises from sigma' in result.infotext
