@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from asyndm_ext.mask_image import decode, slow_fraction
 
@@ -52,7 +54,6 @@ class TestInpaintMask:
     @pytest.mark.parametrize("sampler", ["Euler", "DPM++ 2M", "DDIM"])
     def test_the_painted_part_is_slow_and_only_that(self, webui: WebUI, sampler: str) -> None:
         mask = box(64, 96, 160, 192)
-        paint(webui, mask, None, sampler_name=sampler)  # the host's first picture of a kind differs from its second
         plain = paint(webui, mask, None, sampler_name=sampler)
         slow = paint(webui, mask, {"region": "mask"}, sampler_name=sampler)
         nominal, level, strength = levels(webui)
@@ -149,15 +150,34 @@ class TestInpaintMask:
         assert np.all(either[:, :, :, :16] == 0.6)
         assert np.array_equal(either[0, 0, :, 16:] > 0, objects[0, 0, :, 16:])
 
-    def test_batch_of_different_sizes_carries_nothing_over(self, webui: WebUI) -> None:
-        """Scenario 18, job after job."""
-        for width, height in ((256, 320), (320, 256)):
-            mask = box(64, 64, 128, 128, width, height)
-            request = {**INPAINT, **asyndm({"region": "mask"}), "width": width, "height": height, "prompt": PROMPT}
-            webui.img2img(picture(width, height), "tiny-sd1", mask=mask, **request)
-            strength = levels(webui)[2]
-            assert strength.shape[2:] == (height // 8, width // 8)
-            assert slow_box(strength[0, 0]) == (8, 8, 16, 16)
+    @pytest.mark.parametrize("only_masked", [False, True])
+    def test_a_batch_folder_of_different_sizes_carries_nothing_over(
+        self, webui: WebUI, tmp_path: Path, only_masked
+    ) -> None:
+        """Scenario 18: one job object goes through pictures of different sizes."""
+        webui.use_model("tiny-sd1")
+        for folder in ("pictures", "masks", "output"):
+            (tmp_path / folder).mkdir()
+        cases = [
+            ("a", 256, 320, (64, 64, 128, 128)),
+            ("b", 320, 192, (192, 64, 256, 160)),
+            ("c", 256, 256, (0, 0, 64, 64)),
+        ]
+        for name, width, height, edges in cases:
+            Image.fromarray(picture(width, height)).save(tmp_path / "pictures" / f"{name}.png")
+            Image.fromarray(box(*edges, width, height)).save(tmp_path / "masks" / f"{name}.png")
+        body = {
+            **{folder: str(tmp_path / folder) for folder in ("pictures", "masks", "output")},
+            "prompt": PROMPT, "only_masked": only_masked, "settings": {"region": "mask"},
+        }  # fmt: skip
+        found = webui.post("/asyndm-probe/batch", body)
+        assert [one["shape"] for one in found] == [[1, 1, height // 8, width // 8] for _, width, height, _ in cases]
+        for one, (_, width, height, (left, top, right, bottom)) in zip(found, cases, strict=True):
+            if only_masked:  # the cut-out is the mask, widened to the picture's shape
+                across, down = one["box"][2] - one["box"][0], one["box"][3] - one["box"][1]
+                assert across >= width // 8 - 1 or down >= height // 8 - 1
+            else:
+                assert one["box"] == [left // 8, top // 8, right // 8, bottom // 8]
 
 
 class TestInpaintingCheckpoints:
@@ -228,6 +248,12 @@ class TestGivenMask:
         assert difference(white.image, everything.image) == 0
         assert "AsynDM note: " in white.infotext and "covered the whole picture" in white.infotext
         assert "AsynDM note" not in everything.infotext
+
+    def test_too_few_steps_to_lag_say_so(self, webui: WebUI) -> None:
+        plain = off(webui, "tiny-sd1", steps=2)
+        result = on(webui, "tiny-sd1", {"objects": "cat"}, steps=2)
+        assert difference(plain.image, result.image) <= GREY_LEVELS
+        assert 'AsynDM note: "no pixel lagged behind, so this is the ordinary picture"' in result.infotext
 
     @pytest.mark.parametrize(
         ("settings", "message"),

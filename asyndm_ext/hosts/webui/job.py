@@ -20,10 +20,11 @@ from asyndm_ext.hosts.webui import mask
 from asyndm_ext.hosts.webui.errors import NotApplied
 from asyndm_ext.hosts.webui.host import current
 from asyndm_ext.hosts.webui.plain_pass import rehearsal, show_progress
+from asyndm_ext.hosts.webui.solvers import noise_source, pass_solver
 from asyndm_ext.hosts.webui.tokens import resolve_objects
 from asyndm_ext.regions import AverageAttention, PerPatch, Region, region_for
 from asyndm_ext.run import Run, StepRecord
-from asyndm_ext.schedule import PixelSchedule
+from asyndm_ext.schedule import PixelSchedule, UnusableSchedule
 from asyndm_ext.settings import Settings, SettingsError, is_enabled
 from asyndm_ext.solvers import Solver
 from asyndm_ext.ui import infotext
@@ -108,11 +109,16 @@ class _Pass:
     def __init__(self, p: Any, settings: Settings, denoiser: Any, x: Tensor, arguments: dict[str, Any]) -> None:
         self.p, self.settings, self.denoiser, self.x = p, settings, denoiser, x
         self.host = current()
-        self.solver = self.host.solver(p.sampler.config.name)
-        options = {name: getattr(shared.opts, setting) for name, setting in self.solver.settings}
-        self.arguments = {**arguments, **options}
+        self.flow = self.host.is_flow()
+        self.solver = pass_solver(p.sampler.config.name, p.sampler.func, self.flow, denoiser)
+        self.arguments = self.solver.filled(arguments, lambda name: getattr(shared.opts, name, None))
+        self.arguments["flow"] = self.flow
         if self.solver.space == "timestep":
             self.arguments["alphas_cumprod"] = shared.sd_model.alphas_cumprod
+        try:
+            self.base = self.solver.schedule(self.arguments)
+        except UnusableSchedule as error:
+            raise NotApplied(str(error)) from error
         images, _, height, width = x.shape
         self.shape = (images, 1, height, width)
         self.objects = resolve_objects(p, self.host.text_encoder(), settings.objects) if settings.uses_objects else None
@@ -164,16 +170,16 @@ class _Pass:
         with model.attached():
             run = Run(
                 model,
-                PixelSchedule(solver.schedule(arguments), self.shape, self.settings.curve),
+                PixelSchedule(self.base, self.shape, self.settings.curve),
                 PerPatch(region) if model.by_patch else region,
                 x,
-                # Looked up at the draw: the host puts the job's own generator behind this name.
-                randn_like=lambda like: k_diffusion.sampling.torch.randn_like(like),  # noqa: PLW0108
+                randn_like=noise_source(self.p.sampler.func),
                 callback=callback,
                 table=model.noise,
                 watch=watch,
                 progress=lambda steps: tqdm.tqdm(steps, disable=arguments.get("disable")),
                 noise_sampler=_brownian_tree(solver, x, arguments),
+                flow=self.flow,
             )
             return solver.sample(run, x, **solver.chosen(arguments))
 

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import gradio as gr
-from modules import infotext_utils, script_callbacks, scripts
+from modules import (
+    img2img,
+    infotext_utils,
+    processing,
+    script_callbacks,
+    scripts,
+    sd_samplers,
+    sd_samplers_common,
+    sd_samplers_kdiffusion,
+    shared,
+)
 
 try:
     from asyndm_ext.hosts.webui import host, job, tokens
@@ -13,10 +23,13 @@ except ImportError:  # the WebUI without the extension under test
 
 records: list[dict] = []
 samplers: list = []
+history: list[dict] = []  # of all jobs of a batch folder
 
 
 def watch(record):
     """One step: the host's own level and the maps, rows of numbers per image."""
+    history.append({"step": record.step, "strength": record.strength})
+    del history[:-200]
     records.append(
         {
             "step": record.step,
@@ -81,6 +94,27 @@ class PromptsScript(scripts.Script):
             p.all_prompts = list(prompts)
 
 
+def sample_elsewhere(model, x, sigmas, extra_args=None, callback=None, disable=None):
+    """A sampler that nobody else knows: Euler with a bend of its own."""
+    for i in range(len(sigmas) - 1):
+        denoised = model(x, sigmas[i] * x.new_ones(len(x)), **(extra_args or {}))
+        if callback is not None:
+            callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised})
+        x = x + (x - 0.99 * denoised) / sigmas[i] * (sigmas[i + 1] - sigmas[i])
+    return x
+
+
+def add_sampler() -> None:
+    """Puts it on the WebUI's lists, once, as extensions with samplers of their own do."""
+    data = sd_samplers_common.SamplerData(
+        "Elsewhere", lambda model: sd_samplers_kdiffusion.KDiffusionSampler(sample_elsewhere, model), ["elsewhere"], {}
+    )
+    if data.name not in sd_samplers.all_samplers_map:
+        sd_samplers.all_samplers.append(data)
+        sd_samplers.all_samplers_map[data.name] = data
+        sd_samplers.set_samplers()
+
+
 def leftovers() -> list[dict]:
     """Per pass, what the job's own objects carry now: sampler function, class of the denoiser, overrides."""
     found = []
@@ -95,6 +129,35 @@ def leftovers() -> list[dict]:
                 "overrides": own,
             }
         )
+    return found
+
+
+def batch_folder(body: dict) -> list[dict]:
+    """What img2img's Batch tab does with a folder: one job object for all of its pictures.
+
+    Returns, for each picture's first step, the map's shape and its slow pixels as left, top, right, bottom.
+    """
+    p = processing.StableDiffusionProcessingImg2Img(
+        sd_model=shared.sd_model, prompt=body["prompt"], seed=1, steps=4, cfg_scale=7, sampler_name="Euler",
+        denoising_strength=0.75, init_images=[], mask_blur=0, inpainting_fill=1, inpaint_full_res=body["only_masked"],
+        inpaint_full_res_padding=0, do_not_save_samples=True, do_not_save_grid=True,
+    )  # fmt: skip
+    p.scripts = scripts.scripts_img2img
+    values = [None] * max(script.args_to for script in p.scripts.scripts)
+    for script in p.scripts.alwayson_scripts:
+        values[script.args_from : script.args_to] = [control.value for control in script.controls]
+        if script.title() == "AsynDM":
+            values[script.args_from] = body["settings"]
+    values[0] = 0  # no selectable script
+    p.script_args = tuple(values)
+    history.clear()
+    img2img.process_batch(p, body["pictures"], body["output"], body["masks"], values, to_scale=True)
+    firsts = [record for record in history if record["step"] == 0]
+    found = []
+    for record in firsts:
+        rows, columns = (record["strength"][0, 0] > 0).nonzero(as_tuple=True)
+        box = [int(edge) for edge in (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)]
+        found.append({"shape": list(record["strength"].shape), "box": box})
     return found
 
 
@@ -137,6 +200,7 @@ def pasted(body: dict) -> dict:
 def on_app_started(demo, app):
     """Adds the routes and the watcher, once however often the page is reloaded."""
     app.add_api_route("/asyndm-probe/levels", lambda: records, methods=["GET"])
+    app.add_api_route("/asyndm-probe/batch", batch_folder, methods=["POST"])
     app.add_api_route("/asyndm-probe/leftovers", leftovers, methods=["GET"])
     app.add_api_route("/asyndm-probe/columns", columns, methods=["POST"])
     app.add_api_route("/asyndm-probe/pasted", pasted, methods=["POST"])
@@ -144,4 +208,5 @@ def on_app_started(demo, app):
         job.watchers[:] = [w for w in job.watchers if w.__module__ != watch.__module__] + [watch]
 
 
+add_sampler()
 script_callbacks.on_app_started(on_app_started)
