@@ -35,6 +35,12 @@ class NoiseTable:
         share = ((log_sigma - self.log_sigmas[low]) / span).clamp(0, 1)
         return low + share
 
+    def sigma_at(self, percent: float) -> float:
+        """Sigma at a share of the timesteps, counted from the noisiest, fraction; straight in log-sigma."""
+        t = (1 - percent) * (len(self.log_sigmas) - 1)
+        low = min(int(t), len(self.log_sigmas) - 2)
+        return float(torch.lerp(self.log_sigmas[low], self.log_sigmas[low + 1], t - low).exp())
+
     def half_log_snr(self, t: Tensor) -> Tensor:
         """``log(alpha/sigma)`` at fractional timesteps: straight between whole ones in log alpha, as DPM-Solver has it.
 

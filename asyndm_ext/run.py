@@ -17,6 +17,10 @@ from asyndm_ext.noise import NoiseTable
 from asyndm_ext.regions import Region
 from asyndm_ext.schedule import PixelSchedule, Position
 
+# What a level may differ by, in units of the last place, when it is computed as a map and as a scalar: a power of a
+# vector and of a number are not rounded alike.
+_ROUNDING = 16.0
+
 
 class Model(Protocol):
     """The guided model of a host, level maps included."""
@@ -67,6 +71,8 @@ class Run:
         progress: wraps the range of steps, for a console progress bar.
         noise_sampler: the host's normals of an interval of nominal sigmas (a Brownian tree), for SDE solvers;
             fresh ones from ``randn_like`` where the host has none.
+        flow: the model is a rectified flow: sigma in [0, 1] and x = (1 - sigma) * clean + sigma * noise.
+        percent_to_sigma: the host's sigma at a share of the way down, for the solvers that ask.
     """
 
     def __init__(
@@ -81,15 +87,19 @@ class Run:
         watch: Callable[[StepRecord], None] | None = None,
         progress: Callable[[range], Iterable[int]] = iter,
         noise_sampler: Callable[[Tensor, Tensor], Tensor] | None = None,
+        flow: bool = False,
+        percent_to_sigma: Callable[[float], float] | None = None,
     ) -> None:
         self.schedule = schedule
         self.region = region
+        self.flow = flow
         self.randn_like = randn_like
         self._model = model
         self._callback = callback
         self._table = table
         self._watch = watch
         self._progress = progress
+        self._percent_to_sigma = percent_to_sigma
         self.noise_sampler = noise_sampler or (lambda sigma, sigma_next: self.randn_like(x))
         self._device = x.device
         self._dtype = torch.promote_types(x.dtype, torch.float32)
@@ -118,6 +128,11 @@ class Run:
         return self.on_device(self.schedule.level)
 
     @property
+    def exact(self) -> Tensor:
+        """The current level map in float64 on the CPU."""
+        return self.schedule.level
+
+    @property
     def position(self) -> Tensor:
         """How many of the host's steps each pixel is on its way, fractions, ``(B,1,H,W)`` float64 on the CPU."""
         return (1 - self.schedule.clock.height) * self.schedule.base.updates
@@ -135,8 +150,13 @@ class Run:
         return self.model_at(x, self.schedule.nominal, self.schedule.level)
 
     def model_at(self, x: Tensor, nominal: float | Tensor, level: Tensor) -> Tensor:
-        """Call the model at a level map of the solver's choice and let the region see the attention."""
-        answer = self._model(x, float(nominal), level.cpu().double())
+        """Call the model at a level map of the solver's choice and let the region see the attention.
+
+        A pixel that differs from the host's level by no more than rounding is at it, so that a uniform map is one.
+        """
+        host, level = float(nominal), level.cpu().double()
+        rounding = _ROUNDING * torch.finfo(self._dtype).eps * abs(host)
+        answer = self._model(x, host, torch.where((level - host).abs() <= rounding, host, level))
         self.region.observe(self._model.attention(), self.progress)
         return answer
 
@@ -171,6 +191,12 @@ class Run:
     def restart(self, nominal: float) -> Tensor:
         """Put the clock back to where the host is at a higher level; returns the level map on the device."""
         return self.on_device(self.schedule.restart(self.region.strength(self.progress), nominal))
+
+    def sigma_at(self, percent: float) -> float:
+        """The model's sigma at a share of the way down from the noisiest, fraction in (0, 1)."""
+        if self._percent_to_sigma is not None:
+            return float(self._percent_to_sigma(percent))
+        return 1 - percent if self.flow else self.table.sigma_at(percent)
 
     def alpha(self, t: Tensor) -> Tensor:
         """alphas_cumprod at a map of whole timesteps, on its device."""

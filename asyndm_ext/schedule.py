@@ -16,6 +16,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -100,6 +101,10 @@ def curve_height(curve: str, u: Tensor, w: float) -> Tensor:
     raise ValueError(f"unknown curve {curve!r}; choose one of: {', '.join(CURVES)}")
 
 
+class UnusableSchedule(ValueError):
+    """The host's schedule is not one that pixels can walk down."""
+
+
 @dataclass(frozen=True)
 class BaseSchedule:
     """The host's schedule, as the levels that a pixel passes on its way down.
@@ -126,20 +131,33 @@ class BaseSchedule:
     def from_sigmas(cls, sigmas: Tensor) -> BaseSchedule:
         """Noise-level samplers: x starts at ``sigmas[0]``; a trailing sigma 0 is where all pixels end together.
 
+        Repeated sigmas are steps of no length. A single sigma is a schedule of no steps, as some hosts make for one
+        step; x stays what it is then.
+
         Raises:
-            ValueError: fewer than two sigmas, a rising one, one that is not finite, a negative end, or a zero
-                before the end.
+            UnusableSchedule: no sigmas, a rising one, one that is not finite or negative, or a zero before the end.
         """
         given = torch.as_tensor(sigmas).detach()
         s = given.double().cpu().flatten()
-        if len(s) < 2:
-            raise ValueError(f"a schedule needs at least two sigmas, got {len(s)}")
-        falling = bool((s[1:] <= s[:-1]).all()) and bool(s.isfinite().all())
-        if not falling or bool((s[:-1] <= 0).any()) or bool(s[-1] < 0):
-            raise ValueError("sigmas must fall from step to step and reach 0 at the end only")
-        if s[-1] == 0:
-            return cls(nodes=s[:-1], final=0.0, dtype=torch.promote_types(given.dtype, torch.float32))
-        return cls(nodes=s, dtype=torch.promote_types(given.dtype, torch.float32))
+        if len(s) == 0:
+            raise UnusableSchedule("the schedule has no sigmas")
+        if not bool(s.isfinite().all()) or bool((s < 0).any()):
+            raise UnusableSchedule(f"the schedule has a sigma that is negative or not finite: {s.tolist()}")
+        for step, (here, there) in enumerate(pairwise(s.tolist()), start=1):
+            if there > here:
+                raise UnusableSchedule(
+                    f"the schedule rises from sigma {here:.4g} to {there:.4g} in step {step}, and a pixel's noise can "
+                    f"only fall: this schedule type does not suit the model or its settings; choose another one"
+                )
+            if here == 0:
+                raise UnusableSchedule(
+                    f"the schedule is at sigma 0 before its last step (step {step}), where the sampler divides by it: "
+                    f"this schedule type does not suit the model; choose another one"
+                )
+        dtype = torch.promote_types(given.dtype, torch.float32)
+        if len(s) > 1 and s[-1] == 0:
+            return cls(nodes=s[:-1], final=0.0, dtype=dtype)
+        return cls(nodes=s, dtype=dtype)
 
     @classmethod
     def from_timesteps(cls, timesteps: Tensor) -> BaseSchedule:
@@ -161,6 +179,11 @@ class BaseSchedule:
     def steps(self) -> int:
         """Solver steps: transitions from one level to the next."""
         return self.updates - self.lead_in + (self.final is not None)
+
+    @property
+    def lags(self) -> bool:
+        """Whether a pixel can lag behind at all: with one update, all of them start and end together."""
+        return self.updates > 1
 
     def nominal(self, step: int) -> float:
         """The level that the host itself is at in this solver step."""

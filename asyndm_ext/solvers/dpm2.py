@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from asyndm_ext.run import Run
-from asyndm_ext.solvers.helpers import ancestral_step, churned_slope, midway, to_d
+from asyndm_ext.solvers.helpers import ancestral_step, churn, churned_slope, midway, to_d
 
 
 @torch.no_grad()
@@ -17,7 +17,8 @@ def sample_dpm_2(
 ) -> Tensor:
     """DPM-Solver-2 (Lu et al. 2022) with the churn of Karras et al. (2022)."""
     for i in run.steps():
-        x, d, sigma_hat, nominal_hat = churned_slope(run, i, x, s_churn, s_tmin, s_tmax, s_noise)
+        gamma = churn(run, i, s_churn, s_tmin, s_tmax)
+        x, d, _, sigma_hat, nominal_hat = churned_slope(run, i, x, gamma, s_noise)
         sigma_next = run.advance()
         if run.nominal(i + 1) > 0:
             sigma_mid = midway(sigma_hat, sigma_next)

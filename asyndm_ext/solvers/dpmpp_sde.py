@@ -15,7 +15,7 @@ from asyndm_ext.solvers.helpers import (
     ancestral_step,
     extrapolation,
     largest_ratio,
-    midway,
+    part_way,
     phi_2,
     phi_3,
     toward,
@@ -23,8 +23,16 @@ from asyndm_ext.solvers.helpers import (
 
 
 @torch.no_grad()
-def sample_dpmpp_sde(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0) -> Tensor:
-    """DPM-Solver++ (stochastic): half a step in log-sigma with its noise, then the whole step with its own."""
+def sample_dpmpp_sde(
+    run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0, r: float = 0.5, by_log: bool = True
+) -> Tensor:
+    """DPM-Solver++ (stochastic): a part ``r`` of the step in log-sigma with its noise, then all of it with its own.
+
+    Args:
+        by_log: ask the Brownian tree about ends that went through the logarithm, as k-diffusion does; it answers to
+            the last bit of its interval's ends.
+    """
+    share = 1 / (2 * r)
     for i in run.steps():
         sigma = run.level
         denoised = run.model(x)
@@ -33,10 +41,8 @@ def sample_dpmpp_sde(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0
         if run.nominal(i + 1) == 0:
             x = toward(x, denoised, sigma, sigma_next)
             continue
-        # By way of the logarithm like the host: a Brownian tree answers to the last bit of its interval's ends.
-        t, t_next = run.scalar(i).log(), run.scalar(i + 1).log()
-        nominal, nominal_mid, nominal_next = t.exp(), (t + (t_next - t) / 2).exp(), t_next.exp()
-        sigma_mid = midway(sigma, sigma_next)
+        nominal, nominal_mid, nominal_next = tree_ends(run, i, r, by_log)
+        sigma_mid = part_way(sigma, sigma_next, r)
 
         sigma_down, sigma_up = ancestral_step(sigma, sigma_mid, eta)
         x_2 = toward(x, denoised, sigma, sigma_down)
@@ -44,9 +50,17 @@ def sample_dpmpp_sde(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0
         denoised_2 = run.model_at(x_2, nominal_mid, sigma_mid)
 
         sigma_down, sigma_up = ancestral_step(sigma, sigma_next, eta)
-        x = toward(x, denoised_2, sigma, sigma_down)
+        x = toward(x, (1 - share) * denoised + share * denoised_2, sigma, sigma_down)
         x = x + run.noise_sampler(nominal, nominal_next) * s_noise * sigma_up
     return x
+
+
+def tree_ends(run: Run, i: int, r: float, by_log: bool = True) -> tuple[Tensor, Tensor, Tensor]:
+    """The nominal sigmas at the start, at a part ``r`` and at the end of a step, as the host asks its tree."""
+    nominal, nominal_next = run.scalar(i), run.scalar(i + 1)
+    t, t_next = nominal.log(), nominal_next.log()
+    middle = (t + (t_next - t) * r).exp()
+    return (t.exp(), middle, t_next.exp()) if by_log else (nominal, middle, nominal_next)
 
 
 @torch.no_grad()
@@ -83,8 +97,12 @@ def sample_dpmpp_2m_sde(
 
 
 @torch.no_grad()
-def sample_dpmpp_3m_sde(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0) -> Tensor:
-    """DPM-Solver++(3M) SDE; a pixel with one usable step behind it goes second order, with none first order."""
+def sample_dpmpp_3m_sde(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0, cfgpp: bool = False) -> Tensor:
+    """DPM-Solver++(3M) SDE; a pixel with one usable step behind it goes second order, with none first order.
+
+    Args:
+        cfgpp: carry the latent on from the unguided answer (CFG++).
+    """
     denoised_1, denoised_2, h_1, h_2 = None, None, None, None
     for i in run.steps():
         sigma = run.level
@@ -96,6 +114,8 @@ def sample_dpmpp_3m_sde(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 
             continue
         h = sigma.log() - sigma_next.log()
         h_eta = h * (eta + 1)
+        if cfgpp:
+            x = x + denoised - run.uncond()
         x = torch.exp(-h_eta) * x - torch.expm1(-h_eta) * denoised
         if denoised_1 is not None and h_1 is not None:
             d1 = d1_0 = (denoised - denoised_1) * extrapolation(h, h_1, largest_ratio(run, i, 1))

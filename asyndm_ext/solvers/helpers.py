@@ -36,6 +36,13 @@ def midway(sigma: Tensor, sigma_next: Tensor) -> Tensor:
     return torch.where(sigma_next > 0, (sigma * sigma_next).sqrt(), sigma)
 
 
+def part_way(sigma: Tensor, sigma_next: Tensor, share: float) -> Tensor:
+    """At a share of the way in log-sigma; as :func:`midway` where sigma_next is 0."""
+    if share == 0.5:
+        return midway(sigma, sigma_next)  # roots are rounded alike for every pixel, powers are not
+    return torch.where(sigma_next > 0, sigma * (sigma_next / sigma) ** share, sigma)
+
+
 def toward(x: Tensor, denoised: Tensor, sigma: Tensor, sigma_next: Tensor) -> Tensor:
     """From sigma to sigma_next with a constant denoised: DPM-Solver++(1), which is DDIM, and Euler in sigma."""
     ratio = sigma_next / sigma
@@ -74,23 +81,29 @@ def phi_3(h: Tensor) -> Tensor:
     return torch.where(h < _SERIES_BELOW, series, (torch.expm1(-h) / h + 1) / h - 0.5)
 
 
+def churn(run: Run, i: int, s_churn: float, s_tmin: float, s_tmax: float) -> float:
+    """By what share Algorithm 2 of Karras et al. (2022) raises sigma before a step; decided on the nominal sigma."""
+    return max(0.0, min(s_churn / run.count, math.sqrt(2) - 1)) if s_tmin <= run.nominal(i) <= s_tmax else 0.0
+
+
 def churned_slope(
-    run: Run, i: int, x: Tensor, s_churn: float, s_tmin: float, s_tmax: float, s_noise: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    run: Run, i: int, x: Tensor, gamma: float, s_noise: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The beginning of a step of Algorithm 2 of Karras et al. (2022): raise the noise, call the model.
 
+    Args:
+        gamma: by what share of sigma, 0 for not at all.
+
     Returns:
-        the latent, its derivative, the raised sigma map and the raised nominal sigma (a scalar tensor).
+        the latent, its derivative, denoised, the raised sigma map and the raised nominal sigma (a scalar tensor).
     """
     sigma, nominal = run.level, run.nominal(i)
-    # Churn is decided on the nominal sigma.
-    gamma = min(s_churn / run.count, math.sqrt(2) - 1) if s_tmin <= nominal <= s_tmax else 0.0
     eps = run.randn_like(x) * s_noise  # drawn in every step, as k-diffusion does, so that seeds match
     sigma_hat = sigma * (gamma + 1)
     if gamma > 0:
         x = x + eps * (sigma_hat**2 - sigma**2).sqrt()
-        denoised = run.model_at(x, nominal * (gamma + 1), run.schedule.level * (gamma + 1))
+        denoised = run.model_at(x, nominal * (gamma + 1), run.exact * (gamma + 1))
     else:
         denoised = run.model(x)
     run.report(i, x, denoised, churn=gamma)
-    return x, to_d(x, sigma_hat, denoised), sigma_hat, run.scalar(i) * (gamma + 1)
+    return x, to_d(x, sigma_hat, denoised), denoised, sigma_hat, run.scalar(i) * (gamma + 1)

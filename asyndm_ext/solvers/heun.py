@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from asyndm_ext.run import Run
-from asyndm_ext.solvers.helpers import churned_slope, to_d
+from asyndm_ext.solvers.helpers import churn, churned_slope, to_d
 
 
 @torch.no_grad()
@@ -17,7 +17,7 @@ def sample_heun(
 ) -> Tensor:
     """Algorithm 2 (Heun steps) of Karras et al. (2022)."""
     for i in run.steps():
-        x, d, sigma_hat, _ = churned_slope(run, i, x, s_churn, s_tmin, s_tmax, s_noise)
+        x, d, _, sigma_hat, _ = churned_slope(run, i, x, churn(run, i, s_churn, s_tmin, s_tmax), s_noise)
         sigma_next = run.advance()
         dt = sigma_next - sigma_hat
         if run.nominal(i + 1) > 0:
@@ -39,7 +39,7 @@ def sample_heunpp2(
     """
     highest = run.nominal(0)
     for i in run.steps():
-        x, d, sigma_hat, _ = churned_slope(run, i, x, s_churn, s_tmin, s_tmax, s_noise)
+        x, d, _, sigma_hat, _ = churned_slope(run, i, x, churn(run, i, s_churn, s_tmin, s_tmax), s_noise)
         sigma_next = run.advance()
         dt = sigma_next - sigma_hat
         if i + 1 < run.count:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -21,8 +22,12 @@ _EVEN_STEPS = (
 
 
 @torch.no_grad()
-def sample_ipndm(run: Run, x: Tensor, max_order: int = 4) -> Tensor:
-    """iPNDM (Zhang & Chen 2022): the Adams-Bashforth weights of even steps, whatever the steps are."""
+def sample_ipndm(run: Run, x: Tensor, max_order: int = 4, denoise_last: bool = False) -> Tensor:
+    """iPNDM (Zhang & Chen 2022): the Adams-Bashforth weights of even steps, whatever the steps are.
+
+    Args:
+        denoise_last: the step to sigma 0 takes the denoised picture, as in ComfyUI.
+    """
     ds: list[Tensor] = []
     for i in run.steps():
         sigma = run.level
@@ -32,12 +37,14 @@ def sample_ipndm(run: Run, x: Tensor, max_order: int = 4) -> Tensor:
         weights = _EVEN_STEPS[len(ds) - 1]
         slope = torch.stack([weight * d for weight, d in zip(weights, ds, strict=True)]).sum(dim=0)
         x = x + (run.advance() - sigma) * slope
+        if denoise_last and run.nominal(i + 1) == 0:
+            x = denoised
     return x
 
 
 @torch.no_grad()
-def sample_ipndm_v(run: Run, x: Tensor, max_order: int = 4) -> Tensor:
-    """iPNDM with weights for uneven steps, the host's."""
+def sample_ipndm_v(run: Run, x: Tensor, max_order: int = 4, denoise_last: bool = False) -> Tensor:
+    """iPNDM with weights for uneven steps, the host's. ``denoise_last`` as for :func:`sample_ipndm`."""
     ds: list[Tensor] = []
     at: list[Tensor] = []
     for i in run.steps():
@@ -57,8 +64,12 @@ def sample_ipndm_v(run: Run, x: Tensor, max_order: int = 4) -> Tensor:
             # The host's last weight has h1/h2 in the place of h2/h3, so that its weights do not add up to 1. A pixel
             # gets what the nominal steps make of that; its own steps are less even and would be thrown off.
             h = [run.scalar(i + 1 - k) - run.scalar(i - k) for k in range(4)]
-            slope = slope + float(_ipndm_v_bend(h) * (h[2] / h[3] - h[1] / h[2])) * ds[3]
+            surplus = float(_ipndm_v_bend(h) * (h[2] / h[3] - h[1] / h[2]))
+            # Not finite where the host's schedule repeats a sigma.
+            slope = slope + (surplus if math.isfinite(surplus) else 0.0) * ds[3]
         x = x + (sigma_next - sigma) * slope
+        if denoise_last and run.nominal(i + 1) == 0:
+            x = denoised
     return x
 
 

@@ -27,6 +27,9 @@ _GAUSS = (
 )
 
 
+_HOST_POINTS = 10_000
+
+
 def in_sigma(sigma: Tensor) -> Tensor:
     return sigma
 
@@ -86,7 +89,8 @@ def sample_lms(run: Run, x: Tensor, order: int = 4) -> Tensor:
 def sample_deis(run: Run, x: Tensor, max_order: int = 3) -> Tensor:
     """DEIS, tAB (Zhang & Chen 2022): as LMS, with the polynomial in the time of a VP diffusion.
 
-    The host sums 10,000 points for each integral, which Gauss' formula replaces.
+    The host sums 10,000 points for each integral, both ends among them. Gauss' formula gives the integral, and what the
+    sum makes of it is added: its ends count in full, and it is a step too short.
     """
     ds: list[Tensor] = []
     at: list[Tensor] = []
@@ -102,8 +106,11 @@ def sample_deis(run: Run, x: Tensor, max_order: int = 3) -> Tensor:
         # Nodes even in log-sigma: there the integrand is smooth over wide steps too.
         half = (sigma_next / sigma).log() / 2
         points = [((half * (1 + side * node)).exp() * sigma, weight) for node, weight in _GAUSS for side in (-1, 1)]
-        nodes, weights = [vp_time(point) for point, _ in points], [half * weight * point for point, weight in points]
-        terms = newton_terms(ds, at, usable_terms(run, i, at, vp_time(sigma_next), vp_time))
+        start, end = vp_time(sigma), vp_time(sigma_next)
+        nodes = [*(vp_time(point) for point, _ in points), start, end]
+        weights = [half * weight * point * (1 - 1 / _HOST_POINTS) for point, weight in points]
+        weights += [(end - start) / (2 * _HOST_POINTS) * vp_rate(level) for level in (sigma, sigma_next)]
+        terms = newton_terms(ds, at, usable_terms(run, i, at, end, vp_time))
         x = x + integrate(terms, at, nodes, weights)
     return x
 
@@ -121,3 +128,8 @@ _BETA_D, _BETA_MIN = _vp_betas()
 def vp_time(sigma: Tensor) -> Tensor:
     """Time of a VP diffusion with linear beta at which the noise level is sigma (Karras et al. 2022, Table 1)."""
     return ((_BETA_MIN**2 + 2 * _BETA_D * (sigma**2 + 1).log()).sqrt() - _BETA_MIN) / _BETA_D
+
+
+def vp_rate(sigma: Tensor) -> Tensor:
+    """Rise of sigma with :func:`vp_time`."""
+    return (sigma**2 + 1) * (_BETA_MIN**2 + 2 * _BETA_D * (sigma**2 + 1).log()).sqrt() / (2 * sigma)

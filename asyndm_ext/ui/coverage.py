@@ -7,6 +7,7 @@ from asyndm_ext.settings import Settings
 
 # Of the picture, from which on there is hardly any context left to wait for.
 NEARLY_ALL = 0.98
+_ROUNDING = 1e-9
 
 
 class Coverage:
@@ -14,18 +15,18 @@ class Coverage:
 
     def __init__(self) -> None:
         self._largest: list[float] = []
-        self._strongest = 0.0
+        self._lagged = False
 
     def watch(self, record: StepRecord) -> None:
         slow = (record.strength > 0).double().mean(dim=(1, 2, 3))
         self._largest.append(float(slow.max()))
-        self._strongest = max(self._strongest, float(record.strength.max()))
+        self._lagged = self._lagged or bool((record.level > record.nominal * (1 + _ROUNDING)).any())
 
     def note(self, settings: Settings) -> str | None:
         """What the user should know about the finished pass, or None."""
         if settings.strongest == 0 or settings.curve == "linear" or not self._largest:
             return None
-        if self._strongest == 0:
+        if not self._lagged:  # no region, or so few steps that all pixels start and end together
             return "no pixel lagged behind, so this is the ordinary picture"
         slow = sorted(self._largest)[len(self._largest) // 2]
         if settings.region != "everything" and slow >= NEARLY_ALL:

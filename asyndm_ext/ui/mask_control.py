@@ -22,10 +22,14 @@ def build(spec: Field, elem_id: Callable[[str], str]) -> Any:
         gr.HTML(f'<p class="asyndm-note">{spec.help}</p>')
         if hasattr(gr, "ImageEditor"):  # gradio 4
             editor = gr.ImageEditor(sources=["upload", "clipboard"], brush=gr.Brush(colors=["#ffffff"]), **common)
+            changes = [editor.change]
         else:
+            # In gradio 3 the page hangs when a sketch inside an accordion listens for "change".
             editor = gr.Image(source="upload", tool="sketch", brush_color="#ffffff", height=320, **common)
+            changes = [editor.edit, editor.clear]
         text = gr.Textbox(value="", label=spec.label, visible=False, elem_id=elem_id(spec.name))
     for control in (editor, text):
         control.do_not_save_to_config = True
-    editor.change(fn=written, inputs=[editor], outputs=[text], show_progress=False)
+    for changed in changes:
+        changed(fn=written, inputs=[editor], outputs=[text], show_progress=False)
     return text

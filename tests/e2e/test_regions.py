@@ -37,7 +37,13 @@ def paint(
     """img2img inpainting, with AsynDM's settings or (None) without it."""
     scripts = {} if settings is None else asyndm(settings)
     size = {"width": 256, "height": 256, "prompt": PROMPT}
+    if (webui.port, model) not in _used:  # the host's first picture from a model differs from its second
+        _used.add((webui.port, model))
+        webui.img2img(picture(), model, mask=mask, **{**size, **INPAINT})
     return webui.img2img(picture(), model, mask=mask, **{**size, **INPAINT, **scripts, **request})
+
+
+_used: set[tuple[int, str]] = set()
 
 
 def slow_box(strength: np.ndarray) -> tuple[int, int, int, int]:
@@ -52,7 +58,6 @@ class TestInpaintMask:
     @pytest.mark.parametrize("sampler", ["Euler", "DPM++ 2M", "DDIM"])
     def test_the_painted_part_is_slow_and_only_that(self, webui: WebUI, sampler: str) -> None:
         mask = box(64, 96, 160, 192)
-        paint(webui, mask, None, sampler_name=sampler)  # the host's first picture of a kind differs from its second
         plain = paint(webui, mask, None, sampler_name=sampler)
         slow = paint(webui, mask, {"region": "mask"}, sampler_name=sampler)
         nominal, level, strength = levels(webui)
@@ -228,6 +233,12 @@ class TestGivenMask:
         assert difference(white.image, everything.image) == 0
         assert "AsynDM note: " in white.infotext and "covered the whole picture" in white.infotext
         assert "AsynDM note" not in everything.infotext
+
+    def test_too_few_steps_to_lag_say_so(self, webui: WebUI) -> None:
+        plain = off(webui, "tiny-sd1", steps=2)
+        result = on(webui, "tiny-sd1", {"objects": "cat"}, steps=2)
+        assert difference(plain.image, result.image) <= GREY_LEVELS
+        assert 'AsynDM note: "no pixel lagged behind, so this is the ordinary picture"' in result.infotext
 
     @pytest.mark.parametrize(
         ("settings", "message"),

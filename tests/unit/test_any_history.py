@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_solvers import Changing, Gaussian, randn, sample, sigma_schedule
+from support.solvers import Changing, Gaussian, randn, sample, sigma_schedule
 from torch import Tensor
 
 from asyndm_ext.run import StepRecord
@@ -17,8 +17,14 @@ from asyndm_ext.solvers import SOLVERS
 
 SHAPE = (1, 2, 2, 3)
 MEAN, SPREAD = randn(*SHAPE, seed=31), randn(*SHAPE, seed=32).abs() + 0.2
-# Those that choose their levels themselves have a test like this one beside their others.
-SIGMA_SOLVERS = [name for name, s in SOLVERS.items() if s.space == "sigma" and s.own_schedule is None]
+# Those that choose their levels themselves, need the unguided answer or a flow have a test like this one beside their
+# others.
+SIGMA_SOLVERS = [
+    name
+    for name, s in SOLVERS.items()
+    if s.space == "sigma" and s.own_schedule is None and not (s.uncond or s.flow_only)
+    if name == next(first for first, other in SOLVERS.items() if other is s)
+]
 
 
 def noise(x: Tensor) -> Tensor:

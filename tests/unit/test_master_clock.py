@@ -12,7 +12,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.kdiffusion import k_diffusion
-from test_solvers import MEAN, SHAPE, SPREAD, STRENGTHS, Changing, Gaussian, Noise, close, randn, sigma_schedule
+from support.solvers import (
+    KINDS,
+    KINDS_AND_SCHEDULES,
+    MEAN,
+    SHAPE,
+    SPREAD,
+    STRENGTHS,
+    Changing,
+    Gaussian,
+    Network,
+    Noise,
+    close,
+    randn,
+    schedule_for,
+    sigma_schedule,
+)
 from torch import Tensor
 
 from asyndm_ext.model.timesteps import is_uniform
@@ -28,6 +43,7 @@ from asyndm_ext.solvers.restart import restart_plan
 MAP = (2, 1, 4, 5)
 EVEN = FixedRegion.everything(MAP, 0.0)
 ENDS = {"sigma_min": torch.tensor(0.03, dtype=torch.float64), "sigma_max": torch.tensor(14.6, dtype=torch.float64)}
+FLOW_ENDS = {"sigma_min": torch.tensor(0.01, dtype=torch.float64), "sigma_max": torch.tensor(1.0, dtype=torch.float64)}
 # Exact in float32, in which k-diffusion holds them.
 TOLERANCES = {"rtol": 0.046875, "atol": 0.0078125}
 
@@ -43,20 +59,20 @@ def sample(name: str, arguments: dict, region, curve: str, x: Tensor, *, model=N
 class Theirs:
     """The model as k-diffusion calls it."""
 
-    def __init__(self) -> None:
-        self.model = Gaussian("sigma")
+    def __init__(self, kind: str) -> None:
+        self.model = Network(kind)
         self.nominals: list[float] = []
 
     def __call__(self, x: Tensor, sigma: Tensor) -> Tensor:
         self.nominals.append(float(sigma[0]))
-        return self.model.denoised(x, sigma.view(-1, 1, 1, 1))
+        return self.model.answers(x, sigma.view(-1, 1, 1, 1))[0]
 
 
-def compare(name: str, function: Callable[..., Tensor], arguments: dict, tolerance: float = 1e-8) -> None:
+def compare(name: str, function: Callable[..., Tensor], arguments: dict, kind: str, tolerance: float = 1e-8) -> None:
     """Result, callback, noise and model calls of the host's function and of ours at strength 0."""
     sampling, _ = k_diffusion()
-    x = randn(*SHAPE, seed=3) * 14.6
-    theirs, ours, their_noise, our_noise = Theirs(), Gaussian("sigma"), Noise(), Noise()
+    x = randn(*SHAPE, seed=3) * (1.0 if kind == "flow" else 14.6)
+    theirs, ours, their_noise, our_noise = Theirs(kind), Network(kind), Noise(), Noise()
     their_reports: list[dict] = []
     our_reports: list[dict] = []
     with pytest.MonkeyPatch.context() as patch:
@@ -89,10 +105,11 @@ def double_precision() -> Iterator[None]:
 @pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 6, 7, 11, 12, 20])
-def test_strength_zero_is_k_diffusions_dpm_fast(n: int, eta: float) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_strength_zero_is_k_diffusions_dpm_fast(kind: str, n: int, eta: float) -> None:
     sampling, _ = k_diffusion()
-    arguments = {**ENDS, "n": n, "eta": eta, "s_noise": 0.9, "disable": True}
-    compare("DPM fast", sampling.sample_dpm_fast, arguments)
+    arguments = {**(FLOW_ENDS if kind == "flow" else ENDS), "n": n, "eta": eta, "s_noise": 0.9, "disable": True}
+    compare("DPM fast", sampling.sample_dpm_fast, arguments, kind)
     assert sum(fast_orders(n)) == n
 
 
@@ -100,10 +117,11 @@ def test_strength_zero_is_k_diffusions_dpm_fast(n: int, eta: float) -> None:
 @pytest.mark.usefixtures("double_precision")
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("options", [{}, {"order": 2}, {"pcoeff": 0.3, "icoeff": 0.7, "dcoeff": 0.1, "h_init": 3.0}])
-def test_strength_zero_is_k_diffusions_dpm_adaptive(options: dict, eta: float) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_strength_zero_is_k_diffusions_dpm_adaptive(kind: str, options: dict, eta: float) -> None:
     sampling, _ = k_diffusion()
-    arguments = {**ENDS, **TOLERANCES, **options, "eta": eta, "disable": True}
-    compare("DPM adaptive", sampling.sample_dpm_adaptive, arguments)
+    arguments = {**(FLOW_ENDS if kind == "flow" else ENDS), **TOLERANCES, **options, "eta": eta, "disable": True}
+    compare("DPM adaptive", sampling.sample_dpm_adaptive, arguments, kind)
 
 
 def webui_restart(model, x: Tensor, sigmas: Tensor, callback, s_noise: float = 1.0, restart_list=None) -> Tensor:
@@ -150,10 +168,11 @@ RESTARTS = [None, {}, {0.3: [4, 1, 3.0]}, {1.0: [3, 2, 5.0], 0.1: [5, 1, 1.5]}, 
 
 @pytest.mark.parametrize("restart_list", RESTARTS)
 @pytest.mark.parametrize("steps", [7, 20, 36, 41])
-@pytest.mark.parametrize("schedule", ["karras", "exponential"])
-def test_strength_zero_is_the_webuis_restart(schedule: str, steps: int, restart_list: dict | None) -> None:
-    sigmas = sigma_schedule(schedule, steps)
-    compare("Restart", webui_restart, {"sigmas": sigmas, "restart_list": restart_list, "s_noise": 0.9}, 1e-10)
+@pytest.mark.parametrize(("kind", "schedule"), [ks for ks in KINDS_AND_SCHEDULES if ks[1] not in ("linear", "no zero")])
+def test_strength_zero_is_the_webuis_restart(kind: str, schedule: str, steps: int, restart_list: dict | None) -> None:
+    sigmas = schedule_for(kind, schedule, steps)
+    arguments = {"sigmas": sigmas, "restart_list": restart_list, "s_noise": 0.9}
+    compare("Restart", webui_restart, arguments, kind, 1e-10)
     if restart_list is None:
         assert len(restart_plan(sigmas)[1]) == steps
 

@@ -222,7 +222,7 @@ class TestNotes:
         return SimpleNamespace(extra_generation_params=dict(extra), comments=comments, comment=comments.append)
 
     def record(self, strength: torch.Tensor) -> StepRecord:
-        return StepRecord(0, 1.0, torch.ones_like(strength), strength)
+        return StepRecord(0, 1.0, 1 + strength, strength)
 
     def note(self, settings: Settings, *fractions: float) -> str | None:
         coverage = Coverage()
@@ -239,6 +239,13 @@ class TestNotes:
         assert self.note(Settings(region="everything"), 1.0, 1.0) is None, "that is what was asked for"
         assert self.note(Settings(strength=0.0), 0.0) is None, "strength 0 is the ordinary picture"
         assert self.note(Settings(curve="linear"), 0.0) is None
+
+    def test_a_region_that_never_lags_is_the_ordinary_picture(self) -> None:
+        coverage = Coverage()
+        strength = torch.full((1, 1, 4, 4), 0.7)
+        strength[..., 0, 0] = 0
+        coverage.watch(StepRecord(0, 1.0, torch.ones(1, 1, 4, 4), strength))
+        assert "no pixel lagged" in str(coverage.note(Settings()))
 
     def test_not_applied(self) -> None:
         p = self.job(**{"AsynDM strength": "0.7", "Other": "kept"})

@@ -9,129 +9,33 @@ from itertools import pairwise
 import pytest
 import torch
 from support.kdiffusion import k_diffusion
+from support.solvers import (
+    CHURN,
+    MEAN,
+    SHAPE,
+    SPREAD,
+    STRENGTHS,
+    TABLE,
+    Changing,
+    Gaussian,
+    Noise,
+    Tree,
+    close,
+    randn,
+    sample,
+    sigma_schedule,
+    webui_timesteps,
+)
 from torch import Tensor
 
-from asyndm_ext.noise import NoiseTable
 from asyndm_ext.regions import FixedRegion
 from asyndm_ext.run import Run, StepRecord
 from asyndm_ext.schedule import CURVES, BaseSchedule, PixelSchedule
 from asyndm_ext.solvers import SOLVERS
 
-SHAPE = (2, 3, 4, 5)
-
-
-def randn(*shape: int, seed: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-MEAN = randn(*SHAPE, seed=1)
-SPREAD = randn(*SHAPE, seed=2).abs() + 0.2
-
-
-class Gaussian:
-    """Exact denoiser of independent Gaussians, one per value, bent by a sine; no pixel sees another."""
-
-    def __init__(self, space: str, mean: Tensor = MEAN, spread: Tensor = SPREAD) -> None:
-        self.space, self.mean, self.spread = space, mean, spread
-        self.nominals: list[float] = []
-        self.levels: list[Tensor] = []
-
-    def __call__(self, x: Tensor, nominal: float, level: Tensor) -> Tensor:
-        assert level.dtype == torch.float64 and level.device.type == "cpu"
-        self.nominals.append(nominal)
-        self.levels.append(level.clone())
-        return self.denoised(x, level) if self.space == "sigma" else self.eps(x, level)
-
-    def denoised(self, x: Tensor, sigma: Tensor) -> Tensor:
-        s2, v = sigma**2, self.spread**2
-        return (v * x + s2 * self.mean) / (v + s2) + 0.1 * (x + sigma).sin()
-
-    def eps(self, x: Tensor, t: Tensor) -> Tensor:
-        a = TABLE.alpha_at(t)
-        posterior = (1 - a).sqrt() * (x - a.sqrt() * self.mean) / (a * self.spread**2 + 1 - a)
-        return posterior + 0.1 * (x + t / 100).sin()
-
-    def attention(self) -> None:
-        return None
-
-
-def noise_table() -> NoiseTable:
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
-    return NoiseTable.from_alphas_cumprod(torch.cumprod(1 - betas, dim=0))
-
-
-TABLE = noise_table()
-
-
-class Noise:
-    """The same normals for everyone who asks in the same order; ``at`` picks one pixel of them."""
-
-    def __init__(self, at: tuple[slice, slice, slice, slice] = (slice(None),) * 4) -> None:
-        self.at = at
-        self.drawn = 0
-
-    def __call__(self, x: Tensor, *_: Tensor) -> Tensor:
-        self.drawn += 1
-        return randn(*SHAPE, seed=1000 + self.drawn)[self.at].to(x.dtype)
-
-
-class Tree:
-    """Stands for a Brownian tree: remembers the intervals that it is asked about, to the last bit."""
-
-    def __init__(self, noise: Noise) -> None:
-        self.noise = noise
-        self.asked: list[tuple[float, float]] = []
-
-    def __call__(self, sigma: Tensor, sigma_next: Tensor) -> Tensor:
-        self.asked.append((float(sigma), float(sigma_next)))
-        return self.noise(torch.empty(0, dtype=torch.float64))
-
-
-class Changing:
-    """A region whose strength map is given per step."""
-
-    def __init__(self, maps: list[Tensor]) -> None:
-        self.maps = maps
-        self.seen = 0
-
-    def observe(self, maps: Tensor | None) -> None:
-        self.seen += 1
-
-    def strength(self) -> Tensor:
-        return self.maps[max(self.seen - 1, 0) % len(self.maps)]
-
-
-def sigma_schedule(name: str, steps: int) -> Tensor:
-    sampling, _ = k_diffusion()
-    if name == "karras":
-        sigmas = sampling.get_sigmas_karras(steps, 0.03, 14.6)
-    elif name == "exponential":
-        sigmas = sampling.get_sigmas_exponential(steps, 0.03, 14.6)
-    else:
-        sigmas = torch.linspace(14.6, 0.0, steps + 1)
-    return sigmas.double()
-
-
-def sample(
-    name: str, base: BaseSchedule, region, curve: str, x: Tensor, *, model=None, noise=None, watch=None, **options
-) -> Tensor:
-    solver = SOLVERS[name]
-    schedule = PixelSchedule(base, (x.shape[0], 1, *x.shape[-2:]), curve)
-    noise = noise or Noise()
-    run = Run(model or Gaussian(solver.space), schedule, region, x, randn_like=noise, table=TABLE, watch=watch)
-    return solver.sample(run, x, **options)
-
-
-def close(found: Tensor, expected: Tensor, tolerance: float) -> None:
-    assert bool(found.isfinite().all())
-    difference = float((found - expected).abs().max() / expected.abs().max())
-    assert difference < tolerance, f"{difference:.2e} relative"
-
-
 # -- equal to the host on the host's schedule
 
 
-CHURN = {"s_churn": 6.0, "s_tmin": 0.2, "s_tmax": 9.0, "s_noise": 1.007}
 K_DIFFUSION_CASES = [
     ("Euler", "sample_euler", {}),
     ("Euler", "sample_euler", {"s_churn": 40.0}),
@@ -202,11 +106,6 @@ def test_strength_zero_is_k_diffusion(name, function, options, schedule, curve, 
         close(mine["denoised"], their["denoised"], 1e-10)
 
 
-def webui_timesteps(steps: int) -> Tensor:
-    """Ascending, as the WebUI makes them; sampling walks them backwards and ends on the first."""
-    return (torch.arange(0, 1000, 1000 // steps) + 1).clamp(0, 999)
-
-
 def webui_ddim(x: Tensor, timesteps: Tensor, eta: float, noise: Noise) -> Tensor:
     """The DDIM update of Song et al. (2020), between neighbours of the WebUI's list, in Python floats."""
     model = Gaussian("timestep")
@@ -240,7 +139,6 @@ def test_strength_zero_is_the_webuis_ddim(steps: int, eta: float) -> None:
 # -- each pixel as if alone
 
 
-STRENGTHS = torch.tensor([0.0, 0.1, 0.4, 0.55, 0.7, 0.7, 0.95, 1.0, 0.0, 0.3], dtype=torch.float64).repeat(4)
 PIXELWISE_CASES = [
     ("Euler", {}),
     ("Euler", CHURN),

@@ -10,7 +10,19 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_solvers import MEAN, SHAPE, SPREAD, STRENGTHS, TABLE, Changing, Gaussian, Noise, close, randn, webui_timesteps
+from support.solvers import (
+    MEAN,
+    SHAPE,
+    SPREAD,
+    STRENGTHS,
+    TABLE,
+    Changing,
+    Gaussian,
+    Noise,
+    close,
+    randn,
+    webui_timesteps,
+)
 from test_timestep_solvers import SMOOTH, Coupled, SmoothTable
 from torch import Tensor
 

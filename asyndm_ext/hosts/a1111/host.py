@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from modules import shared
+from modules.models.sd3.sd3_model import SD3Inferencer
 
 from asyndm_ext.hosts.a1111.denoiser import PixelDenoiser
 from asyndm_ext.hosts.webui.errors import AsynDMError
-from asyndm_ext.hosts.webui.solvers import solver_for
 from asyndm_ext.hosts.webui.tokens import ObjectColumns
 from asyndm_ext.solvers import Solver
 
 
 class A1111:
-    def solver(self, name: str) -> Solver:
-        return solver_for(name)
+    def is_flow(self) -> bool:
+        return isinstance(shared.sd_model, SD3Inferencer)
 
     def pass_model(
         self, denoiser: Any, arguments: Mapping[str, Any], solver: Solver, images: int, objects: ObjectColumns | None

@@ -10,11 +10,10 @@ from modules import shared
 
 from asyndm_ext.hosts.forge.denoiser import PixelDenoiser, support
 from asyndm_ext.hosts.webui.errors import AsynDMError, NotApplied
-from asyndm_ext.hosts.webui.solvers import solver_for
 from asyndm_ext.hosts.webui.tokens import ObjectColumns
 from asyndm_ext.model.dit_time import is_chroma, is_flux
 from asyndm_ext.model.unet_time import UnsupportedModel
-from asyndm_ext.solvers import FLOW_SOLVERS, Solver
+from asyndm_ext.solvers import Solver
 
 # SD1 and SD2 have one, SDXL two with equal token positions, SD3 these two before T5's tokens.
 CLIP_ENGINES = ("text_processing_engine", "text_processing_engine_l")
@@ -23,19 +22,16 @@ T5_ENGINE = "text_processing_engine_t5"
 
 
 class Forge:
-    def solver(self, name: str) -> Solver:
-        solver = solver_for(name)
-        predictor = shared.sd_model.forge_objects.unet.model.predictor
-        if not isinstance(predictor, PredictionFlux):
-            return solver
-        if solver.own_schedule is not None and solver.space == "timestep":
-            raise NotApplied(f"the sampler {name!r} takes Flux's timesteps for others than they are")
-        return FLOW_SOLVERS.get(name, solver)
+    def is_flow(self) -> bool:
+        return shared.sd_model.forge_objects.unet.model.predictor.prediction_type == "const"
 
     def pass_model(
         self, denoiser: Any, arguments: Mapping[str, Any], solver: Solver, images: int, objects: ObjectColumns | None
     ) -> PixelDenoiser:
         _check()
+        predictor = shared.sd_model.forge_objects.unet.model.predictor
+        if isinstance(predictor, PredictionFlux) and solver.own_schedule is not None and solver.space == "timestep":
+            raise NotApplied("UniPC takes Flux's timesteps for others than they are")
         # Not the solver's guidance: Forge sets CFG++'s multiplier of the CFG scale, but never reads it.
         extra_args = arguments["extra_args"] or {}
         return PixelDenoiser(denoiser, extra_args, solver.space, images, objects, solver.uncond)

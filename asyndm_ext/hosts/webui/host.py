@@ -50,12 +50,8 @@ class Host(Protocol):
             AsynDMError: the loaded model is of a kind that is not supported.
         """
 
-    def solver(self, name: str) -> Solver:
-        """The per-pixel version of what the host's sampler of this name does with the loaded model.
-
-        Raises:
-            NotApplied: there is none.
-        """
+    def is_flow(self) -> bool:
+        """Whether the loaded model is a rectified flow: sigma from 1 to 0."""
 
     def text_encoder(self) -> Any:
         """The loaded model's encoder that knows ``tokenize_line`` and ``tokenize``.

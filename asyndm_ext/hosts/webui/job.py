@@ -20,6 +20,7 @@ from asyndm_ext.hosts.webui import mask
 from asyndm_ext.hosts.webui.errors import NotApplied
 from asyndm_ext.hosts.webui.host import current
 from asyndm_ext.hosts.webui.plain_pass import rehearsal, show_progress
+from asyndm_ext.hosts.webui.solvers import pass_solver
 from asyndm_ext.hosts.webui.tokens import resolve_objects
 from asyndm_ext.regions import AverageAttention, PerPatch, Region, region_for
 from asyndm_ext.run import Run, StepRecord
@@ -108,9 +109,10 @@ class _Pass:
     def __init__(self, p: Any, settings: Settings, denoiser: Any, x: Tensor, arguments: dict[str, Any]) -> None:
         self.p, self.settings, self.denoiser, self.x = p, settings, denoiser, x
         self.host = current()
-        self.solver = self.host.solver(p.sampler.config.name)
-        options = {name: getattr(shared.opts, setting) for name, setting in self.solver.settings}
-        self.arguments = {**arguments, **options}
+        self.flow = self.host.is_flow()
+        self.solver = pass_solver(p.sampler.config.name, p.sampler.func, self.flow, denoiser)
+        self.arguments = self.solver.filled(arguments, lambda name: getattr(shared.opts, name, None))
+        self.arguments["flow"] = self.flow
         if self.solver.space == "timestep":
             self.arguments["alphas_cumprod"] = shared.sd_model.alphas_cumprod
         images, _, height, width = x.shape
@@ -174,6 +176,7 @@ class _Pass:
                 watch=watch,
                 progress=lambda steps: tqdm.tqdm(steps, disable=arguments.get("disable")),
                 noise_sampler=_brownian_tree(solver, x, arguments),
+                flow=self.flow,
             )
             return solver.sample(run, x, **solver.chosen(arguments))
 

@@ -1,0 +1,35 @@
+"""Gradient estimation (Permenter & Yuan 2023): Euler steps along a slope extrapolated from the last one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from asyndm_ext.run import Run
+from asyndm_ext.solvers.helpers import to_d
+
+
+@torch.no_grad()
+def sample_gradient_estimation(run: Run, x: Tensor, ge_gamma: float = 2.0, cfgpp: bool = False) -> Tensor:
+    """The change of the slope is not divided by a step, so a pixel that hardly moved needs no care.
+
+    Args:
+        ge_gamma: how far the slope is extrapolated; 1 is Euler.
+        cfgpp: slopes of the unguided answer, from the guided picture (CFG++).
+    """
+    last = None
+    for i in run.steps():
+        sigma = run.level
+        denoised = run.model(x)
+        d = to_d(x, sigma, run.uncond() if cfgpp else denoised)
+        run.report(i, x, denoised)
+        sigma_next = run.advance()
+        if run.nominal(i + 1) == 0:
+            x = denoised
+            continue
+        dt = sigma_next - sigma
+        x = denoised + d * sigma_next if cfgpp else x + d * dt
+        if last is not None:
+            x = x + (ge_gamma - 1) * (d - last) * dt
+        last = d
+    return x

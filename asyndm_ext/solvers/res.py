@@ -1,0 +1,71 @@
+"""RES, the refined exponential solver (Zhang et al. 2023, arXiv 2308.02157), in one call more or in many steps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from asyndm_ext.run import Run
+from asyndm_ext.solvers.helpers import (
+    LARGEST_RATIO,
+    ancestral_step,
+    extrapolation,
+    midway,
+    phi_2,
+    to_d,
+    toward,
+)
+
+
+@torch.no_grad()
+def sample_res_solver(run: Run, x: Tensor) -> Tensor:
+    """Algorithm 2 with the second-order step of Algorithm 1 (c2 = 1/2), then the picture at the lowest level.
+
+    For that last call the host takes the level that the step before began at; so does each pixel here.
+    """
+    before = (run.nominal(0), run.exact)
+    for i in run.steps():
+        if i + 1 == run.count:
+            denoised = run.model_at(x, *before)
+            run.report(i, x, denoised)
+            run.advance()
+            return denoised
+        sigma, before = run.level, (run.nominal(i), run.exact)
+        denoised = run.model(x)
+        sigma_next = run.advance()
+        sigma_mid = midway(sigma, sigma_next)
+        x_2 = toward(x, denoised, sigma, sigma_mid)
+        denoised_2 = run.model_at(x_2, midway(run.scalar(i), run.scalar(i + 1)), sigma_mid)
+        run.report(i, x, denoised)
+        h = sigma.log() - sigma_next.log()
+        x = toward(x, denoised, sigma, sigma_next) + 2 * phi_2(h) * (denoised_2 - denoised)
+    return x
+
+
+@torch.no_grad()
+def sample_res_multistep(run: Run, x: Tensor, eta: float = 0.0, s_noise: float = 1.0, cfgpp: bool = False) -> Tensor:
+    """The multistep variant: the slope is that of the last two answers, over the step that was denoised then.
+
+    Args:
+        eta: ancestral noise.
+        cfgpp: go by the unguided answers and add the guidance in each step (CFG++).
+    """
+    old, h_last, nominal_h_last = None, None, None
+    for i in run.steps():
+        sigma = run.level
+        denoised = run.model(x)
+        answer = run.uncond() if cfgpp else denoised
+        run.report(i, x, denoised)
+        sigma_down, sigma_up = ancestral_step(sigma, run.advance(), eta)
+        nominal_down, _ = ancestral_step(run.scalar(i), run.scalar(i + 1), eta)
+        h, nominal_h = (sigma / sigma_down).log(), (run.scalar(i) / nominal_down).log()
+        if nominal_down == 0 or old is None or h_last is None or nominal_h_last is None:
+            x = denoised + to_d(x, sigma, answer) * sigma_down
+        else:
+            limit = max(LARGEST_RATIO, 1.01 * float(nominal_h / nominal_h_last))
+            x = toward(x + denoised - answer, answer, sigma, sigma_down)
+            x = x + phi_2(h) * extrapolation(h, h_last, limit) * (answer - old)
+        if run.nominal(i + 1) > 0:
+            x = x + run.randn_like(x) * s_noise * sigma_up
+        old, h_last, nominal_h_last = answer, h, nominal_h
+    return x
