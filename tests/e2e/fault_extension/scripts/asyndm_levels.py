@@ -145,7 +145,7 @@ def batch_folder(body: dict) -> list[dict]:
     p.scripts = scripts.scripts_img2img
     values = [None] * max(script.args_to for script in p.scripts.scripts)
     for script in p.scripts.alwayson_scripts:
-        values[script.args_from : script.args_to] = [control.value for control in script.controls]
+        values[script.args_from : script.args_to] = [control.value for control in script.controls or ()]
         if script.title() == "AsynDM":
             values[script.args_from] = body["settings"]
     values[0] = 0  # no selectable script
