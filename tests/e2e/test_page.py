@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import fields
 
 import pytest
+
+from asyndm_ext.settings import Settings
 
 from .server import PROBE, REPOSITORY, ApiError, WebUI
 from .test_asyndm import levels, on
@@ -38,7 +41,9 @@ def test_pasting_restores_every_control(page: WebUI) -> None:
     settings = {"objects": ["cat", "sandwich"], "strength": 0.35, "curve": "exponential", "threshold": 1.4}
     infotext = on(page, "tiny-sd1", settings).infotext
     restored = page.post("/asyndm-probe/pasted", {"infotext": infotext})
-    assert restored == {**settings, "objects": "cat, sandwich", "enabled": True, "region": "objects"}
+    expected = {**settings, "objects": "cat, sandwich", "enabled": True, "region": "objects"}
+    assert {name: restored[name] for name in expected} == expected
+    assert set(restored) == {field.name for field in fields(Settings)}
     assert page.post("/asyndm-probe/pasted", {"infotext": "a cat\nSteps: 6"})["enabled"] is False
 
 

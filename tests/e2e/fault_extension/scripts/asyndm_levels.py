@@ -193,7 +193,7 @@ def pasted(body: dict) -> dict:
     params = infotext_utils.parse_generation_parameters(body["infotext"])
     fields = infotext_utils.paste_fields["txt2img"]["fields"]
     ours = {field.elem_id: key for field, key in fields if "asyndm" in (getattr(field, "elem_id", None) or "")}
-    short = {name: name.removesuffix("-checkbox").rpartition("_")[2] for name in ours}
+    short = {name: name.removesuffix("-checkbox").partition("asyndm_")[2] for name in ours}
     return {short[name]: key(params) if callable(key) else params.get(key) for name, key in ours.items()}
 
 
