@@ -148,7 +148,7 @@ def columns(body: dict) -> dict:
         "length": sum(len(chunk.tokens) for chunk in chunks),
     }
     if not isinstance(finder, tokens.PieceFinder):
-        ids, positions, _ = finder._line(body["text"])
+        ids, positions, _ = finder.line(body["text"])
         answer.update(ids=dict(zip(map(str, positions), ids, strict=True)), width=width(encoder))
     return answer
 
