@@ -19,6 +19,7 @@ except ImportError:  # the WebUI without the extension under test
     host = job = tokens = None
 
 records: list[dict] = []
+packed: dict = {}
 samplers: list = []
 
 
@@ -49,9 +50,16 @@ class LevelsScript(scripts.Script):
     def before_process(self, p, *args):
         records.clear()
         samplers.clear()
+        packed.clear()
+        packed.update(pack(p))
 
     def process_before_every_sampling(self, p, *args, **kwargs):
         samplers.append(p.sampler)
+
+
+def pack(p) -> dict:
+    """The arguments of a job's always-on scripts as stable-diffusion-webui-distributed sends them to its workers."""
+    return {s.title(): {"args": list(p.script_args[s.args_from : s.args_to])} for s in p.scripts.scripts if s.alwayson}
 
 
 class InnerPassScript(scripts.Script):
@@ -165,6 +173,7 @@ def pasted(body: dict) -> dict:
 def on_app_started(demo, app):
     """Adds the routes and the watcher, once however often the page is reloaded."""
     app.add_api_route("/asyndm-probe/levels", lambda: records, methods=["GET"])
+    app.add_api_route("/asyndm-probe/packed", lambda: packed, methods=["GET"])
     app.add_api_route("/asyndm-probe/leftovers", leftovers, methods=["GET"])
     app.add_api_route("/asyndm-probe/columns", columns, methods=["POST"])
     app.add_api_route("/asyndm-probe/pasted", pasted, methods=["POST"])
