@@ -19,7 +19,7 @@ from asyndm_ext.mask_image import decode
 from asyndm_ext.settings import FIELDS, Settings
 from asyndm_ext.ui import schema
 
-from .server import PROBE, REPOSITORY, ApiError, WebUI
+from .server import REPOSITORY, ApiError, WebUI
 from .test_asyndm import PROMPT, SETTINGS, asyndm, levels, off, on
 
 pytestmark = pytest.mark.xdist_group("webui")
@@ -240,12 +240,14 @@ class TestArguments:
         assert on(webui, "tiny-sd1").png == here.png
 
 
-class TestCredentials:
-    @pytest.fixture(scope="class")
-    def locked(self, launch: Callable[..., WebUI]) -> WebUI:
-        flags = ["--api-auth", "cat:sandwich"]
-        return launch("locked", extensions={"asyndm": REPOSITORY}, flags=flags, credentials="cat:sandwich")
+@pytest.fixture(scope="module")
+def locked(launch: Callable[..., WebUI]) -> WebUI:
+    """A WebUI that asks for credentials."""
+    flags = ["--api-auth", "cat:sandwich"]
+    return launch("locked", extensions={"asyndm": REPOSITORY}, flags=flags, credentials="cat:sandwich")
 
+
+class TestCredentials:
     @pytest.mark.parametrize(
         ("path", "body"),
         [("capabilities", None), ("last-run", None), ("validate", {}), ("tokens", {"prompt": "a cat"})],

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
+from support.settings import valid
 
 from asyndm_ext import __version__
 from asyndm_ext.settings import FIELDS, Settings, SettingsError
 from asyndm_ext.solvers import LEFT_OUT, SOLVERS, Solver
 from asyndm_ext.ui import api, schema
-from support.settings import valid
 
 SETTINGS = Draft202012Validator(schema.settings_schema())
 

@@ -6,12 +6,12 @@ from types import SimpleNamespace
 
 from hypothesis import example, given
 from hypothesis import strategies as st
+from support.host_infotext import parsed, written
+from support.settings import valid
 
 from asyndm_ext.objects import ObjectSpec
 from asyndm_ext.settings import FIELDS, Settings
 from asyndm_ext.ui import infotext
-from support.host_infotext import parsed, written
-from support.settings import valid
 
 # Anything that a prompt can hold: quotes, backslashes, brackets, emoji, right-to-left letters.
 names = st.text(
