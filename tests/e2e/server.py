@@ -38,8 +38,9 @@ FLAGS = [
 ]
 KIND_FLAGS = {
     "a1111": ["--use-cpu", "all", "--no-half", "--precision", "full"],
-    "forge": ["--always-cpu", "--all-in-fp32", "--attention-pytorch", "--skip-install"],
+    "forge": ["--always-cpu", "--all-in-fp32", "--skip-install"],
 }
+FORGE_ATTENTION = "--attention-pytorch"  # unless another one is asked for
 CHECKPOINT_WRITERS = {"a1111": "checkpoints.py", "forge": "forge_checkpoints.py"}
 # Previews would download an approximate autoencoder for some models; pictures come back over HTTP anyway.
 OPTIONS = {"live_previews_enable": False, "samples_save": False, "grid_save": False}
@@ -201,6 +202,10 @@ class WebUI:
         for child in ("openai", "asyndm-tiny"):  # A1111 looks them up relative to the working directory
             if (self.models / child).exists():
                 (self.folder / child).symlink_to(self.models / child)
+        control = self.models / "models" / "ControlNet"
+        if control.exists():
+            (self.folder / "models").mkdir(exist_ok=True)
+            (self.folder / "models" / "ControlNet").symlink_to(control)
         for child in (self.models / "extensions").iterdir():
             (self.folder / "extensions" / child.name).symlink_to(child)
         for name, path in self.extensions.items():
@@ -213,6 +218,8 @@ class WebUI:
         """Command line that starts the process."""
         command = [str(self.install.python), str(self.install.folder / "launch.py"), *FLAGS]
         command += KIND_FLAGS[self.kind]
+        if self.kind == "forge" and not any(flag.startswith("--attention-") for flag in self.flags):
+            command.append(FORGE_ATTENTION)
         command += ["--port", str(self.port), "--data-dir", str(self.folder)]
         command += ["--ckpt-dir", str(self.models / "models" / "Stable-diffusion")]
         if not self.page:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from asyndm_ext.mask_image import decode, slow_fraction
 
@@ -37,13 +39,7 @@ def paint(
     """img2img inpainting, with AsynDM's settings or (None) without it."""
     scripts = {} if settings is None else asyndm(settings)
     size = {"width": 256, "height": 256, "prompt": PROMPT}
-    if (webui.port, model) not in _used:  # the host's first picture from a model differs from its second
-        _used.add((webui.port, model))
-        webui.img2img(picture(), model, mask=mask, **{**size, **INPAINT})
     return webui.img2img(picture(), model, mask=mask, **{**size, **INPAINT, **scripts, **request})
-
-
-_used: set[tuple[int, str]] = set()
 
 
 def slow_box(strength: np.ndarray) -> tuple[int, int, int, int]:
@@ -154,15 +150,34 @@ class TestInpaintMask:
         assert np.all(either[:, :, :, :16] == 0.6)
         assert np.array_equal(either[0, 0, :, 16:] > 0, objects[0, 0, :, 16:])
 
-    def test_batch_of_different_sizes_carries_nothing_over(self, webui: WebUI) -> None:
-        """Scenario 18, job after job."""
-        for width, height in ((256, 320), (320, 256)):
-            mask = box(64, 64, 128, 128, width, height)
-            request = {**INPAINT, **asyndm({"region": "mask"}), "width": width, "height": height, "prompt": PROMPT}
-            webui.img2img(picture(width, height), "tiny-sd1", mask=mask, **request)
-            strength = levels(webui)[2]
-            assert strength.shape[2:] == (height // 8, width // 8)
-            assert slow_box(strength[0, 0]) == (8, 8, 16, 16)
+    @pytest.mark.parametrize("only_masked", [False, True])
+    def test_a_batch_folder_of_different_sizes_carries_nothing_over(
+        self, webui: WebUI, tmp_path: Path, only_masked
+    ) -> None:
+        """Scenario 18: one job object goes through pictures of different sizes."""
+        webui.use_model("tiny-sd1")
+        for folder in ("pictures", "masks", "output"):
+            (tmp_path / folder).mkdir()
+        cases = [
+            ("a", 256, 320, (64, 64, 128, 128)),
+            ("b", 320, 192, (192, 64, 256, 160)),
+            ("c", 256, 256, (0, 0, 64, 64)),
+        ]
+        for name, width, height, edges in cases:
+            Image.fromarray(picture(width, height)).save(tmp_path / "pictures" / f"{name}.png")
+            Image.fromarray(box(*edges, width, height)).save(tmp_path / "masks" / f"{name}.png")
+        body = {
+            **{folder: str(tmp_path / folder) for folder in ("pictures", "masks", "output")},
+            "prompt": PROMPT, "only_masked": only_masked, "settings": {"region": "mask"},
+        }  # fmt: skip
+        found = webui.post("/asyndm-probe/batch", body)
+        assert [one["shape"] for one in found] == [[1, 1, height // 8, width // 8] for _, width, height, _ in cases]
+        for one, (_, width, height, (left, top, right, bottom)) in zip(found, cases, strict=True):
+            if only_masked:  # the cut-out is the mask, widened to the picture's shape
+                across, down = one["box"][2] - one["box"][0], one["box"][3] - one["box"][1]
+                assert across >= width // 8 - 1 or down >= height // 8 - 1
+            else:
+                assert one["box"] == [left // 8, top // 8, right // 8, bottom // 8]
 
 
 class TestInpaintingCheckpoints:

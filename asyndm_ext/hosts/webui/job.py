@@ -24,7 +24,7 @@ from asyndm_ext.hosts.webui.solvers import noise_source, pass_solver
 from asyndm_ext.hosts.webui.tokens import resolve_objects
 from asyndm_ext.regions import AverageAttention, PerPatch, Region, region_for
 from asyndm_ext.run import Run, StepRecord
-from asyndm_ext.schedule import PixelSchedule
+from asyndm_ext.schedule import PixelSchedule, UnusableSchedule
 from asyndm_ext.settings import Settings, SettingsError, is_enabled
 from asyndm_ext.solvers import Solver
 from asyndm_ext.ui import infotext
@@ -135,6 +135,10 @@ class _Pass:
         self.arguments["flow"] = self.flow
         if self.solver.space == "timestep":
             self.arguments["alphas_cumprod"] = shared.sd_model.alphas_cumprod
+        try:
+            self.base = self.solver.schedule(self.arguments)
+        except UnusableSchedule as error:
+            raise NotApplied(str(error)) from error
         images, _, height, width = x.shape
         self.shape = (images, 1, height, width)
         self.objects = resolve_objects(p, self.host.text_encoder(), settings.objects) if settings.uses_objects else None
@@ -206,7 +210,7 @@ class _Pass:
         with model.attached():
             run = Run(
                 model,
-                PixelSchedule(solver.schedule(arguments), self.shape, self.settings.curve),
+                PixelSchedule(self.base, self.shape, self.settings.curve),
                 PerPatch(region) if model.by_patch else region,
                 x,
                 randn_like=noise_source(self.p.sampler.func),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import gradio as gr
 from modules import (
+    img2img,
     infotext_utils,
+    processing,
     script_callbacks,
     scripts,
     sd_samplers,
     sd_samplers_common,
     sd_samplers_kdiffusion,
+    shared,
 )
 
 try:
@@ -21,10 +24,13 @@ except ImportError:  # the WebUI without the extension under test
 records: list[dict] = []
 packed: dict = {}
 samplers: list = []
+history: list[dict] = []  # of all jobs of a batch folder
 
 
 def watch(record):
     """One step: the host's own level and the maps, rows of numbers per image."""
+    history.append({"step": record.step, "strength": record.strength})
+    del history[:-200]
     records.append(
         {
             "step": record.step,
@@ -134,6 +140,35 @@ def leftovers() -> list[dict]:
     return found
 
 
+def batch_folder(body: dict) -> list[dict]:
+    """What img2img's Batch tab does with a folder: one job object for all of its pictures.
+
+    Returns, for each picture's first step, the map's shape and its slow pixels as left, top, right, bottom.
+    """
+    p = processing.StableDiffusionProcessingImg2Img(
+        sd_model=shared.sd_model, prompt=body["prompt"], seed=1, steps=4, cfg_scale=7, sampler_name="Euler",
+        denoising_strength=0.75, init_images=[], mask_blur=0, inpainting_fill=1, inpaint_full_res=body["only_masked"],
+        inpaint_full_res_padding=0, do_not_save_samples=True, do_not_save_grid=True,
+    )  # fmt: skip
+    p.scripts = scripts.scripts_img2img
+    values = [None] * max(script.args_to for script in p.scripts.scripts)
+    for script in p.scripts.alwayson_scripts:
+        values[script.args_from : script.args_to] = [control.value for control in script.controls or ()]
+        if script.title() == "AsynDM":
+            values[script.args_from] = body["settings"]
+    values[0] = 0  # no selectable script
+    p.script_args = tuple(values)
+    history.clear()
+    img2img.process_batch(p, body["pictures"], body["output"], body["masks"], values, to_scale=True)
+    firsts = [record for record in history if record["step"] == 0]
+    found = []
+    for record in firsts:
+        rows, columns = (record["strength"][0, 0] > 0).nonzero(as_tuple=True)
+        box = [int(edge) for edge in (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)]
+        found.append({"shape": list(record["strength"].shape), "box": box})
+    return found
+
+
 def width(encoder) -> int:
     """Of a token's vector."""
     if hasattr(encoder, "encode_embedding_init_text"):
@@ -198,6 +233,7 @@ def on_app_started(demo, app):
     app.add_api_route("/asyndm-probe/sent-along", sent_along, methods=["GET"])
     app.add_api_route("/asyndm-probe/axes", axis_labels, methods=["GET"])
     app.add_api_route("/asyndm-probe/packed", lambda: packed, methods=["GET"])
+    app.add_api_route("/asyndm-probe/batch", batch_folder, methods=["POST"])
     app.add_api_route("/asyndm-probe/leftovers", leftovers, methods=["GET"])
     app.add_api_route("/asyndm-probe/columns", columns, methods=["POST"])
     app.add_api_route("/asyndm-probe/pasted", pasted, methods=["POST"])
