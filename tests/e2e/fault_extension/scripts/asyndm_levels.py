@@ -231,6 +231,12 @@ def on_app_started(demo, app):
     """Adds the routes and the watcher, once however often the page is reloaded."""
     app.add_api_route("/asyndm-probe/levels", lambda: records, methods=["GET"])
     app.add_api_route("/asyndm-probe/sent-along", sent_along, methods=["GET"])
+    own = "/asyndm/"
+    app.add_api_route(
+        "/asyndm-probe/own-routes",
+        lambda: sorted(route.path for route in app.routes if getattr(route, "path", "").startswith(own)),
+        methods=["GET"],
+    )
     app.add_api_route("/asyndm-probe/axes", axis_labels, methods=["GET"])
     app.add_api_route("/asyndm-probe/packed", lambda: packed, methods=["GET"])
     app.add_api_route("/asyndm-probe/batch", batch_folder, methods=["POST"])
