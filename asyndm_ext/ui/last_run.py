@@ -36,8 +36,10 @@ class Step:
     mask: Tensor | None = None
 
     def answer(self, masks: bool) -> dict[str, Any]:
+        kept = self.mask if masks else None  # looked up once: a job that runs meanwhile may let go of it
+
         def picture(image: int) -> str | None:
-            return _png(self.mask[image]) if masks and self.mask is not None else None
+            return None if kept is None else _png(kept[image])
 
         numbers = zip(self.smallest, self.largest, self.slow, strict=True)
         images = [

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from asyndm_ext import mask_image
 from asyndm_ext.settings import FIELDS, Field, Settings, SettingsError
 
 PREFIX = "[AsynDM]"
@@ -84,6 +86,29 @@ def axes(read_mask: Callable[[str], str]) -> list[Axis]:
     comparison = Axis(f"{PREFIX} Comparison", str, _comparison, tuple(COMPARISON), switches=True, show=str)
     enabled = Axis(f"{PREFIX} Enabled", str, lambda text: {"enabled": _switch(text)}, SWITCH, switches=True)
     return [comparison, enabled, *(_axis(spec, read_mask) for spec in FIELDS)]
+
+
+def read_mask(text: str, files: bool) -> str:
+    """A picture in base64 as it is, and the name of a picture's file as the picture in base64.
+
+    Args:
+        files: whether people may name files on this machine.
+
+    Raises:
+        ValueError: neither.
+    """
+    if not text:
+        return text
+    if not files or not os.path.isfile(text):
+        mask_image.decode(text)
+        return text
+    from PIL import Image
+
+    try:
+        with Image.open(text) as picture:
+            return mask_image.encode(picture.convert("RGBA"))
+    except OSError as error:
+        raise ValueError(f"{text!r} is not a picture") from error
 
 
 def _axis(spec: Field, read_mask: Callable[[str], str]) -> Axis:

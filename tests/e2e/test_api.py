@@ -247,12 +247,26 @@ def locked(launch: Callable[..., WebUI]) -> WebUI:
     return launch("locked", extensions={"asyndm": REPOSITORY}, flags=flags, credentials="cat:sandwich")
 
 
+def test_before_a_model_is_loaded(locked: WebUI) -> None:
+    """Nothing but the tokenizer's route waits for one; Forge has none before the first picture."""
+    assert locked.get("/asyndm/v1/last-run") is None
+    model = locked.get("/asyndm/v1/capabilities")["model"]
+    if locked.kind == "forge":
+        assert model == {"loaded": False, "name": None, "supported": None, "reason": None}
+        with pytest.raises(ApiError, match="no model is loaded yet") as caught:
+            locked.post("/asyndm/v1/tokens", {"prompt": "a cat"})
+        assert caught.value.status == 503
+    else:
+        assert locked.post("/asyndm/v1/tokens", {"prompt": "a cat"})["objects"] == ["cat"]
+
+
 class TestCredentials:
     @pytest.mark.parametrize(
         ("path", "body"),
         [("capabilities", None), ("last-run", None), ("validate", {}), ("tokens", {"prompt": "a cat"})],
     )
     def test_the_host_s_are_asked_for(self, locked: WebUI, path: str, body: dict | None) -> None:
+        locked.use_model("tiny-sd1")
         locked._request(f"/asyndm/v1/{path}", body)
         for wrong in ("", "cat:hamster", "dog:sandwich"):
             locked.credentials = wrong

@@ -163,6 +163,10 @@ class TestInfotext:
         spec = next(field for field in FIELDS if field.name == key)
         assert infotext.pasted(key)({"AsynDM strength": "0.7", spec.infotext_key: text}) is None
 
+    def test_two_tabs_read_with_the_same_functions(self) -> None:
+        """By them the host knows which controls belong together."""
+        assert all(infotext.pasted(field.name) is infotext.pasted(field.name) for field in FIELDS)
+
     def test_pasting_without_asyndm_switches_off_and_leaves_the_rest(self) -> None:
         assert infotext.pasted("enabled")({"Steps": "20"}) is False
         assert all(infotext.pasted(field.name)({"Steps": "20"}) is None for field in FIELDS)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from asyndm_ext.mask_image import encode
+from asyndm_ext.mask_image import decode, encode
 from asyndm_ext.settings import FIELDS, Settings, SettingsError
-from asyndm_ext.ui.xyz import COMPARISON, Axis, axes, replaced
+from asyndm_ext.ui.xyz import COMPARISON, Axis, axes, read_mask, replaced
 
 MASK = encode(Image.new("L", (4, 4), 255))
 AXES = {axis.label: axis for axis in axes(lambda text: MASK if text == "left.png" else text)}
@@ -87,14 +88,44 @@ def test_refused_before_the_first_cell(label: str, value: object, message: str) 
     assert str(caught.value).count("AsynDM: ") == 1
 
 
-def test_bad_pictures_are_refused() -> None:
-    def read(text: str) -> str:
-        raise ValueError(f"{text!r} is not a picture")
+class TestMask:
+    """On the axis stand names of files, or pictures in base64."""
 
-    mask = next(axis for axis in axes(read) if axis.label == "[AsynDM] Mask")
-    with pytest.raises(SettingsError, match="is not a picture"):
-        mask.settings("nowhere.png")
-    assert len(mask.show(MASK * 5)) < 40, "the legend does not hold a picture in base64"  # type: ignore[misc]
+    def test_file(self, tmp_path: Path) -> None:
+        grey = Image.new("L", (5, 3), 77)
+        for name, mode in (("grey.png", "L"), ("colour.png", "RGB"), ("palette.gif", "P")):
+            grey.convert(mode).save(tmp_path / name)
+            decoded = decode(read_mask(str(tmp_path / name), files=True))
+            assert decoded.size == (5, 3) and decoded.getextrema() == (77, 77), name
+
+    def test_text(self) -> None:
+        for files in (True, False):
+            assert read_mask(MASK, files) == MASK
+            assert read_mask("", files) == "", "the inpaint mask"
+
+    def test_refused(self, tmp_path: Path) -> None:
+        text = tmp_path / "notes.png"
+        text.write_text("no picture")
+        with pytest.raises(ValueError, match="is not a picture"):
+            read_mask(str(text), files=True)
+        with pytest.raises(ValueError, match="not a picture in base64"):
+            read_mask("nowhere.png", files=True)
+
+    def test_where_nobody_may_name_files(self, tmp_path: Path) -> None:
+        """The answer does not tell whether the file is there."""
+        there = tmp_path / "mask.png"
+        Image.new("L", (4, 4), 255).save(there)
+        messages = []
+        for path in (there, tmp_path / "bosk.png"):
+            with pytest.raises(ValueError) as caught:
+                read_mask(str(path), files=False)
+            messages.append(str(caught.value).replace(path.name, ""))
+        assert messages[0] == messages[1]
+
+    def test_legend(self) -> None:
+        show = axis("Mask").show
+        assert show is not None and show("left.png") == "[AsynDM] Mask: left.png"
+        assert len(show(MASK * 5)) < 40, "not a picture in base64"
 
 
 def test_the_comparison_is_the_paper_s() -> None:

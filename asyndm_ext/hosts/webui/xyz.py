@@ -7,14 +7,12 @@ ADetailer's own passes) gets the changed ones.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from modules import scripts, shared
 
-from asyndm_ext import mask_image
-from asyndm_ext.ui.xyz import Axis, axes
+from asyndm_ext.ui.xyz import Axis, axes, read_mask
 
 PLOT_MODULES = ("xyz_grid.py", "scripts.xyz_grid")
 """What the hosts call the plot's module."""
@@ -28,7 +26,7 @@ def register(title: str) -> None:
     """
     for plot in _plots():
         known = {option.label for option in plot.axis_options}
-        plot.axis_options.extend(_option(plot, axis, title) for axis in axes(read_mask) if axis.label not in known)
+        plot.axis_options.extend(_option(plot, axis, title) for axis in axes(_read_mask) if axis.label not in known)
 
 
 def _plots() -> Iterator[Any]:
@@ -70,24 +68,5 @@ def _apply(axis: Axis, title: str) -> Callable[[Any, Any, list[Any]], None]:
     return apply
 
 
-def read_mask(text: str) -> str:
-    """A picture in base64 as it is; the name of a picture's file (where the WebUI lets people name files) becomes one.
-
-    Raises:
-        ValueError: neither.
-    """
-    if not text or getattr(shared.cmd_opts, "hide_ui_dir_config", False) or not os.path.isfile(text):
-        return _checked(text)
-    from PIL import Image
-
-    try:
-        with Image.open(text) as picture:
-            return mask_image.encode(picture.convert("RGBA"))
-    except OSError as error:
-        raise ValueError(f"{text!r} is not a picture") from error
-
-
-def _checked(text: str) -> str:
-    if text:
-        mask_image.decode(text)
-    return text
+def _read_mask(text: str) -> str:
+    return read_mask(text, files=not getattr(shared.cmd_opts, "hide_ui_dir_config", False))
