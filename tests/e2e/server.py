@@ -166,6 +166,8 @@ class WebUI:
     page: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     flags: Sequence[str] = ()
+    credentials: str = ""
+    """What --api-auth asks for, "user:password"."""
     name: str = "webui"
     port: int = 0
     start_seconds: float = 0.0
@@ -299,7 +301,10 @@ class WebUI:
 
     def _request(self, path: str, body: object = None, timeout: float = REQUEST_SECONDS) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json"}
+        if self.credentials:
+            headers["Authorization"] = "Basic " + base64.b64encode(self.credentials.encode()).decode()
+        request = urllib.request.Request(self.url + path, data, headers)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(request, timeout=timeout) as answer:

@@ -34,6 +34,23 @@ class PassModel(Protocol):
 class Host(Protocol):
     """A WebUI as the job sees it."""
 
+    name: str
+    models: tuple[str, ...]
+    """Kinds of models that it can load and AsynDM supports."""
+
+    def model(self, load: bool = False) -> Any | None:
+        """The loaded model, or None where there is none.
+
+        Args:
+            load: load the chosen one if there is none yet, where the WebUI can do that outside a job.
+        """
+
+    def check(self, model: Any) -> None:
+        """Raises UnsupportedModel: the model is of a kind that AsynDM cannot work with."""
+
+    def excludes(self, solver: Solver) -> str | None:
+        """Why a sampler does not go with the loaded model, "it ..."; None where it does."""
+
     def pass_model(
         self, denoiser: Any, arguments: Mapping[str, Any], solver: Solver, images: int, objects: ObjectColumns | None
     ) -> PassModel:
