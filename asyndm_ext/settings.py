@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -21,6 +22,10 @@ REGIONS = ("objects", "everything", "mask", "objects or mask", "objects and mask
 MASK_SOURCES = ("dynamic", "fixed")
 PASSES = ("both", "first", "hires")
 SHOWN = ("none", "mask", "clock", "filmstrip", "all")
+
+_MISREAD = re.compile(r'".*"|\d+x\d+', re.DOTALL)
+"""What the host writes into an infotext as it is and then reads as something else: quoted text, a size. (A value that
+equals its key it leaves out.)"""
 
 
 class SettingsError(ValueError):
@@ -189,6 +194,8 @@ class Settings:
             value = getattr(self, spec.name)
             if spec.name == "objects":
                 text = ", ".join(map(str, value))
+                if len(value) == 1 and (_MISREAD.fullmatch(text) or text == spec.infotext_key):
+                    text += ","  # makes the host quote it; the empty name after it counts for nothing
             elif spec.name == "mask":
                 text = hashlib.sha256(value.encode()).hexdigest()[:10] if value and self.uses_mask else ""
             elif spec.advanced and value == spec.default:

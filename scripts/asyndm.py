@@ -1,9 +1,9 @@
 """The AlwaysOn script: glue between the WebUI's callbacks and the extension's package."""
 
-from modules import scripts, shared
+from modules import script_callbacks, scripts, shared
 from modules.ui_components import InputAccordion
 
-from asyndm_ext.hosts.webui import job, pictures
+from asyndm_ext.hosts.webui import job, options, pictures, routes, xyz
 from asyndm_ext.ui import infotext, panel
 
 
@@ -26,16 +26,18 @@ class AsynDM(scripts.Script):
             self.prompt[kwargs["elem_id"]] = component
 
     def ui(self, is_img2img):
+        xyz.register(self.title())  # here, because the plot draws its menus after the always-on scripts
         prompt = tuple(self.prompt[key] for key in sorted(self.prompt))  # the prompt's own, then its styles
         with_styles = shared.prompt_styles.apply_styles_to_prompt
         controls, fields = panel.build(InputAccordion, self.elem_id, prompt if len(prompt) == 2 else None, with_styles)
         self.infotext_fields = fields
-        self.paste_field_names = [str(name) for _, name in fields]
+        # By these the buttons below a picture know the controls that go along to another tab.
+        self.paste_field_names = [key for control, key in fields if key is not infotext.pasted("mask")]
         return controls
 
     def process(self, p, *args):
         if job.is_wanted(p, args):
-            infotext.record(p, args)
+            job.begin(p, args)
         else:
             infotext.forget(p)
 
@@ -52,3 +54,7 @@ class AsynDM(scripts.Script):
 
     def postprocess(self, p, processed, *args):
         pictures.attach(p, processed)
+
+
+script_callbacks.on_ui_settings(options.add)
+script_callbacks.on_app_started(routes.add)

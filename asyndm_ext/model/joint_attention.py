@@ -128,14 +128,14 @@ class JointAttentionCapture(AttentionCapture):
 
     def _mmdit_hooks(self) -> Iterator[tuple[nn.Module, Callable]]:
         for number, block in enumerate(self._network.joint_blocks):
-            yield block.context_block.attn.ln_k, self._hold(number, "text keys")
+            yield block.context_block.attn.ln_k, self._hold(number, "text_keys")
             yield block.x_block.attn.ln_q, self._hold(number, "queries")
             yield block.x_block.attn.ln_k, self._hold(number, "keys")
 
     def _hold(self, number: int, name: str) -> Callable:
         def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
             if self._rows:
-                self._take(number, **{name.replace(" ", "_"): output.transpose(1, 2)})
+                self._take(number, **{name: output.transpose(1, 2)})
 
         return hook
 

@@ -68,12 +68,14 @@ FUNCTIONS: dict[str, Solver] = {
 }
 
 
-def solver_for(label: str, function: Callable[..., Any], flow: bool = False, denoiser: Any = None) -> Solver | None:
+def solver_for(
+    label: str, function: Callable[..., Any] | None, flow: bool = False, denoiser: Any = None
+) -> Solver | None:
     """The solver that does what the host's sampler does.
 
     Args:
         label: the host's name for the sampler.
-        function: the host's function, wrapped or partial or not.
+        function: the host's function, wrapped or partial or not; None where only the label is known.
         flow: the model is a rectified flow.
         denoiser: what the host calls the function with; some functions ask it for the kind of model.
 
@@ -95,7 +97,7 @@ def solver_for(label: str, function: Callable[..., Any], flow: bool = False, den
     return None if solver.flow_only and not flow else solver
 
 
-def host_function(function: Callable[..., Any]) -> Any:
+def host_function(function: Any) -> Any:
     """The host's plain function under wrappers and partials; None for anything else."""
     while True:
         if isinstance(function, functools.partial):

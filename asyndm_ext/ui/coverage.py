@@ -22,6 +22,13 @@ class Coverage:
         self._largest.append(float(slow.max()))
         self._lagged = self._lagged or bool((record.level > record.nominal * (1 + _ROUNDING)).any())
 
+    def summary(self) -> str:
+        """In a few words, how much was slow."""
+        if not self._largest:
+            return "no step"
+        share = sum(self._largest) / len(self._largest)
+        return f"{len(self._largest)} steps, {share:.0%} of the picture slow on average"
+
     def note(self, settings: Settings) -> str | None:
         """What the user should know about the finished pass, or None."""
         if settings.strongest == 0 or settings.curve == "linear" or not self._largest:

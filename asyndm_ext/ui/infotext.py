@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -71,10 +72,12 @@ def forget(p: Any) -> None:
         del p.extra_generation_params[key]
 
 
+@functools.cache
 def pasted(name: str) -> Callable[[dict[str, Any]], Any]:
     """How a control reads its value from a parsed infotext; an infotext without AsynDM switches it off.
 
     A setting that the infotext does not name had its default. The mask itself is not in there: its control stays.
+    Always the same function for a name: the host finds the controls of two tabs that belong together by it.
     """
     if name == "enabled":
         return lambda params: _strength_key() in params

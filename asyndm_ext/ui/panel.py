@@ -23,28 +23,11 @@ ADVANCED = (
 )
 """Names of settings: those beside the plot, and rows. The objects stand above, the mask between the rows."""
 
+NAMES = ("enabled", *(spec.name for spec in FIELDS))
+"""Of all controls, in the order of :class:`~asyndm_ext.settings.Settings`."""
+
 # What gradio calls the JavaScript of an event.
 _SCRIPT = "_js" if gr.__version__.startswith("3.") else "js"
-
-
-class PastedName(str):
-    """What the host knows a control by: it compares the name when it copies a tab's controls to the other tab ("send to
-    img2img"), and calls it with a parsed infotext when it pastes one."""
-
-    read: Callable[[dict[str, Any]], Any]
-
-    def __new__(cls, name: str, read: Callable[[dict[str, Any]], Any]) -> PastedName:
-        made = super().__new__(cls, name)
-        made.read = read
-        return made
-
-    def __call__(self, params: dict[str, Any]) -> Any:
-        return self.read(params)
-
-
-def pasted_names() -> list[PastedName]:
-    """Of all controls, in the order of :class:`~asyndm_ext.settings.Settings`."""
-    return [PastedName("AsynDM", pasted("enabled")), *(PastedName(s.infotext_key, pasted(s.name)) for s in FIELDS)]
 
 
 def build(
@@ -94,7 +77,7 @@ def build(
     if prompt is not None and with_styles is not None:
         _follow_the_prompt(enabled, controls, prompt, with_styles, (find, line), elem_id(""))
     ordered = [enabled, *(controls[spec.name] for spec in FIELDS)]
-    return ordered, [(control, name) for control, name in zip(ordered, pasted_names(), strict=True)]
+    return ordered, [(control, pasted(name)) for control, name in zip(ordered, NAMES, strict=True)]
 
 
 def _follow_the_sliders(controls: Mapping[str, Any], prefix: str) -> None:

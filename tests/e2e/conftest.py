@@ -69,22 +69,33 @@ def install() -> Install:
 
 
 @pytest.fixture(scope="session")
-def models(install: Install, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the tiny checkpoints, 100 MB; kept in pytest's cache until their source changes (--cache-clear)."""
-    sources = [*sorted(HERE.glob("*checkpoints.py")), *sorted(HERE.glob("*tiny*/**/*.*"))]
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources if path.suffix in (".py", ".json")))
-    cache = getattr(request.config, "cache", None)
-    parent = Path(cache.mkdir("asyndm-e2e")) if cache else tmp_path_factory.mktemp("asyndm-e2e")
-    folder = parent / f"{install.kind}-{digest.hexdigest()[:16]}"
-    if not folder.exists():
-        # Other test processes may be at it as well: the first one that is done wins.
-        draft = parent / f"{folder.name}.{os.getpid()}"
-        install.write_checkpoints(draft)
-        try:
-            draft.rename(folder)
-        except OSError:
-            shutil.rmtree(draft)
-    return folder
+def models_of(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Install], Path]:
+    """Makes the folder of an install's tiny checkpoints, 100 to 250 MB; kept in pytest's cache until their sources
+    change (--cache-clear)."""
+
+    def make(install: Install) -> Path:
+        sources = [*sorted(HERE.glob("*checkpoints.py")), *sorted(HERE.glob("*tiny*/**/*.*"))]
+        digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources if path.suffix in (".py", ".json")))
+        cache = getattr(request.config, "cache", None)
+        parent = Path(cache.mkdir("asyndm-e2e")) if cache else tmp_path_factory.mktemp("asyndm-e2e")
+        folder = parent / f"{install.kind}-{digest.hexdigest()[:16]}"
+        if not folder.exists():
+            # Other test processes may be at it as well: the first one that is done wins.
+            draft = parent / f"{folder.name}.{os.getpid()}"
+            install.write_checkpoints(draft)
+            try:
+                draft.rename(folder)
+            except OSError:
+                shutil.rmtree(draft)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def models(install: Install, models_of: Callable[[Install], Path]) -> Path:
+    """Folder of the tiny checkpoints."""
+    return models_of(install)
 
 
 @pytest.fixture(scope="session")

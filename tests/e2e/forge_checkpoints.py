@@ -66,6 +66,20 @@ def unet_layout(name: str) -> dict:
     return IntegratedUNet2DConditionModel(**{**COMMON, **shape, **sizes}).state_dict()
 
 
+def control_weights() -> dict:
+    """A control net for the tiny SD1; its output layers, which training starts at zero, are large enough to be seen."""
+    from backend.nn.cnets.cldm import ControlNet
+
+    shape = {**UNETS["tiny-sd1"][1], **SIZES["unets"]["SD15"]["recognised_by"], **SIZES["unets"]["SD15"]["given"]}
+    rest = {name: value for name, value in COMMON.items() if name != "out_channels"}
+    names = ControlNet(**rest, **shape, hint_channels=3).state_dict()
+    weights = {name: checkpoints.random_like(name, tensor).half().contiguous() for name, tensor in names.items()}
+    for name in weights:
+        if name.startswith(("zero_convs", "middle_block_out")):
+            weights[name] *= 0.3
+    return weights
+
+
 def autoencoder_layout() -> dict:
     """Names and shapes of the autoencoder, which is the same for all."""
     from backend.nn.vae import IntegratedAutoencoderKL
@@ -118,6 +132,10 @@ def write_all(webui: Path, root: Path, names: list[str]) -> None:
     import safetensors.torch
     import yaml
 
+    control = root / "models" / "ControlNet" / "tiny-control.safetensors"
+    if not control.exists():
+        control.parent.mkdir(parents=True, exist_ok=True)
+        safetensors.torch.save_file(control_weights(), control, metadata={"format": "pt"})
     for name in names:
         file = folder / f"{name}.safetensors"
         if file.exists():

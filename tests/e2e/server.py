@@ -38,8 +38,9 @@ FLAGS = [
 ]
 KIND_FLAGS = {
     "a1111": ["--use-cpu", "all", "--no-half", "--precision", "full"],
-    "forge": ["--always-cpu", "--all-in-fp32", "--attention-pytorch", "--skip-install"],
+    "forge": ["--always-cpu", "--all-in-fp32", "--skip-install"],
 }
+FORGE_ATTENTION = "--attention-pytorch"  # unless another one is asked for
 CHECKPOINT_WRITERS = {"a1111": "checkpoints.py", "forge": "forge_checkpoints.py"}
 # Previews would download an approximate autoencoder for some models; pictures come back over HTTP anyway.
 OPTIONS = {"live_previews_enable": False, "samples_save": False, "grid_save": False}
@@ -73,13 +74,13 @@ class Install:
     python: Path
 
     @classmethod
-    def from_environment(cls) -> Install | None:
-        """The install that ASYNDM_WEBUI names, or None when it is unset."""
-        name = os.environ.get("ASYNDM_WEBUI")
+    def from_environment(cls, variable: str = "ASYNDM_WEBUI") -> Install | None:
+        """The install that the variable names, or None when it is unset."""
+        name = os.environ.get(variable)
         if not name:
             return None
         folder = Path(name).expanduser().resolve()
-        python = os.environ.get("ASYNDM_WEBUI_PYTHON")
+        python = os.environ.get(f"{variable}_PYTHON")
         return cls(folder, Path(python).expanduser() if python else folder / "venv" / "bin" / "python")
 
     @property
@@ -165,6 +166,8 @@ class WebUI:
     page: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     flags: Sequence[str] = ()
+    credentials: str = ""
+    """What --api-auth asks for, "user:password"."""
     name: str = "webui"
     port: int = 0
     start_seconds: float = 0.0
@@ -199,6 +202,10 @@ class WebUI:
         for child in ("openai", "asyndm-tiny"):  # A1111 looks them up relative to the working directory
             if (self.models / child).exists():
                 (self.folder / child).symlink_to(self.models / child)
+        control = self.models / "models" / "ControlNet"
+        if control.exists():
+            (self.folder / "models").mkdir(exist_ok=True)
+            (self.folder / "models" / "ControlNet").symlink_to(control)
         for child in (self.models / "extensions").iterdir():
             (self.folder / "extensions" / child.name).symlink_to(child)
         for name, path in self.extensions.items():
@@ -211,6 +218,8 @@ class WebUI:
         """Command line that starts the process."""
         command = [str(self.install.python), str(self.install.folder / "launch.py"), *FLAGS]
         command += KIND_FLAGS[self.kind]
+        if self.kind == "forge" and not any(flag.startswith("--attention-") for flag in self.flags):
+            command.append(FORGE_ATTENTION)
         command += ["--port", str(self.port), "--data-dir", str(self.folder)]
         command += ["--ckpt-dir", str(self.models / "models" / "Stable-diffusion")]
         if not self.page:
@@ -295,7 +304,10 @@ class WebUI:
 
     def _request(self, path: str, body: object = None, timeout: float = REQUEST_SECONDS) -> Any:
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.url + path, data, {"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json"}
+        if self.credentials:
+            headers["Authorization"] = "Basic " + base64.b64encode(self.credentials.encode()).decode()
+        request = urllib.request.Request(self.url + path, data, headers)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
             with opener.open(request, timeout=timeout) as answer:

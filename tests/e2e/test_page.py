@@ -1,13 +1,18 @@
-"""The WebUI with its page: reloading it, and what a paste restores."""
+"""The WebUI with its page: reloading it, and defaults of one's own."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
 
 import pytest
 
-from .server import PROBE, REPOSITORY, ApiError, WebUI
+from asyndm_ext.settings import FIELDS, Field, Settings
+from asyndm_ext.ui.xyz import axes
+
+from .server import PROBE, REPOSITORY, WebUI
 from .test_asyndm import levels, on
 
 pytestmark = pytest.mark.xdist_group("webui")
@@ -38,18 +43,62 @@ def test_pasting_restores_every_control(page: WebUI) -> None:
     settings = {"objects": ["cat", "sandwich"], "strength": 0.35, "curve": "exponential", "threshold": 1.4}
     infotext = on(page, "tiny-sd1", settings).infotext
     restored = page.post("/asyndm-probe/pasted", {"infotext": infotext})
-    assert restored == {**settings, "objects": "cat, sandwich", "enabled": True, "region": "objects"}
+    expected = {**settings, "objects": "cat, sandwich", "enabled": True, "region": "objects"}
+    assert {name: restored[name] for name in expected} == expected
+    assert set(restored) == {field.name for field in fields(Settings)}
     assert page.post("/asyndm-probe/pasted", {"infotext": "a cat\nSteps: 6"})["enabled"] is False
 
 
-def test_infotext_sent_with_a_request_restores_the_settings(page: WebUI) -> None:
-    """Scenario 40, over the API: the host reads our controls from an infotext as a paste does."""
-    if page.kind == "forge":  # it cannot read its own list of modules from an infotext
-        with pytest.raises(ApiError, match="parameterized generic"):
-            page.post("/sdapi/v1/txt2img", {"infotext": "a cat\nSteps: 6"})
-        return
-    settings = {"objects": ["cat", "sandwich"], "strength": 0.35, "curve": "exponential", "threshold": 1.4}
-    first = on(page, "tiny-sd1", settings)
-    again = page.post("/sdapi/v1/txt2img", {"infotext": first.infotext})
-    restored = json.loads(again["info"])["infotexts"][0]
-    assert restored.split("Version")[0] == first.infotext.split("Version")[0]
+def test_routes_and_axes_are_there_once(page: WebUI) -> None:
+    """Scenarios 6 and 43."""
+    expected = [axis.label for axis in axes(str)]
+    for _ in range(2):
+        labels = page.get("/asyndm-probe/axes")
+        assert [label for label in labels if label.startswith("[AsynDM]")] == expected
+        assert page.get("/asyndm-probe/own-routes") == [
+            "/asyndm/v1/capabilities", "/asyndm/v1/last-run", "/asyndm/v1/tokens", "/asyndm/v1/validate",
+        ]  # fmt: skip
+        assert page.get("/asyndm/v1/capabilities")["model"]["loaded"] is True
+        page.reload_page()
+
+
+def test_defaults_of_one_s_own(page: WebUI) -> None:
+    """What the settings' Defaults tab writes into ui-config.json is what the page shows after a reload; the API's
+    defaults stay the extension's."""
+    file = page.folder / "ui-config.json"
+    before = json.loads(file.read_text(encoding="utf-8"))
+    own = {}
+    for spec in FIELDS:
+        if spec.name == "mask":  # a picture is none to keep
+            assert not any(f"/{spec.label}/" in key for key in before if key.startswith("customscript/asyndm.py/"))
+            continue
+        for tab in ("txt2img", "img2img"):
+            key = f"customscript/asyndm.py/{tab}/{spec.label}/value"
+            assert before[key] == (", ".join(spec.default) if spec.name == "objects" else spec.default)
+            own[key] = _another(spec)
+    own["customscript/asyndm.py/txt2img/AsynDM/value"] = True
+    file.write_text(json.dumps({**before, **own}), encoding="utf-8")
+    try:
+        page.reload_page()
+        shown = {one["props"].get("elem_id"): one["props"].get("value") for one in page.get("/config")["components"]}
+        for spec in FIELDS:
+            if spec.name != "mask":
+                for tab in ("txt2img", "img2img"):
+                    assert shown[f"script_{tab}_asyndm_{spec.name}"] == _another(spec)
+        assert shown["script_txt2img_asyndm_enabled-checkbox"] is True
+        assert shown["script_img2img_asyndm_enabled-checkbox"] is False
+        kept = json.loads(file.read_text(encoding="utf-8"))
+        assert {key: kept[key] for key in own} == own
+        assert "AsynDM strength: 0.7" in on(page, "tiny-sd1", steps=2).infotext
+    finally:
+        file.write_text(json.dumps(before), encoding="utf-8")
+        page.reload_page()
+
+
+def _another(spec: Field) -> Any:
+    """A value that is not the default."""
+    if spec.choices:
+        return spec.choices[-1]
+    if spec.limits is not None:
+        return 0.5
+    return not spec.default if spec.is_switch else "cat:0.5, \u732b"

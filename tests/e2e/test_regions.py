@@ -39,13 +39,7 @@ def paint(
     """img2img inpainting, with AsynDM's settings or (None) without it."""
     scripts = {} if settings is None else asyndm(settings)
     size = {"width": 256, "height": 256, "prompt": PROMPT}
-    if (webui.port, model) not in _used:  # the host's first picture from a model differs from its second
-        _used.add((webui.port, model))
-        webui.img2img(picture(), model, mask=mask, **{**size, **INPAINT})
     return webui.img2img(picture(), model, mask=mask, **{**size, **INPAINT, **scripts, **request})
-
-
-_used: set[tuple[int, str]] = set()
 
 
 def slow_box(strength: np.ndarray) -> tuple[int, int, int, int]:

@@ -15,9 +15,9 @@ ELSEWHERE = "Elsewhere"
 pytestmark = pytest.mark.xdist_group("webui")
 
 
-def row(webui: WebUI, model: str, sampler: str) -> tuple[int | str, int | str]:
+def row(webui: WebUI, model: str, sampler: str, **extra: object) -> tuple[int | str, int | str]:
     """Largest differences in grey levels to the plain picture: at strength 0.7, and at strength 0."""
-    request = {**REQUEST, "sampler_name": sampler}
+    request = {**REQUEST, "sampler_name": sampler, **extra}
     plain = off(webui, model, **request)
     try:
         slow = on(webui, model, **request)
@@ -56,9 +56,18 @@ def test_a_sampler_of_another_extension_goes_on_without(webui: WebUI) -> None:
     assert difference(plain.image, result.image) == 0
     assert "AsynDM: \"not applied: there is no per-pixel version of the sampler 'Elsewhere'\"" in result.infotext
     assert "AsynDM strength" not in result.infotext
-    nothing_left(webui)
+    assert not any(left["replaced"] for left in webui.get("/asyndm-probe/leftovers"))
     # In the hires pass only: the first pass has been sampled with AsynDM.
     hires = {"enable_hr": True, "hr_scale": 1.5, "hr_upscaler": "Latent", "hr_sampler_name": ELSEWHERE}
     mixed = on(webui, "tiny-sd1", **hires, denoising_strength=0.5, width=128, height=128)
     assert "AsynDM strength: 0.7" in mixed.infotext
     assert 'AsynDM note: "not applied in the hires pass: there is no per-pixel version' in mixed.infotext
+
+
+def test_a_schedule_that_rises_goes_on_without(webui: WebUI) -> None:
+    """No pixel's noise can rise with it."""
+    request = {"scheduler": "Karras", "override_settings": {"sigma_min": 20.0}}
+    plain = off(webui, "tiny-sd1", **request)
+    result = on(webui, "tiny-sd1", **request)
+    assert difference(plain.image, result.image) == 0
+    assert 'AsynDM: "not applied: the schedule rises from sigma' in result.infotext

@@ -67,6 +67,22 @@ def test_every_token_gets_its_own_timestep(dit: DiT, size: tuple[int, int]) -> N
     assert float((expected - dit(x, NOMINAL)).abs().max()) > 0.05 * float(expected.abs().max())
 
 
+@given(
+    size=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    rows=st.lists(st.integers(0, 1), min_size=1, max_size=4),
+    levels=st.lists(st.integers(0, 4000), min_size=1, max_size=5),
+    seed=st.integers(0, 999),
+)
+@settings(deadline=None, max_examples=25)
+@pytest.mark.parametrize("name", NAMES)
+def test_any_map_any_rows(name: str, size: tuple[int, int], rows: list[int], levels: list[int], seed: int) -> None:
+    dit, x = DiT(name), normal(len(rows), 4, *size, seed=seed)
+    index = torch.randint(0, len(levels), (2, 1, *size), generator=torch.Generator().manual_seed(seed))
+    maps = (torch.tensor(levels, dtype=torch.float64) / 4)[index]
+    found = conditioned(dit, x, table_of(maps), rows)
+    close(found, dit.naive(x, NOMINAL, first_of_patches(maps)[rows]), 1e-5)
+
+
 def test_batch_rows_take_the_map_of_their_image_and_their_own_text(dit: DiT) -> None:
     """Conditional and unconditional rows as hosts order them, with an image of two conditions."""
     rows, prompts, size = [0, 0, 1, 0, 1], [3, 4, 5, 6, 6], (10, 14)

@@ -11,43 +11,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 from hypothesis import given
-from hypothesis import strategies as st
-from PIL import Image
+from support.settings import MASK, valid
 
-from asyndm_ext.mask_image import encode
 from asyndm_ext.objects import ObjectSpec
 from asyndm_ext.run import StepRecord
-from asyndm_ext.schedule import CURVES
-from asyndm_ext.settings import FIELDS, MASK_SOURCES, PASSES, REGIONS, Settings, SettingsError, is_enabled
+from asyndm_ext.settings import FIELDS, Settings, SettingsError, is_enabled
 from asyndm_ext.ui import infotext
 from asyndm_ext.ui.coverage import Coverage
 
 README = Path(__file__).parents[2] / "README.md"
-
-MASK = encode(Image.new("L", (4, 4), 255))
-
-words = st.text(alphabet=st.characters(blacklist_characters=",:#", blacklist_categories=("Cs", "Cc")), max_size=12)
-valid = st.builds(
-    dict,
-    enabled=st.booleans(),
-    objects=st.lists(words, max_size=4),
-    strength=st.floats(0, 1),
-    curve=st.sampled_from(CURVES),
-    threshold=st.floats(0.1, 5),
-    region=st.sampled_from(REGIONS),
-    mask=st.sampled_from(["", MASK]),
-    mask_invert=st.booleans(),
-    mask_source=st.sampled_from(MASK_SOURCES),
-    soft=st.booleans(),
-    smoothing=st.floats(0, 4),
-    min_area=st.floats(0, 0.4),
-    max_area=st.floats(0.5, 1),
-    start=st.floats(0, 0.4),
-    end=st.floats(0.5, 1),
-    hold_after=st.floats(0, 1),
-    hires=st.sampled_from(PASSES),
-    adetailer=st.booleans(),
-)
 
 
 def test_defaults() -> None:
@@ -190,6 +162,10 @@ class TestInfotext:
     def test_what_is_no_value_leaves_the_control_as_it_is(self, key: str, text: str) -> None:
         spec = next(field for field in FIELDS if field.name == key)
         assert infotext.pasted(key)({"AsynDM strength": "0.7", spec.infotext_key: text}) is None
+
+    def test_two_tabs_read_with_the_same_functions(self) -> None:
+        """By them the host knows which controls belong together."""
+        assert all(infotext.pasted(field.name) is infotext.pasted(field.name) for field in FIELDS)
 
     def test_pasting_without_asyndm_switches_off_and_leaves_the_rest(self) -> None:
         assert infotext.pasted("enabled")({"Steps": "20"}) is False

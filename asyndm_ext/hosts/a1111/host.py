@@ -5,16 +5,31 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from modules import shared
+from modules import sd_models, shared
 from modules.models.sd3.sd3_model import SD3Inferencer
 
 from asyndm_ext.hosts.a1111.denoiser import PixelDenoiser
 from asyndm_ext.hosts.webui.errors import AsynDMError
 from asyndm_ext.hosts.webui.tokens import ObjectColumns
-from asyndm_ext.solvers import Solver
+from asyndm_ext.model.network import time_conditioning
+from asyndm_ext.solvers import FLOW, SOLVERS, Solver
 
 
 class A1111:
+    name = "AUTOMATIC1111"
+    models: tuple[str, ...] = ("SD 1.x", "SD 2.x", "SDXL", "SD3")
+
+    def model(self, load: bool = False) -> Any | None:
+        return shared.sd_model if load else sd_models.model_data.sd_model
+
+    def check(self, model: Any) -> None:
+        time_conditioning(model.model.diffusion_model)
+
+    def excludes(self, solver: Solver) -> str | None:
+        on_sd3 = isinstance(self.model(), SD3Inferencer)
+        wrong = solver.space == "timestep" or solver is SOLVERS["LCM"] or solver is FLOW["sample_lcm"]
+        return "it goes wrong with SD3 in the WebUI itself" if on_sd3 and wrong else None
+
     def is_flow(self) -> bool:
         return isinstance(shared.sd_model, SD3Inferencer)
 

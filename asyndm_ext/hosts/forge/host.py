@@ -22,6 +22,20 @@ T5_ENGINE = "text_processing_engine_t5"
 
 
 class Forge:
+    name = "Forge"
+    models: tuple[str, ...] = ("SD 1.x", "SD 2.x", "SDXL", "SD3", "Flux", "Chroma")
+
+    def model(self, load: bool = False) -> Any | None:
+        # Forge loads in a job only; before the first it has a placeholder.
+        return shared.sd_model if getattr(shared.sd_model, "forge_objects", None) is not None else None
+
+    def check(self, model: Any) -> None:
+        support(model)
+
+    def excludes(self, solver: Solver) -> str | None:
+        wrong = self.model() is not None and _is_unipc_on_flux(solver)
+        return "it takes Flux's timesteps for others than they are" if wrong else None
+
     def is_flow(self) -> bool:
         return shared.sd_model.forge_objects.unet.model.predictor.prediction_type == "const"
 
@@ -29,8 +43,7 @@ class Forge:
         self, denoiser: Any, arguments: Mapping[str, Any], solver: Solver, images: int, objects: ObjectColumns | None
     ) -> PixelDenoiser:
         _check()
-        predictor = shared.sd_model.forge_objects.unet.model.predictor
-        if isinstance(predictor, PredictionFlux) and solver.own_schedule is not None and solver.space == "timestep":
+        if _is_unipc_on_flux(solver):
             raise NotApplied("UniPC takes Flux's timesteps for others than they are")
         # Not the solver's guidance: Forge sets CFG++'s multiplier of the CFG scale, but never reads it.
         extra_args = arguments["extra_args"] or {}
@@ -44,6 +57,11 @@ class Forge:
             if engine is not None:
                 return engine
         raise AsynDMError(f"AsynDM does not know the text encoder of {type(shared.sd_model).__name__}")
+
+
+def _is_unipc_on_flux(solver: Solver) -> bool:
+    predictor = shared.sd_model.forge_objects.unet.model.predictor
+    return isinstance(predictor, PredictionFlux) and solver.own_schedule is not None and solver.space == "timestep"
 
 
 def _check() -> None:

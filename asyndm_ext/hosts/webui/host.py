@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from torch import Tensor
 
+from asyndm_ext.hosts.webui.kind import webui_kind
 from asyndm_ext.hosts.webui.tokens import ObjectColumns
 from asyndm_ext.noise import NoiseTable
 from asyndm_ext.solvers import Solver
@@ -33,6 +33,23 @@ class PassModel(Protocol):
 
 class Host(Protocol):
     """A WebUI as the job sees it."""
+
+    name: str
+    models: tuple[str, ...]
+    """Kinds of models that it can load and AsynDM supports."""
+
+    def model(self, load: bool = False) -> Any | None:
+        """The loaded model, or None where there is none.
+
+        Args:
+            load: load the chosen one if there is none yet, where the WebUI can do that outside a job.
+        """
+
+    def check(self, model: Any) -> None:
+        """Raises UnsupportedModel: the model is of a kind that AsynDM cannot work with."""
+
+    def excludes(self, solver: Solver) -> str | None:
+        """Why a sampler does not go with the loaded model, "it ..."; None where it does."""
 
     def pass_model(
         self, denoiser: Any, arguments: Mapping[str, Any], solver: Solver, images: int, objects: ObjectColumns | None
@@ -63,8 +80,8 @@ class Host(Protocol):
 
 @functools.cache
 def current() -> Host:
-    """The WebUI that this process is."""
-    if importlib.util.find_spec("modules_forge") is not None:
+    """The WebUI that this process is. Raises AsynDMError: one that is not supported."""
+    if webui_kind() == "forge":
         from asyndm_ext.hosts.forge.host import Forge
 
         return Forge()

@@ -16,7 +16,7 @@ import tqdm
 from modules import shared
 from torch import Tensor
 
-from asyndm_ext.hosts.webui import mask, pictures
+from asyndm_ext.hosts.webui import mask, options, pictures
 from asyndm_ext.hosts.webui.errors import NotApplied
 from asyndm_ext.hosts.webui.host import current
 from asyndm_ext.hosts.webui.plain_pass import rehearsal, show_progress
@@ -24,14 +24,18 @@ from asyndm_ext.hosts.webui.solvers import noise_source, pass_solver
 from asyndm_ext.hosts.webui.tokens import resolve_objects
 from asyndm_ext.regions import AverageAttention, PerPatch, Region, region_for
 from asyndm_ext.run import Run, StepRecord
-from asyndm_ext.schedule import PixelSchedule
+from asyndm_ext.schedule import PixelSchedule, UnusableSchedule
 from asyndm_ext.settings import Settings, SettingsError, is_enabled
 from asyndm_ext.solvers import Solver
 from asyndm_ext.ui import infotext
 from asyndm_ext.ui.coverage import Coverage
+from asyndm_ext.ui.last_run import LastRun, Pass
 
 watchers: list[Callable[[StepRecord], None]] = []
 """Called at the end of every step of every job (previews, tests)."""
+
+last_run = LastRun()
+"""What the last job did, for the API."""
 
 
 def is_wanted(p: Any, args: Sequence[Any]) -> bool:
@@ -44,6 +48,13 @@ def is_wanted(p: Any, args: Sequence[Any]) -> bool:
         return Settings.from_args(args).adetailer
     except SettingsError:
         return False  # the outer job has failed with the message already
+
+
+def begin(p: Any, args: Sequence[Any]) -> None:
+    """A job begins that is one for AsynDM."""
+    if not getattr(p, "_ad_inner", False):  # ADetailer's passes are part of the job around them
+        last_run.forget()
+    infotext.record(p, args)
 
 
 def install(p: Any, args: Sequence[Any]) -> None:
@@ -66,6 +77,7 @@ def install(p: Any, args: Sequence[Any]) -> None:
             return _Pass(p, settings, model, x, bound.arguments).sample()
         except NotApplied as reason:
             infotext.not_applied(p, str(reason))
+            tell(f"not applied: {reason}")
             return host_function(model, x, *positional, **keywords)
 
     sample.asyndm_host_function = host_function  # type: ignore[attr-defined]
@@ -77,9 +89,17 @@ def finish(p: Any) -> None:
     if getattr(p, "asyndm_has_run", False):
         return
     if getattr(p, "asyndm_left_out", False):
-        infotext.not_applied(p, "it is set to the hires pass, and this job has none")
+        reason = "it is set to the hires pass, and this job has none"
     else:  # scripts that bring a sampling loop of their own never ask for the sampler
-        infotext.not_applied(p, "this job does not use the WebUI's sampler")
+        reason = "this job does not use the WebUI's sampler"
+    infotext.not_applied(p, reason)
+    tell(f"not applied: {reason}")
+
+
+def tell(text: str) -> None:
+    """A line in the console, for those who want them."""
+    if options.tells_console():
+        print(f"AsynDM: {text}")
 
 
 def _is_left_out(p: Any, settings: Settings) -> bool:
@@ -116,6 +136,10 @@ class _Pass:
         self.arguments["flow"] = self.flow
         if self.solver.space == "timestep":
             self.arguments["alphas_cumprod"] = shared.sd_model.alphas_cumprod
+        try:
+            self.base = self.solver.schedule(self.arguments)
+        except UnusableSchedule as error:
+            raise NotApplied(str(error)) from error
         images, _, height, width = x.shape
         self.shape = (images, 1, height, width)
         self.objects = resolve_objects(p, self.host.text_encoder(), settings.objects) if settings.uses_objects else None
@@ -127,17 +151,37 @@ class _Pass:
             return self.x  # so little denoising strength that the host itself makes no step
         infotext.begin_pass(self.p, self.settings, self.objects.names if self.objects is not None else None)
         coverage = Coverage()
-        mine = [coverage.watch, *pictures.recorders(self.p, self.settings)]
+        watching = [coverage.watch, *pictures.recorders(self.p, self.settings), *watchers]
+        keeps = options.keeps_last_run()
+        if keeps:
+            last_run.begin_pass(self.settings, self._description())
+            watching.append(last_run.watch)
 
         def watch(record: StepRecord) -> None:
-            for watcher in (*mine, *watchers):
+            for watcher in watching:
                 watcher(record)
 
         latent = self._run(self._region(), self.x, self.arguments.get("callback"), watch)
+        if keeps:
+            last_run.finish_pass()
         note = coverage.note(self.settings)
         if note:
             infotext.note(self.p, note)
+        names = self.objects.names if self.objects is not None else []
+        tell("; ".join([coverage.summary(), *map(", ".join, names), *([note] if note else [])]))
         return latent
+
+    def _description(self) -> Pass:
+        p = self.p
+        kind = "hires" if getattr(p, "is_hr_pass", False) else "txt2img" if hasattr(p, "enable_hr") else "img2img"
+        return Pass(
+            kind="adetailer" if getattr(p, "_ad_inner", False) else kind,
+            iteration=p.iteration,
+            sampler=p.sampler.config.name,
+            unit=self.solver.space,
+            size=(self.shape[-2], self.shape[-1]),
+            objects=self.objects.names if self.objects is not None else [],
+        )
 
     def _region(self) -> Region:
         settings, size = self.settings, (self.shape[-2], self.shape[-1])
@@ -167,7 +211,7 @@ class _Pass:
         with model.attached():
             run = Run(
                 model,
-                PixelSchedule(solver.schedule(arguments), self.shape, self.settings.curve),
+                PixelSchedule(self.base, self.shape, self.settings.curve),
                 PerPatch(region) if model.by_patch else region,
                 x,
                 randn_like=noise_source(self.p.sampler.func),

@@ -42,7 +42,7 @@ class TokenFinder:
 
     def places(self, text: str, name: str) -> list[tuple[int, ...]]:
         """The columns of every place where ``name`` stands, from first to last."""
-        tokens, positions, embeddings = self._line(text)
+        tokens, positions, embeddings = self.line(text)
         found = [columns for embedding, columns in embeddings if embedding.casefold() == name.casefold()]
         wanted = self._encoder.tokenize([name])[0]
         if wanted:
@@ -51,7 +51,9 @@ class TokenFinder:
             found += [tuple(positions[span]) for span in spans if tokens[span] == wanted]
         return sorted(found)
 
-    def _line(self, text: str) -> tuple[list[int], list[int], list[tuple[str, tuple[int, ...]]]]:
+    def line(self, text: str) -> tuple[list[int], list[int], list[tuple[str, tuple[int, ...]]]]:
+        """A text's tokens and their columns, without those that mark its ends; and its embeddings, by name, with
+        theirs."""
         if text not in self._lines:
             tokens: list[int] = []
             positions: list[int] = []
@@ -86,15 +88,20 @@ class PieceFinder(TokenFinder):
         found = re.finditer(pattern, line, re.IGNORECASE)
         return [tuple(dict.fromkeys(owners[match.start() : match.end()])) for match in found]
 
-    def _spelled(self, text: str) -> tuple[str, list[int]]:
-        """The text as the tokens spell it, and for each character the column of its token.
+    def pieces(self, text: str) -> list[tuple[int, int]]:
+        """The columns of a text's tokens and the tokens, without those that mark its end.
 
         Of the first chunk: Forge takes a second one for another prompt.
         """
-        tokens = self._encoder.tokenize_line(text)[0][0].tokens
-        pieces = self._encoder.tokenizer.convert_ids_to_tokens(tokens)
         ends = (self._encoder.id_end, self._encoder.id_pad)
-        words = [(column, piece) for column, piece in enumerate(pieces) if tokens[column] not in ends]
+        tokens = self._encoder.tokenize_line(text)[0][0].tokens
+        return [(column, token) for column, token in enumerate(tokens) if token not in ends]
+
+    def _spelled(self, text: str) -> tuple[str, list[int]]:
+        """The text as the tokens spell it, and for each character the column of its token."""
+        tokens = self.pieces(text)
+        pieces = self._encoder.tokenizer.convert_ids_to_tokens([token for _, token in tokens])
+        words = [(column, piece) for (column, _), piece in zip(tokens, pieces, strict=True)]
         # A space belongs to the token that follows it.
         owners = [column for column, piece in words for _ in piece]
         return "".join(piece for _, piece in words).replace("\u2581", " "), owners

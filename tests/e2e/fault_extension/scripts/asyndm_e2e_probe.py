@@ -84,11 +84,10 @@ def loaded_model() -> torch.nn.Module:
     return shared.sd_model.model
 
 
-def seed_forge() -> None:
-    """Forge takes the noise of its autoencoder, and that of kept pixels, from torch's own generator: without this no
-    two of its inpaintings are alike."""
-    if hasattr(shared.sd_model, "forge_objects"):
-        torch.manual_seed(0)
+def seed_torch() -> None:
+    """The autoencoder of img2img takes its noise from torch's own generator (in Forge so do the kept pixels of an
+    inpainting), wherever the job before has left it: without this no two of the host's pictures are quite alike."""
+    torch.manual_seed(0)
 
 
 def patcher_state() -> dict:
@@ -212,10 +211,10 @@ class ProbeScript(scripts.Script):
         Current.begin(parse(argument))
 
     def process(self, p, *args):
-        seed_forge()
+        seed_torch()
 
     def process_before_every_sampling(self, p, *args, **kwargs):
-        seed_forge()
+        seed_torch()
         if Current.job is not None:
             Current.job.attach()
 

@@ -22,6 +22,7 @@ except ImportError:  # the WebUI without the extension under test
     host = job = tokens = None
 
 records: list[dict] = []
+packed: dict = {}
 samplers: list = []
 history: list[dict] = []  # of all jobs of a batch folder
 
@@ -55,9 +56,16 @@ class LevelsScript(scripts.Script):
     def before_process(self, p, *args):
         records.clear()
         samplers.clear()
+        packed.clear()
+        packed.update(pack(p))
 
     def process_before_every_sampling(self, p, *args, **kwargs):
         samplers.append(p.sampler)
+
+
+def pack(p) -> dict:
+    """The arguments of a job's always-on scripts as stable-diffusion-webui-distributed sends them to its workers."""
+    return {s.title(): {"args": list(p.script_args[s.args_from : s.args_to])} for s in p.scripts.scripts if s.alwayson}
 
 
 class InnerPassScript(scripts.Script):
@@ -145,7 +153,7 @@ def batch_folder(body: dict) -> list[dict]:
     p.scripts = scripts.scripts_img2img
     values = [None] * max(script.args_to for script in p.scripts.scripts)
     for script in p.scripts.alwayson_scripts:
-        values[script.args_from : script.args_to] = [control.value for control in script.controls]
+        values[script.args_from : script.args_to] = [control.value for control in script.controls or ()]
         if script.title() == "AsynDM":
             values[script.args_from] = body["settings"]
     values[0] = 0  # no selectable script
@@ -183,23 +191,54 @@ def columns(body: dict) -> dict:
         "length": sum(len(chunk.tokens) for chunk in chunks),
     }
     if not isinstance(finder, tokens.PieceFinder):
-        ids, positions, _ = finder._line(body["text"])
+        ids, positions, _ = finder.line(body["text"])
         answer.update(ids=dict(zip(map(str, positions), ids, strict=True)), width=width(encoder))
     return answer
 
 
 def pasted(body: dict) -> dict:
-    """What our controls of the first tab would be set to when this infotext is pasted, by element id."""
+    """What our controls of a tab ("txt2img" or "img2img") are set to when this infotext is pasted, by their names;
+    None: they stay as they are."""
     params = infotext_utils.parse_generation_parameters(body["infotext"])
-    fields = infotext_utils.paste_fields["txt2img"]["fields"]
-    ours = {field.elem_id: key for field, key in fields if "asyndm" in (getattr(field, "elem_id", None) or "")}
-    short = {name: name.removesuffix("-checkbox").rpartition("_")[2] for name in ours}
-    return {short[name]: key(params) if callable(key) else params.get(key) for name, key in ours.items()}
+    return {name: key(params) for name, key in our_fields(body.get("tab", "txt2img")).items()}
+
+
+def our_fields(tab: str) -> dict:
+    """How our controls of a tab read an infotext, by their names."""
+    found = {}
+    for field, key in infotext_utils.paste_fields[tab]["fields"]:
+        before, ours, name = (getattr(field, "elem_id", None) or "").partition("_asyndm_")
+        if ours and before.endswith(tab):
+            found[name.removesuffix("-checkbox")] = key
+    return found
+
+
+def sent_along() -> dict:
+    """Our controls that the buttons below a picture copy to the other tab, for each tab."""
+    return {
+        tab: [name for name, key in our_fields(tab).items() if key in runner.paste_field_names]
+        for tab, runner in (("txt2img", scripts.scripts_txt2img), ("img2img", scripts.scripts_img2img))
+    }
+
+
+def axis_labels() -> list[str]:
+    """Of the X/Y/Z plot, doubles included."""
+    plots = [data.module for data in scripts.scripts_data if hasattr(data.module, "axis_options")]
+    return [option.label for plot in plots[:1] for option in plot.axis_options]
 
 
 def on_app_started(demo, app):
     """Adds the routes and the watcher, once however often the page is reloaded."""
     app.add_api_route("/asyndm-probe/levels", lambda: records, methods=["GET"])
+    app.add_api_route("/asyndm-probe/sent-along", sent_along, methods=["GET"])
+    own = "/asyndm/"
+    app.add_api_route(
+        "/asyndm-probe/own-routes",
+        lambda: sorted(route.path for route in app.routes if getattr(route, "path", "").startswith(own)),
+        methods=["GET"],
+    )
+    app.add_api_route("/asyndm-probe/axes", axis_labels, methods=["GET"])
+    app.add_api_route("/asyndm-probe/packed", lambda: packed, methods=["GET"])
     app.add_api_route("/asyndm-probe/batch", batch_folder, methods=["POST"])
     app.add_api_route("/asyndm-probe/leftovers", leftovers, methods=["GET"])
     app.add_api_route("/asyndm-probe/columns", columns, methods=["POST"])

@@ -1,0 +1,125 @@
+"""What the WebUI's tokenizer makes of a prompt, and where its objects are, for those who ask before a job.
+
+The prompt goes the way that a job's goes: comments and extra networks are taken out, AND and prompt editing make
+several texts of it, and each text is a row of tokens with columns in the conditioning.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from modules import extra_networks, prompt_parser, script_callbacks
+
+from asyndm_ext.hosts.webui.tokens import PieceFinder, TokenFinder, finder_for
+from asyndm_ext.objects import ObjectSpec
+from asyndm_ext.prompt import automatic_objects
+
+
+def read(encoder: Any, prompt: str, negative: str | None, objects: Sequence[ObjectSpec], steps: int) -> dict[str, Any]:
+    """The answer to a request for tokens, JSON types.
+
+    Args:
+        encoder: the loaded model's, see :meth:`asyndm_ext.hosts.webui.host.Host.text_encoder`.
+        prompt, negative: as in a job; no styles are added.
+        objects: whose columns to look up; empty: those that would be found automatically.
+        steps: of the job, for prompt editing.
+
+    Raises:
+        AsynDMError: the WebUI is set to tokenize in a way that AsynDM does not know.
+    """
+    finder = finder_for(encoder)
+    indexes, flat, _ = prompt_parser.get_multicond_prompt_list([_cleaned(prompt, steps, True)])
+    schedules = prompt_parser.get_learned_conditioning_prompt_schedules(flat, steps)
+    parts = [(weight, schedules[index]) for index, weight in indexes[0]]
+    texts = [text for _, schedule in parts for _, text in schedule]
+    wanted = list(objects) or [
+        ObjectSpec(name) for name in dict.fromkeys(n for t in texts for n in automatic_objects(t))
+    ]
+    present = [spec for spec in wanted if any(finder.columns(text, spec) for text in texts)]
+    return {
+        "parts": [
+            {"weight": weight, "texts": [_text(finder, encoder, end, text, present) for end, text in schedule]}
+            for weight, schedule in parts
+        ],
+        "objects": [str(spec) for spec in present],
+        "missing": [str(spec) for spec in objects if spec not in present],
+        "negative": None if negative is None else _negative(finder, encoder, _cleaned(negative, steps, False), steps),
+    }
+
+
+def _cleaned(prompt: str, steps: int, is_positive: bool) -> str:
+    """Without what the WebUI and its extensions take out before they count tokens, and without extra networks."""
+    params = script_callbacks.BeforeTokenCounterParams(prompt, steps, [], is_positive=is_positive)
+    script_callbacks.before_token_counter_callback(params)
+    return extra_networks.parse_prompt(params.prompt)[0]
+
+
+def _negative(finder: TokenFinder, encoder: Any, prompt: str, steps: int) -> list[dict[str, Any]]:
+    schedule = prompt_parser.get_learned_conditioning_prompt_schedules([prompt], steps)[0]
+    return [_text(finder, encoder, end, text) for end, text in schedule]
+
+
+def _text(
+    finder: TokenFinder, encoder: Any, end: int, text: str, objects: Sequence[ObjectSpec] | None = None
+) -> dict[str, Any]:
+    tokens, words = tokens_and_words(finder, encoder, text)
+    answer = {"until": end, "text": text, "tokens": tokens, "words": words}
+    if objects is None:
+        return answer
+    found = [{"name": str(spec), "columns": list(finder.columns(text, spec))} for spec in objects]
+    return {**answer, "objects": [one for one in found if one["columns"]]}
+
+
+def tokens_and_words(finder: TokenFinder, encoder: Any, text: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The tokens of a text with their columns, and the words that they make, from first to last."""
+    tokenizer = _tokenizer(encoder)
+    starts_word = isinstance(finder, PieceFinder)  # T5 marks where a word starts, CLIP where it ends
+    if isinstance(finder, PieceFinder):
+        entries = [_Entry((column,), token) for column, token in finder.pieces(text)]
+    else:
+        ids, columns, embeddings = finder.line(text)
+        entries = [_Entry((column,), token) for column, token in zip(columns, ids, strict=True)]
+        entries += [_Entry(own, None, name) for name, own in embeddings]
+    tokens: list[dict[str, Any]] = []
+    words: list[list[_Entry]] = []
+    goes_on = False
+    for entry in sorted(entries, key=lambda entry: entry.columns):
+        spelled = entry.name or _spelled(tokenizer, [entry])
+        tokens += [{"column": column, "id": entry.id, "text": spelled} for column in entry.columns]
+        piece = "" if entry.id is None else _piece(tokenizer, entry.id)
+        if not goes_on or entry.id is None or (starts_word and piece.startswith("\u2581")):
+            words.append([])
+        words[-1].append(entry)
+        goes_on = entry.id is not None and (starts_word or not piece.endswith("</w>"))
+    return tokens, [
+        {
+            "word": word[0].name or _spelled(tokenizer, word),
+            "columns": [column for entry in word for column in entry.columns],
+        }
+        for word in words
+    ]
+
+
+class _Entry(NamedTuple):
+    """A token, or an embedding of textual inversion with its name."""
+
+    columns: tuple[int, ...]
+    id: int | None
+    name: str = ""
+
+
+def _tokenizer(encoder: Any) -> Any:
+    """Hugging Face's where the encoder has one, else the one that its module keeps (open_clip's)."""
+    return getattr(encoder, "tokenizer", None) or sys.modules[type(encoder).__module__].tokenizer
+
+
+def _piece(tokenizer: Any, token: int) -> str:
+    if hasattr(tokenizer, "convert_ids_to_tokens"):
+        return tokenizer.convert_ids_to_tokens(token)
+    return tokenizer.decoder[token]
+
+
+def _spelled(tokenizer: Any, word: Sequence[_Entry]) -> str:
+    return tokenizer.decode([entry.id for entry in word]).strip()

@@ -1,0 +1,71 @@
+"""What the routes under ``/asyndm/v1/`` answer, as far as no WebUI is needed for it; JSON types only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from asyndm_ext import __version__
+from asyndm_ext.settings import Settings, SettingsError
+from asyndm_ext.solvers import LEFT_OUT, Solver
+from asyndm_ext.solvers.resolve import solver_for
+from asyndm_ext.ui.schema import settings_schema
+
+
+def validate(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Whether a job would take this dictionary, and what it makes of it; or the message that would stop the job."""
+    try:
+        read = Settings.from_dict(settings)
+    except SettingsError as error:
+        return {"ok": False, "message": str(error)}
+    return {"ok": True, "settings": read.to_dict(), "infotext": read.infotext()}
+
+
+def capabilities(
+    webui: str,
+    models: Iterable[str],
+    model: Mapping[str, Any],
+    samplers: Iterable[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """What is supported here.
+
+    Args:
+        webui: the name of this WebUI.
+        models: the kinds of models that it can load and AsynDM supports.
+        model: the loaded one: ``loaded``, ``name``, ``supported``, ``reason``.
+        samplers: the WebUI's, see :func:`sampler`.
+    """
+    return {
+        "version": __version__,
+        "webui": webui,
+        "samplers": [dict(one) for one in samplers],
+        "models": list(models),
+        "model": dict(model),
+        "settings": settings_schema(),
+    }
+
+
+def sampler(
+    name: str,
+    function: Callable[..., Any] | None,
+    flow: bool,
+    excludes: Callable[[Solver], str | None] = lambda solver: None,
+) -> dict[str, Any]:
+    """Whether a sampler has a per-pixel version, and if not, why.
+
+    Args:
+        name: the WebUI's.
+        function: the WebUI's, where it is known.
+        flow: the loaded model is a rectified flow.
+        excludes: why the WebUI's own version of a sampler is wrong with the loaded model, if it is: "it ...".
+    """
+    solver = solver_for(name, function, flow)
+    if solver is not None:
+        reason = excludes(solver)
+    elif name in LEFT_OUT:
+        reason = f"it {LEFT_OUT[name]}"
+    elif solver_for(name, function, not flow) is not None:
+        reason = "it has no meaning for the kind of model that is loaded"
+    else:
+        reason = "AsynDM does not know it"
+    return {"name": name, "supported": reason is None, "reason": reason}
