@@ -187,6 +187,8 @@ class Browser:
 
         canvas = self.to(wait(canvases, "the picture to paint on")[-1])
         time.sleep(1.5)  # it grows to its size, and knows that only afterwards
+        for brush in self.all(f"{picture} button[aria-label='Draw button']"):  # gradio 4 begins with another tool
+            self.run("arguments[0].click()", brush)
         return canvas
 
     def paint(self, canvas: WebElement, points: Sequence[tuple[int, int]]) -> None:
