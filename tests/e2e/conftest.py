@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from .browser import problem as browser_problem
 from .server import PROBE, REPOSITORY, Install, WebUI, running
 
 HERE = Path(__file__).resolve().parent
 NOT_RUN = "e2e tests NOT run: set ASYNDM_WEBUI (an installed WebUI) and ASYNDM_WEBUI_PYTHON (its Python)"
 LOG_CHARACTERS = 6000
 _skipped: list[str] = []
+_without_browser: list[str] = []
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -40,6 +42,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """A skip is easily overlooked among dots: says it in a line of its own."""
     if _skipped:
         terminalreporter.write_sep("!", f"{NOT_RUN}; {len(_skipped)} skipped", red=True, bold=True)
+    if _without_browser:
+        terminalreporter.write_sep("!", f"browser tests NOT run: {_without_browser[0]}", red=True, bold=True)
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -108,6 +112,15 @@ def launch(install: Install, models: Path, tmp_path_factory: pytest.TempPathFact
     yield start
     for server in started:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> None:
+    """For tests that need a browser."""
+    reason = browser_problem()
+    if reason:
+        _without_browser.append(reason)
+        pytest.skip(f"no browser: {reason}")
 
 
 @pytest.fixture(scope="session")

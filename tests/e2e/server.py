@@ -224,6 +224,9 @@ class WebUI:
         command += ["--ckpt-dir", str(self.models / "models" / "Stable-diffusion")]
         if not self.page:
             command.append("--nowebui")
+        else:  # a data folder elsewhere: without this the page comes without the WebUI's and the extensions' scripts
+            for source in (self.install.folder, self.models, *self.extensions.values()):
+                command += ["--gradio-allowed-path", str(Path(source).resolve())]
         return command + list(self.flags)
 
     def start(self) -> WebUI:
