@@ -21,6 +21,7 @@ from asyndm_ext.schedule import CURVES
 REGIONS = ("objects", "everything", "mask", "objects or mask", "objects and mask")
 MASK_SOURCES = ("dynamic", "fixed")
 PASSES = ("both", "first", "hires")
+SHOWN = ("none", "mask", "clock", "filmstrip", "all")
 
 _MISREAD = re.compile(r'".*"|\d+x\d+', re.DOTALL)
 """What the host writes into an infotext as it is and then reads as something else: quoted text, a size. (A value that
@@ -85,6 +86,8 @@ class Settings:
         hold_after: from this part of the steps on the masks stay as they are, fraction.
         hires: in which passes of hires fix.
         adetailer: also in the passes that ADetailer makes itself.
+        show: pictures of what was done, beside the results.
+        save_shown: write those into the folder of the results as well.
     """
 
     enabled: bool = False
@@ -105,6 +108,8 @@ class Settings:
     hold_after: float = 1.0
     hires: str = "both"
     adetailer: bool = False
+    show: str = "none"
+    save_shown: bool = False
 
     def __post_init__(self) -> None:
         for f in fields(self):
@@ -304,6 +309,15 @@ FIELDS: tuple[Field, ...] = (
         "Also in ADetailer's own passes (its setting for script names must list asyndm).",
         advanced=True,
     ),
+    Field(
+        "show",
+        "Show",
+        "Pictures after the results: the slow pixels over the image (mask), the pixels' clocks where they are furthest "
+        "apart (clock), both over the steps (filmstrip).",
+        choices=SHOWN,
+        advanced=True,
+    ),
+    Field("save_shown", "Save shown", "Save these pictures too, in the folder of the results.", advanced=True),
 )
 
 

@@ -1,22 +1,35 @@
 """The AlwaysOn script: glue between the WebUI's callbacks and the extension's package."""
 
-from modules import script_callbacks, scripts
+from modules import script_callbacks, scripts, shared
 from modules.ui_components import InputAccordion
 
-from asyndm_ext.hosts.webui import job, options, routes, xyz
+from asyndm_ext.hosts.webui import job, options, pictures, routes, xyz
 from asyndm_ext.ui import infotext, panel
 
 
 class AsynDM(scripts.Script):
+    """Its panel and what a job does with it."""
+
+    def __init__(self):
+        super().__init__()
+        self.prompt = {}
+
     def title(self):
         return "AsynDM"
 
     def show(self, is_img2img):
         return scripts.AlwaysVisible
 
+    def after_component(self, component, **kwargs):
+        tab = "img2img" if self.is_img2img else "txt2img"
+        if kwargs.get("elem_id") in (f"{tab}_prompt", f"{tab}_styles"):
+            self.prompt[kwargs["elem_id"]] = component
+
     def ui(self, is_img2img):
         xyz.register(self.title())  # here, because the plot draws its menus after the always-on scripts
-        controls, fields = panel.build(InputAccordion, self.elem_id)
+        prompt = tuple(self.prompt[key] for key in sorted(self.prompt))  # the prompt's own, then its styles
+        with_styles = shared.prompt_styles.apply_styles_to_prompt
+        controls, fields = panel.build(InputAccordion, self.elem_id, prompt if len(prompt) == 2 else None, with_styles)
         self.infotext_fields = fields
         # By these the buttons below a picture know the controls that go along to another tab.
         self.paste_field_names = [key for control, key in fields if key is not infotext.pasted("mask")]
@@ -35,6 +48,12 @@ class AsynDM(scripts.Script):
     def postprocess_batch(self, p, *args, **kwargs):
         if job.is_wanted(p, args):
             job.finish(p)
+
+    def postprocess_image(self, p, pp, *args):
+        pictures.draw(p, pp.image)
+
+    def postprocess(self, p, processed, *args):
+        pictures.attach(p, processed)
 
 
 script_callbacks.on_ui_settings(options.add)

@@ -13,12 +13,14 @@ from pathlib import Path
 
 import pytest
 
+from .browser import problem as browser_problem
 from .server import PROBE, REPOSITORY, Install, WebUI, running
 
 HERE = Path(__file__).resolve().parent
 NOT_RUN = "e2e tests NOT run: set ASYNDM_WEBUI (an installed WebUI) and ASYNDM_WEBUI_PYTHON (its Python)"
 LOG_CHARACTERS = 6000
 _skipped: list[str] = []
+_without_browser: list[str] = []
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -40,6 +42,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """A skip is easily overlooked among dots: says it in a line of its own."""
     if _skipped:
         terminalreporter.write_sep("!", f"{NOT_RUN}; {len(_skipped)} skipped", red=True, bold=True)
+    if _without_browser:
+        terminalreporter.write_sep("!", f"browser tests NOT run: {_without_browser[0]}", red=True, bold=True)
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -65,22 +69,33 @@ def install() -> Install:
 
 
 @pytest.fixture(scope="session")
-def models(install: Install, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of the tiny checkpoints, 100 MB; kept in pytest's cache until their source changes (--cache-clear)."""
-    sources = [*sorted(HERE.glob("*checkpoints.py")), *sorted(HERE.glob("*tiny*/**/*.*"))]
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources if path.suffix in (".py", ".json")))
-    cache = getattr(request.config, "cache", None)
-    parent = Path(cache.mkdir("asyndm-e2e")) if cache else tmp_path_factory.mktemp("asyndm-e2e")
-    folder = parent / f"{install.kind}-{digest.hexdigest()[:16]}"
-    if not folder.exists():
-        # Other test processes may be at it as well: the first one that is done wins.
-        draft = parent / f"{folder.name}.{os.getpid()}"
-        install.write_checkpoints(draft)
-        try:
-            draft.rename(folder)
-        except OSError:
-            shutil.rmtree(draft)
-    return folder
+def models_of(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Install], Path]:
+    """Makes the folder of an install's tiny checkpoints, 100 to 250 MB; kept in pytest's cache until their sources
+    change (--cache-clear)."""
+
+    def make(install: Install) -> Path:
+        sources = [*sorted(HERE.glob("*checkpoints.py")), *sorted(HERE.glob("*tiny*/**/*.*"))]
+        digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources if path.suffix in (".py", ".json")))
+        cache = getattr(request.config, "cache", None)
+        parent = Path(cache.mkdir("asyndm-e2e")) if cache else tmp_path_factory.mktemp("asyndm-e2e")
+        folder = parent / f"{install.kind}-{digest.hexdigest()[:16]}"
+        if not folder.exists():
+            # Other test processes may be at it as well: the first one that is done wins.
+            draft = parent / f"{folder.name}.{os.getpid()}"
+            install.write_checkpoints(draft)
+            try:
+                draft.rename(folder)
+            except OSError:
+                shutil.rmtree(draft)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def models(install: Install, models_of: Callable[[Install], Path]) -> Path:
+    """Folder of the tiny checkpoints."""
+    return models_of(install)
 
 
 @pytest.fixture(scope="session")
@@ -97,6 +112,15 @@ def launch(install: Install, models: Path, tmp_path_factory: pytest.TempPathFact
     yield start
     for server in started:
         server.stop()
+
+
+@pytest.fixture(scope="session")
+def chromium() -> None:
+    """For tests that need a browser."""
+    reason = browser_problem()
+    if reason:
+        _without_browser.append(reason)
+        pytest.skip(f"no browser: {reason}")
 
 
 @pytest.fixture(scope="session")

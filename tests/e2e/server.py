@@ -74,13 +74,13 @@ class Install:
     python: Path
 
     @classmethod
-    def from_environment(cls) -> Install | None:
-        """The install that ASYNDM_WEBUI names, or None when it is unset."""
-        name = os.environ.get("ASYNDM_WEBUI")
+    def from_environment(cls, variable: str = "ASYNDM_WEBUI") -> Install | None:
+        """The install that the variable names, or None when it is unset."""
+        name = os.environ.get(variable)
         if not name:
             return None
         folder = Path(name).expanduser().resolve()
-        python = os.environ.get("ASYNDM_WEBUI_PYTHON")
+        python = os.environ.get(f"{variable}_PYTHON")
         return cls(folder, Path(python).expanduser() if python else folder / "venv" / "bin" / "python")
 
     @property
@@ -224,6 +224,9 @@ class WebUI:
         command += ["--ckpt-dir", str(self.models / "models" / "Stable-diffusion")]
         if not self.page:
             command.append("--nowebui")
+        else:  # a data folder elsewhere: without this the page comes without the WebUI's and the extensions' scripts
+            for source in (self.install.folder, self.models, *self.extensions.values()):
+                command += ["--gradio-allowed-path", str(Path(source).resolve())]
         return command + list(self.flags)
 
     def start(self) -> WebUI:

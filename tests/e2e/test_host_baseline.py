@@ -33,7 +33,7 @@ def difference(first: np.ndarray, second: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("model", CONFIGS)
+@pytest.mark.parametrize("model", [name for name in CONFIGS if name != "tiny-edit"])  # that one starts from a picture
 def test_generates(plain_webui: WebUI, model: str, sampler: str, record_property) -> None:
     """A picture that is no constant, the same when asked again, another one for another prompt."""
     first = plain_webui.txt2img(model, sampler_name=sampler)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import pytest
 
-from asyndm_ext.settings import FIELDS, Field
+from asyndm_ext.settings import FIELDS, Field, Settings
 from asyndm_ext.ui.xyz import axes
 
 from .server import PROBE, REPOSITORY, WebUI
@@ -35,6 +36,17 @@ def test_reload_twice(page: WebUI) -> None:
         assert after["callback_counts"] == state["callback_counts"]
         assert after["scripts"] == state["scripts"]
         assert after["functions"] == state["functions"]
+
+
+def test_pasting_restores_every_control(page: WebUI) -> None:
+    """Scenario 40."""
+    settings = {"objects": ["cat", "sandwich"], "strength": 0.35, "curve": "exponential", "threshold": 1.4}
+    infotext = on(page, "tiny-sd1", settings).infotext
+    restored = page.post("/asyndm-probe/pasted", {"infotext": infotext})
+    expected = {**settings, "objects": "cat, sandwich", "enabled": True, "region": "objects"}
+    assert {name: restored[name] for name in expected} == expected
+    assert set(restored) == {field.name for field in fields(Settings)}
+    assert page.post("/asyndm-probe/pasted", {"infotext": "a cat\nSteps: 6"})["enabled"] is False
 
 
 def test_routes_and_axes_are_there_once(page: WebUI) -> None:

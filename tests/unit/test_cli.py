@@ -17,7 +17,7 @@ from PIL import Image
 
 pytest.importorskip("diffusers")
 
-from asyndm_ext import __version__
+from asyndm_ext import __version__, drawing, strip
 from asyndm_ext.embedded import cli, filmstrip, model
 from asyndm_ext.embedded.model import load_tiny
 from asyndm_ext.embedded.sampling import (
@@ -305,14 +305,14 @@ def test_the_filmstrip_shows_what_was_recorded(size, steps):
     chosen = job(width=size[0], height=size[1], steps=steps)
     result = run_variant(tiny(), chosen, "asyndm")
     page = filmstrip.filmstrip(chosen, result, tiny().decode)
-    layout = filmstrip.Layout.of(chosen, result)
+    layout = filmstrip.layout(chosen, result)
     assert page.size == layout.size
     assert layout.steps[0] == 0
     assert layout.steps[-1] == steps - 1
-    assert len(layout.steps) == min(steps, filmstrip.COLUMNS)
+    assert len(layout.steps) == min(steps, strip.COLUMNS)
     half = layout.factor // 2
     for column, step in enumerate(layout.steps):
-        colours = filmstrip.clock_colours(result.timestep[step])
+        colours = drawing.clock_colours(result.timestep[step])
         for y in range(0, result.strength.shape[1], 3):
             for x in range(0, result.strength.shape[2], 3):
                 inside = (x * layout.factor + half, y * layout.factor + half)
@@ -331,7 +331,7 @@ def test_a_long_prompt_fits_a_narrow_page():
     )
     chosen = job(prompt=prompt, settings={"objects": ("yellow triangles",)}, steps=2, width=32, height=32)
     result = run_variant(tiny(), chosen, "asyndm")
-    layout = filmstrip.Layout.of(chosen, result)
+    layout = filmstrip.layout(chosen, result)
     page = filmstrip.filmstrip(chosen, result, tiny().decode)
-    margin = page.crop((page.width - filmstrip.MARGIN, 0, page.width, layout.top))
-    assert margin.getcolors() == [(margin.width * margin.height, filmstrip.PAPER)]
+    margin = page.crop((page.width - drawing.MARGIN, 0, page.width, layout.top))
+    assert margin.getcolors() == [(margin.width * margin.height, drawing.PAPER)]

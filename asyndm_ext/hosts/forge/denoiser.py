@@ -75,6 +75,7 @@ class PixelDenoiser:
         self._hooks = ExitStack()
         self._bound: Any = None
         self._network: NetworkHooks | None = None
+        self._given: Tensor | None = None
         self._sigma: Tensor | None = None
         self._nominal = 0.0
         self._table: TimestepTable | None = None
@@ -139,8 +140,8 @@ class PixelDenoiser:
             alphas = sd_model.alphas_cumprod.cpu()
             self._sigmas = ((1 - alphas) / alphas) ** 0.5
         self._bound = sd_model
-        if self._sigma is not None:  # a switch in the middle of a call: what follows is the new model's
-            self._prepare(self._sigma)
+        if self._given is not None:  # a switch in the middle of a call: what follows is the new model's
+            self._prepare(self._given)
 
     # -- the guided call, seen from the solver
 
@@ -171,6 +172,7 @@ class PixelDenoiser:
     def _prepare(self, sigma: Tensor) -> None:
         """What the network's calls need to know, from the map of sigmas ``(B,1,H,W)`` on the CPU."""
         assert self._network is not None
+        self._given = sigma
         self._sigma = self._kept_at_nominal(sigma)
         self._table = None
         if not is_uniform(self._sigma):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 from torch import Tensor
 
+from asyndm_ext.hosts.webui.kind import webui_kind
 from asyndm_ext.hosts.webui.tokens import ObjectColumns
 from asyndm_ext.noise import NoiseTable
 from asyndm_ext.solvers import Solver
@@ -80,8 +80,8 @@ class Host(Protocol):
 
 @functools.cache
 def current() -> Host:
-    """The WebUI that this process is."""
-    if importlib.util.find_spec("modules_forge") is not None:
+    """The WebUI that this process is. Raises AsynDMError: one that is not supported."""
+    if webui_kind() == "forge":
         from asyndm_ext.hosts.forge.host import Forge
 
         return Forge()

@@ -16,7 +16,7 @@ import tqdm
 from modules import shared
 from torch import Tensor
 
-from asyndm_ext.hosts.webui import mask, options
+from asyndm_ext.hosts.webui import mask, options, pictures
 from asyndm_ext.hosts.webui.errors import NotApplied
 from asyndm_ext.hosts.webui.host import current
 from asyndm_ext.hosts.webui.plain_pass import rehearsal, show_progress
@@ -60,6 +60,7 @@ def begin(p: Any, args: Sequence[Any]) -> None:
 def install(p: Any, args: Sequence[Any]) -> None:
     """Put the AsynDM version in the place of this job's sampler function, until it has run once."""
     sampler = p.sampler
+    pictures.begin(p)
     # The hook can come twice for one pass, and an img2img sampler serves all batches of a job.
     host_function = getattr(sampler.func, "asyndm_host_function", sampler.func)
 
@@ -150,7 +151,7 @@ class _Pass:
             return self.x  # so little denoising strength that the host itself makes no step
         infotext.begin_pass(self.p, self.settings, self.objects.names if self.objects is not None else None)
         coverage = Coverage()
-        watching = [coverage.watch, *watchers]
+        watching = [coverage.watch, *pictures.recorders(self.p, self.settings), *watchers]
         keeps = options.keeps_last_run()
         if keeps:
             last_run.begin_pass(self.settings, self._description())

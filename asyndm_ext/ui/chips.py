@@ -1,0 +1,96 @@
+"""The objects of the prompt as chips: what would be slow, and what a click would make of the Objects field.
+
+All that a chip does is decided here; the page only puts a chip's text into the field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from asyndm_ext.objects import ObjectSpec, parse_objects
+from asyndm_ext.prompt import automatic_objects, plain_text
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One object.
+
+    Attributes:
+        text: what it says, as in the Objects field.
+        on: whether its pixels would be slow.
+        in_prompt: whether its words stand in the prompt; if not, the job would stop.
+        after: the Objects field once it has been clicked.
+    """
+
+    text: str
+    on: bool
+    in_prompt: bool
+    after: str
+
+
+def chips(prompt: str, objects: str) -> list[Chip]:
+    """The objects that are found in the prompt, and those that the user has named besides.
+
+    With an empty field all that are found are on; the first click takes one off by naming the others.
+
+    Raises:
+        ValueError: the Objects field cannot be read.
+    """
+    found, named = automatic_objects(prompt), parse_objects(objects)
+    if not named:
+        return [
+            Chip(word, True, True, _joined([other for other in found if other != word] or [word])) for word in found
+        ]
+    names = {spec.name.casefold() for spec in named}
+    missing = [ObjectSpec(word) for word in found if word.casefold() not in names]
+    text = _words(prompt)
+    return [
+        *(
+            Chip(str(spec), True, _words(spec.name) in text, _joined([s for s in named if s is not spec]))
+            for spec in named
+        ),
+        *(Chip(spec.name, False, True, _joined([*named, spec])) for spec in missing),
+    ]
+
+
+def _joined(objects: Sequence[object]) -> str:
+    return ", ".join(map(str, objects))
+
+
+def _words(text: str) -> str:
+    """Lower-case words with a space before and after each, so that one text can be looked for in another."""
+    return f" {' '.join(plain_text(text).replace(',', ' ').split())} ".casefold()
+
+
+def html(prompt: str, objects: str, region: str) -> str:
+    """The line below the Objects field."""
+    if "objects" not in region:
+        return _line(f"The region “{region}” does not use objects.")
+    try:
+        found = chips(prompt, objects)
+    except ValueError as error:
+        return _line(str(error), "asyndm-wrong")
+    if not found:
+        written = bool(plain_text(prompt))
+        return _line(
+            "No object found: name words of the prompt." if written else "The objects of the prompt are shown here."
+        )
+    buttons = "".join(map(_button, found))
+    return _line("Click to choose:" if objects.strip(" ,") else "Found in the prompt:", after=buttons)
+
+
+def _line(text: str, kind: str = "asyndm-lead", after: str = "") -> str:
+    return f'<div class="asyndm-chips"><span class="{kind}">{escape(text)}</span>{after}</div>'
+
+
+def _button(chip: Chip) -> str:
+    classes = "asyndm-chip" + (" asyndm-on" if chip.on else "") + ("" if chip.in_prompt else " asyndm-wrong")
+    title = "Slow: click to take it out" if chip.on else "On time: click to make it slow"
+    if not chip.in_prompt:
+        title = "Not in the prompt: click to take it out"
+    return (
+        f'<button type="button" class="{classes}" aria-pressed="{str(chip.on).lower()}" title="{title}" '
+        f'data-objects="{escape(chip.after)}">{escape(chip.text)}</button>'
+    )

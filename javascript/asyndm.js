@@ -1,0 +1,70 @@
+// The AsynDM panel: draws the curve, and has the chips of the prompt's objects kept up to date. The panel's own events
+// call in here (asyndm_ext/ui/panel.py), so nothing polls and nothing outside the panel is touched.
+
+var asyndm = (function() {
+    const WAIT = 350; // milliseconds after the last keystroke
+    const LEFT = 8, TOP = 8, WIDTH = 184, HEIGHT = 104; // the plot's box within its drawing
+    const timers = {};
+
+    function element(prefix, name) {
+        return gradioApp().querySelector('#' + prefix + name);
+    }
+
+    function isOpen(prefix) {
+        const checkbox = element(prefix, 'enabled-checkbox input');
+        return checkbox !== null && checkbox.checked;
+    }
+
+    /** Draws the objects' curve and the straight line of the rest. */
+    function plot(prefix, strength, curve) {
+        const figure = element(prefix, 'plot');
+        if (!figure) return;
+        const full = JSON.parse(figure.dataset.curves)[curve];
+        const w = Number(strength);
+        if (!full || !(w >= 0 && w <= 1)) return;
+        const straight = full.map((_, i) => 1 - i / (full.length - 1));
+        const slow = full.map((height, i) => (1 - w) * straight[i] + w * height);
+        const points = (heights) => heights.map((height, i) => {
+            const x = LEFT + WIDTH * i / (heights.length - 1);
+            return x.toFixed(1) + ' ' + (TOP + HEIGHT * (1 - height)).toFixed(1);
+        });
+        const line = (heights) => 'M' + points(heights).join('L');
+        figure.querySelector('.asyndm-rest').setAttribute('d', line(straight));
+        figure.querySelector('.asyndm-slow').setAttribute('d', line(slow));
+        figure.querySelector('.asyndm-gap').setAttribute('d', line(slow) + 'L' + points(straight).reverse().join('L') + 'Z');
+        const lag = Math.max(...slow.map((height, i) => height - straight[i]));
+        figure.querySelector('.asyndm-lag').textContent = Math.round(100 * lag + 1e-6) + ' %';
+    }
+
+    /** Has the objects of the prompt looked for, soon. */
+    function look(prefix) {
+        clearTimeout(timers[prefix]);
+        timers[prefix] = setTimeout(function() {
+            if (isOpen(prefix)) element(prefix, 'find').click();
+        }, WAIT);
+    }
+
+    /** A click on a chip: its text becomes that of the Objects field. */
+    function choose(prefix, event) {
+        const chip = event.target.closest('.asyndm-chip');
+        const field = element(prefix, 'objects textarea, #' + prefix + 'objects input');
+        if (!chip || !field) return;
+        chip.classList.toggle('asyndm-on'); // at once; the new line of chips follows
+        field.value = chip.dataset.objects;
+        updateInput(field);
+    }
+
+    function setUp(prefix) {
+        const line = element(prefix, 'chips');
+        if (!line) return;
+        line.addEventListener('click', (event) => choose(prefix, event));
+        const strength = element(prefix, 'strength input[type=number]');
+        const curve = element(prefix, 'curve input');
+        if (strength && curve) plot(prefix, strength.value, curve.value);
+        look(prefix);
+    }
+
+    onUiLoaded(() => ['txt2img', 'img2img'].forEach((tab) => setUp('script_' + tab + '_asyndm_')));
+
+    return {plot, look};
+})();

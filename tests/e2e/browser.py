@@ -1,0 +1,207 @@
+"""A headless Chromium on the WebUI's page, and our panel in it.
+
+Works on gradio 3 (A1111) and 4 (Forge). Chromium and its driver are looked for on the path.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from selenium.webdriver.remote.webelement import WebElement
+
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--force-device-scale-factor=1",
+)
+SECONDS = 60
+# The address of the server is another one each time.
+T = TypeVar("T")
+
+
+def problem() -> str | None:
+    """Why there is no browser, if so."""
+    try:
+        import selenium  # noqa: F401
+    except ImportError:
+        return "selenium is not installed (pip install -e '.[e2e]')"
+    missing = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
+    return f"{' and '.join(missing)} not found" if missing else None
+
+
+def wait(until: Callable[[], T], what: str, seconds: float = SECONDS) -> T:
+    """The first true answer."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        answer = until()
+        if answer:
+            return answer
+        time.sleep(0.15)
+    raise AssertionError(f"{what}: not in {seconds} seconds")
+
+
+class Browser:
+    """One window on one WebUI.
+
+    Args:
+        url: of the WebUI.
+        size: of the window.
+        theme: "dark" or "light".
+    """
+
+    def __init__(self, url: str, size: tuple[int, int] = (1400, 1700), theme: str = "dark") -> None:
+        from selenium import webdriver
+
+        options = webdriver.ChromeOptions()
+        for flag in (*FLAGS, f"--window-size={size[0]},{size[1]}"):
+            options.add_argument(flag)
+        options.binary_location = shutil.which("chromium") or ""
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        self.url = url
+        self.driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
+        self.driver.set_script_timeout(SECONDS)
+        self.open(theme)
+
+    def open(self, theme: str = "dark") -> None:
+        """Loads the page anew and waits until its scripts have run."""
+        self.driver.get(f"{self.url}/?__theme={theme}")
+        ready = "return typeof uiLoadedCallbacks !== 'undefined' && executedOnLoaded && Object.keys(opts).length > 0"
+        wait(lambda: self.run(ready), "the page")
+
+    def close(self) -> None:
+        self.driver.quit()
+
+    def __enter__(self) -> Browser:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    # -- the page
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        """JavaScript, as the body of a function."""
+        return self.driver.execute_script(script, *arguments)
+
+    def all(self, css: str) -> list[WebElement]:
+        return self.driver.find_elements("css selector", css)
+
+    def one(self, css: str) -> WebElement:
+        found = wait(lambda: self.all(css), css)
+        return found[0]
+
+    def to(self, element: WebElement, block: str = "center") -> WebElement:
+        """Scrolls there."""
+        self.run("arguments[0].scrollIntoView({block: arguments[1]})", element, block)
+        return element
+
+    def write(self, css: str, text: Any) -> None:
+        """Sets the value of a field as typing does."""
+        script = "arguments[0].value = arguments[1]; updateInput(arguments[0]); arguments[0].blur()"
+        self.run(script, self.one(css), str(text))
+
+    def click(self, css: str) -> None:
+        self.run("arguments[0].click()", self.one(css))
+
+    def select(self, css: str, choice: str) -> None:
+        """Chooses from a dropdown."""
+        self.to(self.one(f"{css} input")).click()
+
+        def offered() -> list[WebElement]:
+            return [li for li in self.all(f"{css} li, ul.options li") if li.text.strip().lstrip("✓").strip() == choice]
+
+        wait(offered, f"{choice!r} in {css}")[0].click()
+        wait(lambda: self.one(f"{css} input").get_property("value") == choice, f"{choice!r} chosen")
+
+    def console(self) -> list[str]:
+        """Warnings and errors since the last call, without what differs from one run to the next."""
+        lines = [entry["message"].replace(self.url, "") for entry in self.driver.get_log("browser")]
+        return [line for line in lines if "ERR_NAME_NOT_RESOLVED" not in line and "WebGL" not in line]
+
+    def generate(self, tab: str = "txt2img") -> None:
+        """Presses Generate and waits for the pictures."""
+        before = self.run("return arguments[0].innerText", self.one(f"#html_log_{tab}"))
+        self.click(f"#{tab}_generate")
+        done = "return arguments[0].innerText"
+        wait(lambda: self.run(done, self.one(f"#html_log_{tab}")) not in (before, ""), "the pictures", 3 * SECONDS)
+
+    # -- our panel
+
+    def id(self, name: str, tab: str = "txt2img") -> str:
+        """Selector of an element of the panel."""
+        return f"#script_{tab}_asyndm_{name}"
+
+    def is_on(self, tab: str = "txt2img") -> bool:
+        return bool(self.one(f"{self.id('enabled', tab)}-checkbox input").get_property("checked"))
+
+    def switch(self, on: bool = True, tab: str = "txt2img") -> None:
+        """Opens or closes the panel, which is on or off."""
+        if self.is_on(tab) != on:
+            self.click(f"{self.id('enabled', tab)} .label-wrap")
+        wait(lambda: self.is_on(tab) == on, f"the panel, on: {on}")
+
+    def unfold(self, name: str, tab: str = "txt2img") -> None:
+        """Opens a folded part: "mask_fold" or "advanced"."""
+        label = self.one(f"{self.id(name, tab)} .label-wrap")
+        if "open" not in str(label.get_attribute("class")).split():
+            self.run("arguments[0].click()", label)
+
+    def chips(self, tab: str = "txt2img") -> list[tuple[str, bool]]:
+        """Texts of the chips, and whether they are on."""
+        script = """return Array.from(document.querySelectorAll(arguments[0] + ' .asyndm-chip'),
+            (chip) => [chip.textContent, chip.getAttribute('aria-pressed') === 'true'])"""
+        return [(text, on) for text, on in self.run(script, self.id("chips", tab))]
+
+    def value(self, name: str, tab: str = "txt2img") -> Any:
+        """What a control of ours says now."""
+        box = f"{self.id(name, tab)}"
+        if name == "enabled":
+            return self.is_on(tab)
+        script = """const box = document.querySelector(arguments[0]);
+            const input = box.querySelector('input[type=number], textarea, input');
+            return input.type === 'checkbox' ? input.checked : input.value"""
+        return self.run(script, box)
+
+    def load_mask(self, file: Path, tab: str = "txt2img") -> WebElement:
+        """Puts a picture into the mask's control; returns the canvas to paint on."""
+        self.unfold("mask_fold", tab)
+        picture = self.id("mask_picture", tab)
+        self.one(f"{picture} input[type=file]").send_keys(str(file))
+
+        def canvases() -> list[WebElement]:
+            return [c for c in self.all(f"{picture} canvas") if c.is_displayed() and c.size["width"] > 50]
+
+        canvas = self.to(wait(canvases, "the picture to paint on")[-1])
+        time.sleep(1.5)  # it grows to its size, and knows that only afterwards
+        return canvas
+
+    def paint(self, canvas: WebElement, points: Sequence[tuple[int, int]]) -> None:
+        """A stroke through points, in pixels from the middle; then waits until the page has sent it."""
+        from selenium.webdriver import ActionChains
+
+        stroke = ActionChains(self.driver).move_to_element_with_offset(canvas, *points[0]).click_and_hold()
+        for (x, y), (to_x, to_y) in pairwise(points):
+            for _ in range(4):
+                stroke = stroke.move_by_offset((to_x - x) // 4, (to_y - y) // 4).pause(0.05)
+        stroke.release().perform()
+        time.sleep(1.5)
+
+    def screenshot(self, file: Path, css: str) -> None:
+        """Of one element."""
+        self.to(self.one(css), "start")
+        time.sleep(0.3)  # what slides open
+        self.one(css).screenshot(str(file))

@@ -1,0 +1,216 @@
+"""The panel on the real page, in a real browser."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from .browser import Browser, wait
+from .server import PROBE, REPOSITORY, WebUI
+
+pytestmark = [pytest.mark.xdist_group("webui"), pytest.mark.usefixtures("chromium")]
+
+PROMPT = "a red cat eating a sandwich on a wooden table"
+SMALL = {"steps": 6, "width": 256, "height": 256, "seed": 1}
+
+
+@pytest.fixture(scope="module")
+def page(chromium: None, launch: Callable[..., WebUI]) -> WebUI:
+    return launch("panel", page=True, extensions={"asyndm": REPOSITORY, "asyndm-e2e-probe": PROBE})
+
+
+@pytest.fixture(scope="module")
+def window(page: WebUI) -> Iterator[Browser]:
+    with Browser(page.url) as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(window: Browser) -> Browser:
+    """The page as it is after loading."""
+    window.open()
+    return window
+
+
+def small(browser: Browser, tab: str = "txt2img") -> None:
+    for name, value in SMALL.items():
+        browser.write(f"#{tab}_{name} input[type=number], #{tab}_{name} input", value)
+
+
+def pictures(browser: Browser, tab: str = "txt2img") -> int:
+    """In the gallery: as many small ones below the large one, or the one."""
+    small_ones = browser.all(f"#{tab}_gallery .thumbnail-item.thumbnail-small, #{tab}_gallery .thumbnail-small")
+    return max(len(small_ones), len(browser.all(f"#{tab}_gallery img")) > 0)
+
+
+def test_the_page_says_nothing_new(launch: Callable[..., WebUI], page: WebUI) -> None:
+    plain = launch("panel-plain", page=True, extensions={"asyndm-e2e-probe": PROBE})
+    said = []
+    for server in (plain, page):
+        with Browser(server.url) as browser:
+            browser.write("#txt2img_prompt textarea", PROMPT)
+            wait(lambda: browser.run("return arguments[0].innerText", browser.one("#txt2img_token_counter")) != "", "")
+            if server is page:
+                for tab in ("txt2img", "img2img"):
+                    browser.switch(True, tab)
+                wait(browser.chips, "chips")
+                browser.write(browser.id("strength") + " input[type=number]", 0.3)
+                browser.switch(False)
+            said.append(set(browser.console()))
+    plain.stop()
+    assert said[1] - said[0] == set()
+
+
+class TestChips:
+    def test_they_follow_the_prompt_while_the_panel_is_open(self, browser: Browser) -> None:
+        browser.write("#txt2img_prompt textarea", PROMPT)
+        assert browser.chips() == []
+        browser.switch()
+        found = wait(browser.chips, "chips")
+        assert found == [("cat", True), ("sandwich", True), ("table", True)]
+        browser.write("#txt2img_prompt textarea", "two owls in a barn")
+        wait(lambda: browser.chips() == [("owls", True), ("barn", True)], "chips of the new prompt")
+
+    def test_a_click_changes_the_objects(self, browser: Browser) -> None:
+        browser.write("#txt2img_prompt textarea", PROMPT)
+        browser.switch()
+        wait(browser.chips, "chips")
+        browser.to(browser.one(browser.id("chips") + " .asyndm-chip:last-child")).click()
+        wait(lambda: browser.value("objects") == "cat, sandwich", "the objects without the table")
+        wait(lambda: browser.chips() == [("cat", True), ("sandwich", True), ("table", False)], "chips")
+        browser.to(browser.one(browser.id("chips") + " .asyndm-chip:last-child")).click()
+        wait(lambda: browser.value("objects") == "cat, sandwich, table", "all three again")
+
+    def test_they_follow_the_objects_and_the_region(self, browser: Browser) -> None:
+        browser.write("#txt2img_prompt textarea", PROMPT)
+        browser.write(browser.id("objects") + " textarea", "cat:0.5, dragon")
+        browser.switch()
+        expected = [("cat:0.5", True), ("dragon", True), ("sandwich", False), ("table", False)]
+        wait(lambda: browser.chips() == expected, "chips")
+        assert browser.one(browser.id("chips") + " .asyndm-wrong").text == "dragon"
+        browser.select(browser.id("region"), "everything")
+        wait(lambda: "does not use objects" in browser.one(browser.id("chips")).text, "a word about the region")
+
+    def test_each_tab_has_its_own(self, browser: Browser) -> None:
+        browser.write("#img2img_prompt textarea", "a lighthouse at dusk")
+        browser.write("#txt2img_prompt textarea", PROMPT)
+        browser.switch(True, "img2img")
+        assert wait(lambda: browser.chips("img2img"), "chips")[0] == ("lighthouse", True)
+        assert browser.chips("txt2img") == []
+
+
+def test_the_curve_follows_its_controls(browser: Browser) -> None:
+    def lag() -> str:
+        return browser.run("return arguments[0].textContent", browser.one(browser.id("plot") + " .asyndm-lag"))
+
+    def middle() -> float:
+        """Height of the objects' curve half way, from 0 at the bottom to 1."""
+        points = str(browser.one(browser.id("plot") + " .asyndm-slow").get_attribute("d"))[1:].split("L")
+        return 1 - (float(points[len(points) // 2].split()[1]) - 8) / 104
+
+    browser.switch()
+    assert lag() == "18 %" and middle() == pytest.approx(0.5 + 0.7 / 4, abs=0.01)
+    browser.write(browser.id("strength") + " input[type=number]", 1)
+    wait(lambda: lag() == "25 %", "the lag at strength 1")
+    assert middle() == pytest.approx(0.75, abs=0.01)
+    browser.select(browser.id("curve"), "piecewise linear")
+    wait(lambda: lag() == "50 %", "the lag of the other curve")
+    browser.write(browser.id("strength") + " input[type=number]", 0)
+    wait(lambda: lag() == "0 %", "no lag")
+    assert middle() == pytest.approx(0.5, abs=0.01)
+
+
+def test_generate_see_and_send_on(browser: Browser, page: WebUI) -> None:
+    """The way of a user: settings, pictures, and every control back from the infotext and in the other tab."""
+    small(browser)
+    browser.write("#txt2img_prompt textarea", "a red cat eating a sandwich")
+    browser.switch()
+    browser.unfold("advanced")
+    browser.write(browser.id("objects") + " textarea", "cat:0.5, sandwich")
+    browser.write(browser.id("strength") + " input[type=number]", 0.35)
+    browser.select(browser.id("curve"), "exponential")
+    browser.write(browser.id("threshold") + " input[type=number]", 1.4)
+    browser.click(browser.id("soft") + " input")
+    browser.write(browser.id("end") + " input[type=number]", 0.9)
+    browser.select(browser.id("show"), "all")
+    browser.generate()
+    levels = page.get("/asyndm-probe/levels")
+    assert len(levels) == SMALL["steps"]
+    assert 0 < np.array(levels[0]["strength"]).max() <= 0.5
+    wait(lambda: pictures(browser) == 4, "the image, the mask, the clock and the filmstrip")
+    infotext = browser.one("#html_info_txt2img").text
+    assert "AsynDM objects" in infotext and "AsynDM show: all" in infotext
+    names = ("enabled", "objects", "strength", "curve", "threshold", "soft", "end", "show", "region", "hires")
+    wanted = {name: browser.value(name) for name in names}
+    assert wanted["enabled"] is True and wanted["soft"] is True and wanted["show"] == "all"
+
+    browser.click("#txt2img_gallery ~ * #img2img_tab, #image_buttons_txt2img #txt2img_send_to_img2img, #img2img_tab")
+    wait(lambda: browser.is_on("img2img"), "the panel of img2img switched on")
+    wait(lambda: {name: browser.value(name, "img2img") for name in names} == wanted, "img2img's controls")
+
+    browser.open()
+    assert {name: browser.value(name) for name in names} != wanted
+    browser.write("#txt2img_prompt textarea", infotext)
+    browser.click("#txt2img_tools #paste")
+    wait(lambda: {name: browser.value(name) for name in names} == wanted, "pasted controls")
+    wait(lambda: browser.chips() == [("cat:0.5", True), ("sandwich", True)], "chips of what was pasted")
+
+
+def test_paint_a_mask(browser: Browser, page: WebUI, tmp_path: Path) -> None:
+    """Scenario 15 in txt2img: what is painted in the panel is what is slow."""
+    from PIL import Image
+    from selenium.webdriver import ActionChains
+
+    file = tmp_path / "picture.png"
+    Image.new("RGB", (200, 200), (90, 120, 60)).save(file)
+    small(browser)
+    browser.write("#txt2img_prompt textarea", "a red cat eating a sandwich")
+    browser.switch()
+    browser.unfold("mask_fold")
+    picture = browser.id("mask_picture")
+    wait(lambda: browser.all(f"{picture} input[type=file]"), "the mask's control")
+    browser.all(f"{picture} input[type=file]")[0].send_keys(str(file))
+
+    def canvas() -> list:
+        return [c for c in browser.all(f"{picture} canvas") if c.is_displayed() and c.size["width"] > 50]
+
+    drawing = browser.to(wait(canvas, "the picture to paint on")[-1])
+    browser.run("return new Promise((done) => setTimeout(done, 1500))")  # it grows to its size
+    if page.kind == "forge":
+        brush = [
+            button for button in browser.all(f"{picture} button") if "brush" in str(button.accessible_name).lower()
+        ]
+        if brush:
+            browser.run("arguments[0].click()", brush[0])
+    stroke = ActionChains(browser.driver).move_to_element_with_offset(drawing, -50, -50).click_and_hold()
+    for _ in range(6):
+        stroke = stroke.move_by_offset(8, 8).pause(0.05)
+    stroke.release().perform()
+    browser.select(browser.id("region"), "mask")
+    browser.run("return new Promise((done) => setTimeout(done, 1500))")  # the picture is on its way
+    browser.generate()
+    strength = np.array(page.get("/asyndm-probe/levels")[0]["strength"])[0]
+    rows, columns = np.nonzero(strength)
+    assert len(rows), "something is slow"
+    assert strength.max() == pytest.approx(0.7)
+    # A stroke down to the right, from the upper left of the middle to the middle.
+    assert rows.min() >= 2 and columns.min() >= 2 and rows.max() < 22 and columns.max() < 22
+    assert np.corrcoef(rows, columns)[0, 1] > 0.6
+    assert len(rows) < 0.3 * strength.size
+
+
+@pytest.mark.parametrize("width", [500, 760])
+def test_narrow_windows(page: WebUI, width: int) -> None:
+    with Browser(page.url, (width, 1400)) as browser:
+        browser.write("#txt2img_prompt textarea", PROMPT + ", a lamp, a mirror, a bookshelf, a carpet, a clock")
+        browser.switch()
+        browser.unfold("advanced")
+        wait(lambda: len(browser.chips()) == 8, "chips")
+        script = """const panel = document.querySelector(arguments[0]);
+            const edge = panel.getBoundingClientRect().right;
+            return Array.from(panel.querySelectorAll('.asyndm-chip, svg, input, textarea, label'),
+                (e) => e.getBoundingClientRect().right).filter((right) => right > edge + 1).length"""
+        assert browser.run(script, browser.id("enabled")) == 0, "nothing sticks out"

@@ -1,0 +1,104 @@
+"""The chips below the Objects field, and what is plotted beside the sliders."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyndm_ext.objects import parse_objects
+from asyndm_ext.prompt import automatic_objects
+from asyndm_ext.schedule import CURVES, curve_height
+from asyndm_ext.ui import chips, curve_plot
+from asyndm_ext.ui.chips import Chip
+
+PROMPT = "a red cat eating a sandwich on a wooden table"
+
+
+def shown(prompt: str, objects: str) -> list[tuple[str, bool]]:
+    return [(chip.text, chip.on) for chip in chips.chips(prompt, objects)]
+
+
+def test_with_an_empty_field_all_that_is_found_is_on() -> None:
+    assert chips.chips(PROMPT, "") == [
+        Chip("cat", True, True, "sandwich, table"),
+        Chip("sandwich", True, True, "cat, table"),
+        Chip("table", True, True, "cat, sandwich"),
+    ]
+    assert chips.chips("a cat", " , ") == [Chip("cat", True, True, "cat")], "the only one is pinned"
+
+
+def test_named_ones_come_first_and_the_others_can_be_added() -> None:
+    assert chips.chips(PROMPT, "Cat:0.5, wooden table#1") == [
+        Chip("Cat:0.5", True, True, "wooden table#1"),
+        Chip("wooden table#1", True, True, "Cat:0.5"),
+        Chip("sandwich", False, True, "Cat:0.5, wooden table#1, sandwich"),
+        Chip("table", False, True, "Cat:0.5, wooden table#1, table"),
+    ]
+
+
+def test_a_name_that_is_not_in_the_prompt_is_told() -> None:
+    assert [chip.in_prompt for chip in chips.chips(PROMPT, "cat, dragon, red sandwich, at")] == [
+        True, False, False, False, True, True,
+    ]  # fmt: skip
+    assert all(chip.in_prompt for chip in chips.chips("(red   Cat:1.3), long_hair", "red cat, long hair"))
+
+
+@given(st.lists(st.sampled_from(["cat", "sandwich", "table", "dragon", "red cat:0.5"]), unique=True))
+def test_clicking_a_chip_turns_it_and_no_other(named: list[str]) -> None:
+    objects = ", ".join(named)
+    before = dict(shown(PROMPT, objects))
+    for chip in chips.chips(PROMPT, objects):
+        if chip.after == "" or before == {chip.text: True}:  # the last one off: found automatically again
+            continue
+        after = dict(shown(PROMPT, chip.after))
+        if not named and chip.on:
+            assert after == {**before, chip.text: False}
+        else:
+            expected = {**before, chip.text: not chip.on}
+            assert {text: on for text, on in after.items() if on} == {t: on for t, on in expected.items() if on}
+
+
+@given(st.text(max_size=60), st.text(max_size=30))
+def test_any_text_gives_a_line_without_markup_of_its_own(prompt: str, objects: str) -> None:
+    line = chips.html(prompt, objects, "objects")
+    assert line.startswith('<div class="asyndm-chips">')
+    texts = re.sub(r"</?(?:div|span|button)\b[^<>]*>", "", line)
+    assert "<" not in texts and ">" not in texts
+    for after in re.findall(r'data-objects="([^"]*)"', line):
+        parse_objects(html.unescape(after))
+    if not objects.strip(" ,"):
+        assert line.count("<button") == len(automatic_objects(prompt))
+
+
+def test_what_the_line_says() -> None:
+    assert "are shown here" in chips.html("", "", "objects")
+    assert "name words" in chips.html("masterpiece, best quality", "", "objects")
+    assert "Found in the prompt:" in chips.html(PROMPT, "", "objects or mask")
+    assert "Click to choose:" in chips.html(PROMPT, "cat", "objects")
+    assert "“everything” does not use objects" in chips.html(PROMPT, "cat", "everything")
+    assert "from 0 to 1" in chips.html(PROMPT, "cat:7", "objects") and "asyndm-wrong" in chips.html(
+        PROMPT, "cat:7", "objects"
+    )
+
+
+@pytest.mark.parametrize("curve", CURVES)
+@given(w=st.floats(0, 1))
+def test_a_mixture_with_the_straight_line_is_the_curve(curve: str, w: float) -> None:
+    """What the page draws is what the clock does, at any strength."""
+    progress = torch.linspace(0, 1, curve_plot.POINTS, dtype=torch.float64)
+    full = torch.tensor(curve_plot.tables()[curve], dtype=torch.float64)
+    mixed = (1 - w) * (1 - progress) + w * full
+    assert float((mixed - curve_height(curve, progress, w)).abs().max()) < 2e-5
+
+
+def test_the_figure_carries_the_tables() -> None:
+    figure = curve_plot.html("some_id")
+    data = re.search(r'data-curves="([^"]*)"', figure)
+    assert data is not None and 'id="some_id"' in figure
+    assert json.loads(html.unescape(data[1])) == curve_plot.tables()
