@@ -112,13 +112,29 @@ class TestTokens:
         found = on(webui, "tiny-sd1", {}, prompt=prompt, steps=2).infotext
         assert f'AsynDM found: "{", ".join(objects)}"' in found
 
-    @pytest.mark.parametrize("model", ["tiny-sd2", "tiny-sdxl"])
+    @pytest.mark.parametrize("model", ["tiny-sd2", "tiny-sdxl", "tiny-sd3", "tiny-flux"])
     def test_other_text_encoders(self, webui: WebUI, model: str) -> None:
+        """CLIP's tokens begin with the start token; Flux reads T5's, which have none and know no end of a word."""
+        if model == "tiny-flux" and webui.kind != "forge":
+            pytest.skip("AUTOMATIC1111 has no Flux")
         webui.use_model(model)
+        assert webui.get("/asyndm/v1/capabilities")["model"]["supported"] is True
         answer = checked(webui.post("/asyndm/v1/tokens", {"prompt": PROMPT}), schema.TOKENS_ANSWER)
         text = self.only(answer)
         assert [word["word"] for word in text["words"]] == PROMPT.split()
-        assert [one["columns"] for one in text["objects"]] == [[2], [5]]
+        for one in text["objects"]:
+            (word,) = [word for word in text["words"] if word["word"] == one["name"]]
+            assert one["columns"] == word["columns"]
+        if model != "tiny-flux":
+            assert [one["columns"] for one in text["objects"]] == [[2], [5]]
+
+    def test_samplers_that_the_webui_gets_wrong_on_sd3(self, webui: WebUI) -> None:
+        webui.use_model("tiny-sd3")
+        samplers = {one["name"]: one for one in webui.get("/asyndm/v1/capabilities")["samplers"]}
+        wrong = {"DDIM", "DDIM CFG++", "PLMS", "UniPC", "LCM"} if webui.kind == "a1111" else set()
+        assert {name for name, one in samplers.items() if not one["supported"]} == {*wrong, "Elsewhere"}
+        for name in wrong:
+            assert samplers[name]["reason"] == "it goes wrong with SD3 in the WebUI itself"
 
     @pytest.mark.parametrize(
         "body",
