@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
+from PIL import Image
 
 from asyndm_ext import __version__
 from asyndm_ext.mask_image import decode
@@ -245,6 +246,20 @@ class TestArguments:
         assert packed["AsynDM"]["args"][0] == settings
         there = webui.txt2img("tiny-sd1", prompt=PROMPT, alwayson_scripts={"AsynDM": packed["AsynDM"]})
         assert there.png == here.png
+
+    def test_a_batch_folder_s_jobs_can_be_forwarded(self, webui: WebUI, tmp_path: Path) -> None:
+        """They are one object, and who forwards a job sends all that is on it as JSON: nothing of the last picture."""
+        webui.use_model("tiny-sd1")
+        for folder in ("pictures", "masks"):
+            (tmp_path / folder).mkdir()
+            for name in ("a", "b"):
+                Image.fromarray(np.full((128, 128), 255, np.uint8)).save(tmp_path / folder / f"{name}.png")
+        folders = {folder: str(tmp_path / folder) for folder in ("pictures", "masks", "output")}
+        settings = {"region": "objects", "show": "all"}
+        body = {**folders, "prompt": PROMPT, "only_masked": False, "settings": settings}
+        assert len(webui.post("/asyndm-probe/batch", body)) == 2
+        at_the_second = webui.get("/asyndm-probe/packed")["attributes"]
+        assert at_the_second == {"asyndm_has_run": "bool"}
 
     def test_forwarded_from_the_panel(self, webui: WebUI) -> None:
         """The panel's values by position."""
