@@ -14,6 +14,15 @@ NOTE_KEY = "AsynDM note"
 PREFIX = "AsynDM"
 
 
+class PerImage(list[str | None]):
+    """An entry that differs from image to image; the host looks it up by the image's number. Images that other machines
+    add to the job have numbers beyond its end, and no entry. (A function would do as well, but is no JSON: whole jobs
+    are sent to those machines.)"""
+
+    def __getitem__(self, index: Any) -> Any:
+        return super().__getitem__(index) if isinstance(index, slice) or index < len(self) else None
+
+
 def record(p: Any, args: Sequence[Any]) -> None:
     """Write the settings of an enabled job into its infotext; remove ours from a disabled one.
 
@@ -27,7 +36,7 @@ def record(p: Any, args: Sequence[Any]) -> None:
         return
     p.extra_generation_params.update(settings.infotext())
     if settings.uses_objects and not settings.objects:
-        found = [", ".join(automatic_objects(prompt)) or None for prompt in p.all_prompts]
+        found = PerImage(", ".join(automatic_objects(prompt)) or None for prompt in p.all_prompts)
         p.extra_generation_params[FOUND_KEY] = found
 
 

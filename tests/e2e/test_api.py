@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
+from PIL import Image
 
 from asyndm_ext import __version__
 from asyndm_ext.mask_image import decode
@@ -112,13 +113,29 @@ class TestTokens:
         found = on(webui, "tiny-sd1", {}, prompt=prompt, steps=2).infotext
         assert f'AsynDM found: "{", ".join(objects)}"' in found
 
-    @pytest.mark.parametrize("model", ["tiny-sd2", "tiny-sdxl"])
+    @pytest.mark.parametrize("model", ["tiny-sd2", "tiny-sdxl", "tiny-sd3", "tiny-flux"])
     def test_other_text_encoders(self, webui: WebUI, model: str) -> None:
+        """CLIP's tokens begin with the start token; Flux reads T5's, which have none and know no end of a word."""
+        if model == "tiny-flux" and webui.kind != "forge":
+            pytest.skip("AUTOMATIC1111 has no Flux")
         webui.use_model(model)
+        assert webui.get("/asyndm/v1/capabilities")["model"]["supported"] is True
         answer = checked(webui.post("/asyndm/v1/tokens", {"prompt": PROMPT}), schema.TOKENS_ANSWER)
         text = self.only(answer)
         assert [word["word"] for word in text["words"]] == PROMPT.split()
-        assert [one["columns"] for one in text["objects"]] == [[2], [5]]
+        for one in text["objects"]:
+            (word,) = [word for word in text["words"] if word["word"] == one["name"]]
+            assert one["columns"] == word["columns"]
+        if model != "tiny-flux":
+            assert [one["columns"] for one in text["objects"]] == [[2], [5]]
+
+    def test_samplers_that_the_webui_gets_wrong_on_sd3(self, webui: WebUI) -> None:
+        webui.use_model("tiny-sd3")
+        samplers = {one["name"]: one for one in webui.get("/asyndm/v1/capabilities")["samplers"]}
+        wrong = {"DDIM", "DDIM CFG++", "PLMS", "UniPC", "LCM"} if webui.kind == "a1111" else set()
+        assert {name for name, one in samplers.items() if not one["supported"]} == {*wrong, "Elsewhere"}
+        for name in wrong:
+            assert samplers[name]["reason"] == "it goes wrong with SD3 in the WebUI itself"
 
     @pytest.mark.parametrize(
         "body",
@@ -229,6 +246,20 @@ class TestArguments:
         assert packed["AsynDM"]["args"][0] == settings
         there = webui.txt2img("tiny-sd1", prompt=PROMPT, alwayson_scripts={"AsynDM": packed["AsynDM"]})
         assert there.png == here.png
+
+    def test_a_batch_folder_s_jobs_can_be_forwarded(self, webui: WebUI, tmp_path: Path) -> None:
+        """They are one object, and who forwards a job sends all that is on it as JSON: nothing of the last picture."""
+        webui.use_model("tiny-sd1")
+        for folder in ("pictures", "masks"):
+            (tmp_path / folder).mkdir()
+            for name in ("a", "b"):
+                Image.fromarray(np.full((128, 128), 255, np.uint8)).save(tmp_path / folder / f"{name}.png")
+        folders = {folder: str(tmp_path / folder) for folder in ("pictures", "masks", "output")}
+        settings = {"region": "objects", "show": "all"}
+        body = {**folders, "prompt": PROMPT, "only_masked": False, "settings": settings}
+        assert len(webui.post("/asyndm-probe/batch", body)) == 2
+        at_the_second = webui.get("/asyndm-probe/packed")["attributes"]
+        assert at_the_second == {"asyndm_has_run": "bool"}
 
     def test_forwarded_from_the_panel(self, webui: WebUI) -> None:
         """The panel's values by position."""

@@ -36,6 +36,8 @@ EVERYTHING = {
     "hold_after": 0.8,
     "hires": "first",
     "adetailer": True,
+    "show": "clock",
+    "save_shown": True,
 }
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from asyndm_ext.mask_image import encode
 from asyndm_ext.schedule import CURVES
-from asyndm_ext.settings import MASK_SOURCES, PASSES, REGIONS
+from asyndm_ext.settings import MASK_SOURCES, PASSES, REGIONS, SHOWN
 
 MASK = encode(Image.new("L", (4, 4), 255))
 
@@ -32,5 +32,7 @@ valid = st.builds(
     hold_after=st.floats(0, 1),
     hires=st.sampled_from(PASSES),
     adetailer=st.booleans(),
+    show=st.sampled_from(SHOWN),
+    save_shown=st.booleans(),
 )
 """Dictionaries of all settings, in the order of the table."""

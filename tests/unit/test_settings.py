@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from dataclasses import fields
@@ -126,6 +127,14 @@ class TestInfotext:
         p = self.job()
         infotext.record(p, [True])
         assert p.extra_generation_params[infotext.FOUND_KEY] == ["cat, sofa", None]
+
+    def test_images_that_other_machines_add_have_no_entry(self) -> None:
+        """They come after the job's own; the host asks for them by number."""
+        p = self.job()
+        infotext.record(p, [True])
+        found = p.extra_generation_params[infotext.FOUND_KEY]
+        assert isinstance(found, list) and (found[0], found[2], found[7]) == ("cat, sofa", None, None)
+        assert json.loads(json.dumps(copy.deepcopy(p.extra_generation_params)))[infotext.FOUND_KEY] == found
 
     def test_what_was_really_found_replaces_the_expectation(self) -> None:
         p = self.job()

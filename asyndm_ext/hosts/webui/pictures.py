@@ -52,6 +52,8 @@ def attach(p: Any, processed: Any) -> None:
         if not _belongs_to_a_script(p) and not getattr(p, "_ad_inner", False):
             processed.images.append(picture)
             processed.infotexts.append(text)
+    for name in ("asyndm_recorder", "asyndm_shows"):  # a batch folder's next job has the same p, which others forward
+        p.__dict__.pop(name, None)
 
 
 def _belongs_to_a_script(p: Any) -> bool:

@@ -64,8 +64,10 @@ class LevelsScript(scripts.Script):
 
 
 def pack(p) -> dict:
-    """The arguments of a job's always-on scripts as stable-diffusion-webui-distributed sends them to its workers."""
-    return {s.title(): {"args": list(p.script_args[s.args_from : s.args_to])} for s in p.scripts.scripts if s.alwayson}
+    """The arguments of a job's always-on scripts as stable-diffusion-webui-distributed sends them to its workers, and
+    what it sends along of the extension under test: all attributes of the job."""
+    packs = {s.title(): {"args": list(p.script_args[s.args_from : s.args_to])} for s in p.scripts.scripts if s.alwayson}
+    return {**packs, "attributes": {k: type(v).__name__ for k, v in vars(p).items() if k.startswith("asyndm")}}
 
 
 class InnerPassScript(scripts.Script):
