@@ -10,7 +10,6 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -52,6 +51,7 @@ EFFECTS: dict[str, tuple[Any, ...]] = {
 }
 """The values of each control that are drawn."""
 PHOTO = "asyndm_ext/embedded/examples/side_by_side.png"
+LAST = (836, 106, 1220, 490)  # where the picture of AsynDM is on it
 PALETTE = 128  # colours of a screenshot, which has few
 
 
@@ -119,16 +119,18 @@ def page(name: str, values: Sequence[Any], results: Sequence[Result], pictures: 
     return draw(layout, spec.label, details, rows, label)
 
 
-def panel(output: Path) -> None:
-    """The panel in both themes and in a narrow window."""
+def panel(output: Path, models: Path | None = None) -> None:
+    """The panel in both themes and in a narrow window. ``models``: tiny checkpoints of the tests, if there are any."""
     install = Install.from_environment()
     reason = "set ASYNDM_WEBUI" if install is None else install.problem() or problem()
     if install is None or reason:
         raise SystemExit(f"no pictures of the panel: {reason}")
     with tempfile.TemporaryDirectory() as folder:
-        models, data = Path(folder, "models"), Path(folder, "data")
-        install.write_checkpoints(models)
+        data = Path(folder, "data")
         data.mkdir()
+        if models is None:
+            models = Path(folder, "models")
+            install.write_checkpoints(models)
         extensions = {"asyndm": REPOSITORY, "asyndm-e2e-probe": PROBE}
         with WebUI(install, models, data, extensions=extensions, page=True) as webui:
             for name, theme, size in (
@@ -155,8 +157,10 @@ def shot(webui: WebUI, path: Path, theme: str, size: tuple[int, int]) -> None:
 def mask_control(browser: Browser, path: Path) -> None:
     """The picture to paint on, with a stroke."""
     with tempfile.TemporaryDirectory() as folder:
-        canvas = browser.load_mask(Path(shutil.copy(OUTPUT.parents[1] / PHOTO, folder)))
-        browser.paint(canvas, [(-60, -20), (-20, 10), (20, 20), (60, 0)])
+        photo = Path(folder, "photo.png")
+        Image.open(REPOSITORY / PHOTO).crop(LAST).save(photo)
+        canvas = browser.load_mask(photo)
+        browser.paint(canvas, [(-30, 70), (-10, 90), (14, 90), (30, 70)])
         browser.screenshot(path, browser.id("mask_fold"))
     shrink(path)
 
@@ -171,12 +175,13 @@ def main() -> None:
     parser.add_argument("what", nargs="?", choices=("effects", "panel", "both"), default="both")
     parser.add_argument("--only", nargs="+", choices=EFFECTS, default=list(EFFECTS), help="controls to draw")
     parser.add_argument("--output", type=Path, default=OUTPUT)
+    parser.add_argument("--models", type=Path, help="tiny checkpoints that the tests have made; made anew otherwise")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     if options.what != "panel":
         effects(options.output, options.only)
     if options.what != "effects":
-        panel(options.output)
+        panel(options.output, options.models)
 
 
 if __name__ == "__main__":

@@ -118,7 +118,9 @@ def _on_the_page(event: Any, script: str, inputs: list[Any]) -> None:
 
 
 def _control(spec: Field, elem_id: Callable[[str], str]) -> Any:
-    common = {"label": spec.label, "info": spec.help, "elem_id": elem_id(spec.name)}
+    common: dict[str, Any] = {"label": spec.label, "info": spec.help, "elem_id": elem_id(spec.name)}
+    if not spec.is_switch:
+        common["min_width"] = 200  # narrower than two of these, and each has a row of its own
     if spec.choices:
         return gr.Dropdown(choices=list(spec.choices), value=spec.default, **common)
     if spec.limits is not None:
