@@ -8,6 +8,7 @@ latent's side, for the conditional rows and for the objects' columns only.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -53,7 +54,7 @@ def token_probabilities(q: Tensor, k: Tensor, heads: int, scale: float, columns:
     return torch.stack(picked)
 
 
-class AttentionCapture:
+class AttentionCapture(ABC):
     """Averages maps over the layers of one or several model calls, an image's rows and its texts apart.
 
     Args:
@@ -68,13 +69,13 @@ class AttentionCapture:
         self._sum: Tensor | None = None
         self._weight = torch.zeros(images, objects)
 
+    @abstractmethod
     def attached(self) -> AbstractContextManager[Any]:
         """Hooks on the network live inside this block only."""
-        raise NotImplementedError
 
+    @abstractmethod
     def grid(self, latent_size: tuple[int, int]) -> tuple[int, int]:
         """The size ``(h, w)`` of the maps for a latent ``(H, W)``."""
-        raise NotImplementedError
 
     def begin(self, latent_size: tuple[int, int]) -> None:
         """Forget what was accumulated; the next model calls are on latents of this ``(H, W)``."""

@@ -18,10 +18,11 @@ from modules.models.sd3.sd3_model import SD3Denoiser
 from torch import Tensor
 
 from asyndm_ext.hosts.webui.errors import AsynDMError
+from asyndm_ext.hosts.webui.network import NetworkHooks
 from asyndm_ext.hosts.webui.tokens import ObjectColumns
-from asyndm_ext.model.attention import AttentionCapture, TokenRow
+from asyndm_ext.model.attention import TokenRow
 from asyndm_ext.model.call import eps_denoised, flow_denoised, lcm_denoised, v_denoised, v_to_eps
-from asyndm_ext.model.network import TimeConditioning, attention_capture, is_dit, time_conditioning
+from asyndm_ext.model.network import is_dit
 from asyndm_ext.model.timesteps import QUANTUM, TimestepTable, is_uniform
 from asyndm_ext.model.unet_time import UnsupportedModel
 from asyndm_ext.noise import NoiseTable
@@ -80,8 +81,7 @@ class PixelDenoiser:
         self._hooks = ExitStack()
         self._bound: Any = None
         self._wrapped: InnerModel | None = None
-        self._time: TimeConditioning | None = None
-        self._capture: AttentionCapture | None = None
+        self._network: NetworkHooks | None = None
         self._rows: list[int] = []
         self._token_rows: list[TokenRow | None] = []
         self._cursor = 0
@@ -136,24 +136,19 @@ class PixelDenoiser:
         if host is self._bound:
             return
         self._hooks.close()
-        network = self._network(host)
+        network = self._network_of(host)
         self.noise = self._noise_table(host)
         self.by_patch = is_dit(network)
-        self._capture = None
         try:
-            self._time = time_conditioning(network)
-            if self._objects is not None:
-                self._capture = attention_capture(network, self._objects.count, self._images)
+            self._network = NetworkHooks(network, self._objects.count if self._objects else 0, self._images)
         except UnsupportedModel as error:
             raise AsynDMError(f"AsynDM does not support this model: {error}") from error
-        self._hooks.enter_context(self._time.attached())
-        if self._capture is not None:
-            self._hooks.enter_context(self._capture.attached())
-            if self._level is not None:  # a switch in the middle of a call: read what follows
-                self._capture.begin((self._level.shape[-2], self._level.shape[-1]))
+        self._hooks.enter_context(self._network.attached())
         self._bound = host
+        if self._level is not None:  # a switch in the middle of a call: what follows is the new model's
+            self._prepare(self._level)
 
-    def _network(self, host: Any) -> torch.nn.Module:
+    def _network_of(self, host: Any) -> torch.nn.Module:
         if getattr(sd_unet, "current_unet", None) is not None:
             raise AsynDMError("AsynDM cannot work inside an external UNet (TensorRT, say); set SD Unet to None")
         kinds: Any
@@ -179,24 +174,29 @@ class PixelDenoiser:
     # -- the guided call, seen from the solver
 
     def __call__(self, x: Tensor, nominal: float, level: Tensor) -> Tensor:
-        self._level, self._nominal = level, nominal
-        t = self._timestep(self._bound, level)
-        self._table = None if is_uniform(level) else TimestepTable.from_map(t, QUANTUM).to(x.device)
+        self._nominal = nominal
+        self._prepare(level)
         self._plan_rows()
-        if self._capture is not None:
-            self._capture.begin((x.shape[-2], x.shape[-1]))
         scalar = torch.full((len(x),), nominal, dtype=x.dtype, device=x.device)
         answer = self._denoiser(x, scalar, **self._extra_args)
         if self._cursor == 0:
             raise AsynDMError("AsynDM: the model was not called through the sampler (another extension replaced it?)")
         return answer
 
+    def _prepare(self, level: Tensor) -> None:
+        """What the network's calls need to know, from the level map ``(B,1,H,W)`` on the CPU."""
+        assert self._network is not None
+        self._level, self._table = level, None
+        if not is_uniform(level):
+            self._table = TimestepTable.from_map(self._timestep(self._bound, level), QUANTUM)
+        self._network.begin((level.shape[-2], level.shape[-1]))
+
     @property
     def last_uncond(self) -> Tensor | None:
         return self._denoiser.last_noise_uncond
 
     def attention(self) -> Tensor | None:
-        return self._capture.maps() if self._capture is not None else None
+        return self._network.attention() if self._network is not None else None
 
     def _plan_rows(self) -> None:
         """The host's row order: each image's AND-conditions, image after image, then one uncond row per image."""
@@ -214,27 +214,17 @@ class PixelDenoiser:
 
     def inner_call(self, host: Any, x: Tensor, sigma: Tensor, kwargs: dict[str, Any]) -> Tensor:
         """A slice of the batch, in order; slices beyond the plan are other extensions' own calls."""
-        assert self._level is not None and self._time is not None
+        assert self._network is not None
         first, self._cursor = self._cursor, self._cursor + len(x)
         if self._cursor <= len(self._rows):
             rows, token_rows = self._rows[first : self._cursor], self._token_rows[first : self._cursor]
         else:
             rows, token_rows = [row % self._images for row in range(len(x))], []
-        if self._capture is not None:
-            self._capture.read(token_rows)
-        self._time.use(self._table, rows)
-        try:
-            if self._table is None:
-                answer = self._uniform_call(host, x, sigma, kwargs)
-            else:
-                answer = self._pixel_call(host, x, sigma, rows, kwargs)
-                if self._time.calls == 0:
-                    raise AsynDMError("AsynDM: the network did not take the per-pixel timesteps")
-        finally:
-            self._time.use(None, ())
-            if self._capture is not None:
-                self._capture.read(())
-        return answer
+        table = self._table.to(x.device) if self._table is not None else None
+        with self._network.call(table, rows, token_rows):
+            if table is None:
+                return self._uniform_call(host, x, sigma, kwargs)
+            return self._pixel_call(host, x, sigma, rows, kwargs)
 
     def _uniform_call(self, host: Any, x: Tensor, sigma: Tensor, kwargs: dict[str, Any]) -> Tensor:
         """One level for all pixels: the host's own computation, at that level."""
