@@ -31,7 +31,7 @@ class Coverage:
 
     def note(self, settings: Settings) -> str | None:
         """What the user should know about the finished pass, or None."""
-        if settings.strongest == 0 or settings.curve == "linear" or not self._largest:
+        if settings.strongest == 0 or settings.curve == "linear":
             return None
         if not self._lagged:  # no region, or so few steps that all pixels start and end together
             return "no pixel lagged behind, so this is the ordinary picture"

@@ -463,6 +463,14 @@ class TestImg2img:
         )
         assert difference(plain.image, zero.image) <= GREY_LEVELS
 
+    def test_no_step_at_all_says_so(self, webui: WebUI) -> None:
+        """So little denoising strength that DDIM makes no step."""
+        request = {"sampler_name": "DDIM", "denoising_strength": 0.05, "steps": 10, "prompt": PROMPT}
+        plain = webui.img2img(picture(), "tiny-sd1", **request)
+        result = webui.img2img(picture(), "tiny-sd1", **request, **asyndm({"objects": "cat"}))
+        assert difference(plain.image, result.image) <= GREY_LEVELS
+        assert "no pixel lagged behind" in result.infotext
+
 
 class TestADetailer:
     """Scenario 32: its inner passes are jobs with a mark on them."""

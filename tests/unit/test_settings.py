@@ -220,6 +220,7 @@ class TestNotes:
     def test_coverage(self) -> None:
         assert self.note(Settings(), 0.2, 0.3) is None
         assert "no pixel lagged" in str(self.note(Settings(), 0.0, 0.0))
+        assert "no pixel lagged" in str(self.note(Settings())), "the host made no step at all"
         assert "covered the whole picture" in str(self.note(Settings(), 1.0, 0.99, 0.3))
         assert self.note(Settings(region="everything"), 1.0, 1.0) is None, "that is what was asked for"
         assert self.note(Settings(strength=0.0), 0.0) is None, "strength 0 is the ordinary picture"

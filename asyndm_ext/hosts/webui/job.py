@@ -146,9 +146,6 @@ class _Pass:
 
     def sample(self) -> Tensor:
         """The finished latent ``(B,C,H,W)``."""
-        timesteps = self.arguments["timesteps"] if self.solver.space == "timestep" else None
-        if timesteps is not None and self.solver.own_schedule is None and len(timesteps) < 2:
-            return self.x  # so little denoising strength that the host itself makes no step
         infotext.begin_pass(self.p, self.settings, self.objects.names if self.objects is not None else None)
         coverage = Coverage()
         watching = [coverage.watch, *pictures.recorders(self.p, self.settings), *watchers]
@@ -161,7 +158,9 @@ class _Pass:
             for watcher in watching:
                 watcher(record)
 
-        latent = self._run(self._region(), self.x, self.arguments.get("callback"), watch)
+        # With very little denoising strength the host's timestep samplers make no step at all.
+        makes_no_step = self.solver.space == "timestep" and len(self.base.nodes) < 2
+        latent = self.x if makes_no_step else self._run(self._region(), self.x, self.arguments.get("callback"), watch)
         if keeps:
             last_run.finish_pass()
         note = coverage.note(self.settings)
