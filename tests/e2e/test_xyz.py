@@ -53,9 +53,9 @@ def alone(webui: WebUI, settings: dict | None, **request: Any) -> Pictures:
     return off(webui, "tiny-sd1", **job) if settings is None else on(webui, "tiny-sd1", settings, **job)
 
 
-def entries(infotext: str) -> str:
-    """Without what the plot and the version add."""
-    return infotext.split(", Script:", maxsplit=1)[0].split(", Version", maxsplit=1)[0]
+def entries(infotext: str) -> list[str]:
+    """Without what the plot and the version add; in any order, as cells share the dictionary of what others add."""
+    return sorted(infotext.split(", Script:", maxsplit=1)[0].split(", Version", maxsplit=1)[0].split(", "))
 
 
 def test_the_comparison(webui: WebUI) -> None:
