@@ -226,6 +226,12 @@ class TestNotes:
         assert self.note(Settings(strength=0.0), 0.0) is None, "strength 0 is the ordinary picture"
         assert self.note(Settings(curve="linear"), 0.0) is None
 
+    def test_soft_objects_do_not_cover_the_whole_picture(self) -> None:
+        coverage = Coverage()
+        strength = torch.linspace(0.01, 0.7, 100).view(1, 1, 10, 10)
+        coverage.watch(self.record(strength))
+        assert coverage.note(Settings(soft=True)) is None
+
     def test_a_region_that_never_lags_is_the_ordinary_picture(self) -> None:
         coverage = Coverage()
         strength = torch.full((1, 1, 4, 4), 0.7)
