@@ -35,8 +35,8 @@ SIZE = 128
 _COLOUR_JITTER = 10  # 8-bit steps: no two reds are the same, and none is mistaken for another colour
 _GAP = 3.0  # pixels of ground between two bounding circles, at SIZE
 _KINDS = ("one", "two", "relation", "counted", "counted and one", "three")
-_KIND_ODDS = (0.15, 0.32, 0.27, 0.10, 0.08, 0.08)
-_NAMED_GROUND_ODDS = 0.35
+_KIND_ODDS = (0.18, 0.42, 0.20, 0.09, 0.05, 0.06)
+_NAMED_GROUND_ODDS = 0.25
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,16 @@ class SceneText:
         if self.ground is None:
             return text
         return f"{text} on {'an' if self.ground[0] in 'aeiou' else 'a'} {self.ground} background"
+
+    def nouns(self) -> list[int]:
+        """The place of each group's shape word among the prompt's words, from 0."""
+        between = len((self.relation or "and").split())
+        places, start = [], 0
+        for group in self.groups:
+            start += len(str(group).split())
+            places.append(start - 1)
+            start += between
+        return places
 
     def objects(self) -> list[Group]:
         """One single group per object, in the order of the words."""

@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import diffusers
@@ -29,7 +30,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from asyndm_ext.embedded.attention_loss import attention_loss, word_attention
 from asyndm_ext.embedded.latent_pool import LatentPool, draw_pictures
 from asyndm_ext.embedded.model import WEIGHTS, TinyConfig, TinyModel
 
@@ -42,11 +45,12 @@ class TrainSettings:
 
     steps: int = 4500
     batch: int = 32
-    learning_rate: float = 4e-4
-    warmup: int = 200
+    learning_rate: float = 7e-4
+    warmup: int = 300
     ema: float = 0.999
     clip: float = 1.0
     empty_prompts: float = 0.1
+    attention_weight: float = 0.02
     pool_blocks: int = 320
     pool_refresh: int = 8
     autoencoder_steps: int = 700
@@ -122,8 +126,9 @@ class DiffusionTrainer:
         self.pool = LatentPool(model, settings.seed, settings.pool_blocks, refresh=settings.pool_refresh)
         self.step = 0
         self.seconds = 0.0
-        self.curve: list[list[float]] = []  # [step, mean loss of the 50 steps up to it]
+        self.curve: list[list[float]] = []  # [step, mean loss, mean attention loss of the 50 steps up to it]
         self._recent: list[float] = []
+        self._recent_attention: list[float] = []
 
     def train_step(self) -> float:
         """One optimizer step; returns its loss."""
@@ -139,27 +144,40 @@ class DiffusionTrainer:
         self.step += 1
         self._recent.append(loss.item())
         if self.step % _LOG_EVERY == 0:
-            self.curve.append([self.step, sum(self._recent) / len(self._recent)])
-            self._recent = []
+            self.curve.append([self.step, fmean(self._recent), fmean(self._recent_attention or [0.0])])
+            self._recent, self._recent_attention = [], []
         self.seconds += time.perf_counter() - start
         return loss.item()
 
     def loss(self, generator: torch.Generator) -> Tensor:
-        """Mean squared error of v over a batch, times uniform over the schedule."""
+        """Mean squared error of v over a batch, plus the attention's (:mod:`.attention_loss`).
+
+        Times are uniform over the schedule, one from each of ``batch`` equal parts, so that no batch is all noise.
+        """
         settings, model = self.settings, self.model
         rows = torch.randint(len(self.pool), (settings.batch,), generator=generator)
-        latents, ids = self.pool.batch(rows)
+        batch = self.pool.batch(rows)
+        latents, ids = batch.latents, batch.ids
         noise = torch.randn(latents.shape, generator=generator)
-        times = torch.randint(model.config.train_timesteps, (settings.batch,), generator=generator)
+        part = torch.arange(settings.batch) + torch.rand(settings.batch, generator=generator)
+        times = (part * (model.config.train_timesteps / settings.batch)).long()
         dropped = torch.rand(settings.batch, generator=generator) < settings.empty_prompts
         ids[dropped] = torch.tensor(model.tokenizer.encode(""))
         alpha = model.alphas_cumprod[times].float()[:, None, None, None]
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         target = (alpha.sqrt() * noise - (1 - alpha).sqrt() * latents).to(model.device)
-        with _precision(settings, model.device):
+        # The fused attention's backward pass takes several times as long at these sizes on a CPU.
+        with _precision(settings, model.device), sdpa_kernel(SDPBackend.MATH), word_attention(model.unet) as maps:
             context = model.text_encoder(ids.to(model.device))
             v = model.unet(noisy.to(model.device), times.to(model.device), encoder_hidden_states=context).sample
-        return F.mse_loss(v.float(), target)
+        error = F.mse_loss(v.float(), target)
+        if not settings.attention_weight:
+            return error
+        # Where the objects are cannot be known in pure noise.
+        known = (100 * alpha.flatten()).clamp(max=1) * ~dropped
+        attention = attention_loss(maps, batch.nouns, batch.cover, known.to(model.device))
+        self._recent_attention.append(attention.item())
+        return error + settings.attention_weight * attention
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -179,6 +197,7 @@ class DiffusionTrainer:
             "seconds": self.seconds,
             "curve": self.curve,
             "recent": self._recent,
+            "recent_attention": self._recent_attention,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -188,6 +207,7 @@ class DiffusionTrainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
         self.curve, self._recent = list(state["curve"]), list(state["recent"])
+        self._recent_attention = list(state["recent_attention"])
 
     def log(self) -> dict[str, Any]:
         """The training's record: settings, figures and library versions."""
@@ -199,7 +219,7 @@ class DiffusionTrainer:
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "diffusers": diffusers.__version__,
-            "loss": [[int(step), round(loss, 5)] for step, loss in self.curve],
+            "loss": [[int(step), round(loss, 5), round(attention, 4)] for step, loss, attention in self.curve],
         }
 
 
@@ -265,7 +285,8 @@ def main(argv: list[str] | None = None) -> None:
         last = trainer.step == settings.steps
         if trainer.step % _LOG_EVERY == 0:
             pace = trainer.seconds / trainer.step
-            say(f"step {trainer.step}: loss {trainer.curve[-1][1]:.4f}, {pace:.2f} s a step")
+            _, loss, attention = trainer.curve[-1]
+            say(f"step {trainer.step}: loss {loss:.4f}, attention {attention:.2f}, {pace:.2f} s a step")
         if last or time.monotonic() - saved > 60 * options.minutes:
             save_atomically(trainer.state_dict(), options.out / "checkpoint.pt")
             saved = time.monotonic()
