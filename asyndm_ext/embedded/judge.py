@@ -119,10 +119,37 @@ def shape_of(mask: NDArray[np.bool_]) -> tuple[str, float]:
     return best
 
 
+@dataclass(frozen=True)
+class View:
+    """What is seen in a picture.
+
+    Attributes:
+        ground: median colour, RGB ``(3,)``.
+        grain: how far a pixel of the ground is from the mean of its four neighbours, 8-bit RGB distance, median.
+    """
+
+    objects: tuple[Found, ...]
+    ground: NDArray[np.float32]
+    grain: float
+
+
 def find_objects(image: NDArray[np.uint8]) -> list[Found]:
     """All objects of a square picture (size, size, 3)."""
+    return list(view(image).objects)
+
+
+def view(image: NDArray[np.uint8]) -> View:
+    """Look at a square picture (size, size, 3)."""
     pixels = image.astype(np.float32)
-    from_ground = np.linalg.norm(pixels - ground_colour(image), axis=-1)
+    ground = ground_colour(image)
+    from_ground = np.linalg.norm(pixels - ground, axis=-1)
+    objects = tuple(_objects(pixels, from_ground))
+    around = (pixels[:-2, 1:-1] + pixels[2:, 1:-1] + pixels[1:-1, :-2] + pixels[1:-1, 2:]) / 4
+    off = np.linalg.norm(pixels[1:-1, 1:-1] - around, axis=-1)[from_ground[1:-1, 1:-1] <= _DIFFERENT]
+    return View(objects, ground, float(np.median(off)) if len(off) else 0.0)
+
+
+def _objects(pixels: NDArray[np.float32], from_ground: NDArray[np.float32]) -> list[Found]:
     found = []
     for area in connected(from_ground > _DIFFERENT):
         if area.mean() < _SMALLEST:
@@ -207,7 +234,7 @@ def _regrown(seeds: list[NDArray[np.bool_]], mask: NDArray[np.bool_]) -> list[ND
         grew = False
         for piece in pieces:
             new = np.logical_or.reduce(_neighbours(piece)) & free
-            piece |= new
+            np.logical_or(piece, new, out=piece)
             free &= ~new
             grew |= bool(new.any())
         if not grew:
@@ -216,13 +243,18 @@ def _regrown(seeds: list[NDArray[np.bool_]], mask: NDArray[np.bool_]) -> list[ND
 
 def judge(image: NDArray[np.uint8], text: SceneText) -> Verdict:
     """Hold a square picture (size, size, 3) against what a prompt says."""
-    found, wanted = find_objects(image), text.objects()
+    return judge_found(view(image), text)
+
+
+def judge_found(seen: View, text: SceneText) -> Verdict:
+    """Hold what is seen in a picture against what a prompt says."""
+    found, wanted = seen.objects, text.objects()
     objects = Counter((one.colour, one.shape) for one in found) == Counter((one.colour, one.shape) for one in wanted)
     relation = text.relation is None
     if text.relation is not None and objects:
         first, second = (next(f for f in found if (f.colour, f.shape) == (w.colour, w.shape)) for w in wanted)
         relation = relation_holds(text.relation, (first.x, first.y), (second.x, second.y))
-    name, distance = nearest_colour(ground_colour(image))
+    name, distance = nearest_colour(seen.ground)
     return Verdict(
         number=len(found) == len(wanted),
         colours=Counter(one.colour for one in found) == Counter(one.colour for one in wanted),
