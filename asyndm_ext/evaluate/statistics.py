@@ -54,7 +54,9 @@ class Bootstrap:
     """
 
     def __init__(self, groups: Sequence[int] | int, resamples: int = 10_000, seed: int = 0) -> None:
-        numbers = np.arange(groups) if isinstance(groups, int) else np.unique(np.asarray(groups), return_inverse=True)[1]
+        numbers = (
+            np.arange(groups) if isinstance(groups, int) else np.unique(np.asarray(groups), return_inverse=True)[1]
+        )
         count = int(numbers.max()) + 1 if len(numbers) else 0
         rng = np.random.default_rng(seed)
         self._groups, self._count = numbers, count
