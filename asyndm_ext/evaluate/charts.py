@@ -58,8 +58,8 @@ def forest(bars: Sequence[Bar], unit: str) -> str:
     parts, y = [], 14
     for bar in known:
         if bar.group:
-            y += 16
-            parts.append(f'<text x="0" y="{y - 8}" class="group">{escape(bar.group)}</text>')
+            y += 20
+            parts.append(f'<text x="0" y="{y - 15}" class="group">{escape(bar.group)}</text>')
         colour = COLOURS.get(bar.kind, "#333")
         parts.append(
             f'<text x="{_LEFT - 8}" y="{y + 4}" text-anchor="end">{escape(bar.label)}</text>'

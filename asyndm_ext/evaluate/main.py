@@ -29,9 +29,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         plan = plan_of(options)
         backend = _backend(options)
-        backend.check(plan)
+        if not options.report_only:
+            backend.check(plan)
         metrics = _metrics(options)
-        store = Store(options.out, backend.made_with())
+        store = Store(options.out, None if options.report_only else backend.made_with())
     except ModuleNotFoundError as missing:
         print(f"asyndm evaluate: {missing.name} is missing; {_INSTALL}", file=sys.stderr)
         return 1
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, RuntimeError) as error:
         print(f"asyndm evaluate: {error}; the same command goes on from here", file=sys.stderr)
         code = 1
-    files = write_report(options, plan, backend, store, [column for metric in metrics for column in metric.columns])
+    files = write_report(options, plan, store, [column for metric in metrics for column in metric.columns])
     for path in files:
         print(path)
     return code
@@ -164,16 +165,14 @@ def _judge(plan: Plan, metrics: Sequence[Any], store: Store, batch: int = 16) ->
                 bar.update(len(some))
 
 
-def write_report(
-    options: argparse.Namespace, plan: Plan, backend: Backend, store: Store, columns: Sequence[Column]
-) -> list[Path]:
+def write_report(options: argparse.Namespace, plan: Plan, store: Store, columns: Sequence[Column]) -> list[Path]:
     """Write both tables and the page; returns their paths."""
     from asyndm_ext.evaluate.report import report
     from asyndm_ext.evaluate.summary import Summary
 
     summary = Summary(plan, store.results, columns, options.resample == "prompts", options.resamples)
     judge = None if options.url else _judge_errors(options, plan)
-    page = report(summary, options.out, backend.made_with(), judge, options.sheet, options.sheet_seed)
+    page = report(summary, options.out, store.made_with, judge, options.sheet, options.sheet_seed)
     files = {
         "pictures.csv": summary.pictures_csv(),
         "differences.csv": summary.differences_csv(),

@@ -126,9 +126,8 @@ def _forest(summary: Summary) -> str:
             d = summary.difference(method, column, kind)
             group = _title(summary, kind) if method is chosen[0] else ""
             text = _signed(d.difference, column) if d.pairs else ""
-            scale = 100 if column.share else 1
-            numbers = [scale * v for v in (d.difference, d.low, d.high)]
-            bars.append(Bar(method.label, method.kind, *numbers, text, group))
+            value, low, high = ((100 if column.share else 1) * v for v in (d.difference, d.low, d.high))
+            bars.append(Bar(method.label, method.kind, value, low, high, text, group))
     unit = f"{column.title}: difference from plain{', percentage points' if column.share else ''}, 95 % intervals"
     return f"<h2>Against plain</h2>{forest(bars, unit)}"
 
@@ -234,7 +233,7 @@ def _cell(summary: Summary, method: Method, column: Column, kind: str) -> str:
         return f"<td>{_value(mean, column)}</td>"
     d = summary.difference(method, column, kind)
     css = "" if not d.clear else "good" if (d.low > 0) == column.rises else "bad"
-    told = f"<small>{_signed(d.difference, column)} [{_range(d, column)}]</small>" if d.pairs else ""
+    told = f"<small>{_signed(d.difference, column)}</small><small>[{_range(d, column)}]</small>" if d.pairs else ""
     return f'<td class="{css}">{_value(mean, column)}{told}</td>'
 
 

@@ -54,19 +54,22 @@ class Store:
 
     Args:
         folder: of the run; made if absent.
-        made_with: what has to be the same for results to be comparable (weights, size, ...).
+        made_with: what has to be the same for results to be comparable (weights, size, ...); None: whatever it was.
 
     Raises:
-        ValueError: the folder holds results that were made with something else.
+        ValueError: the folder holds results that were made with something else, or, for None, no results.
     """
 
-    def __init__(self, folder: Path, made_with: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, made_with: Mapping[str, Any] | None) -> None:
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / FILE
         self.results: dict[Key, Result] = {}
         lines = self._whole_lines()
-        head = {"made_with": json.loads(json.dumps(dict(made_with)))}
+        if made_with is None and not lines:
+            raise ValueError(f"there are no results in {folder}")
+        head = lines[0] if made_with is None else {"made_with": json.loads(json.dumps(dict(made_with)))}
+        self.made_with: dict[str, Any] = head["made_with"]
+        folder.mkdir(parents=True, exist_ok=True)
         if not lines:
             self._append([head])
         elif lines[0] != head:
