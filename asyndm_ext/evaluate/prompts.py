@@ -15,7 +15,7 @@ from asyndm_ext.embedded.scenes import KINDS, text_of_kind
 from asyndm_ext.objects import ObjectSpec, parse_objects
 
 _AROUND = ".,;:!?\"'()[]"
-_TRIES = 200
+_TRIES = 50
 
 
 @dataclass(frozen=True)
