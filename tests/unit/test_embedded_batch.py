@@ -85,7 +85,9 @@ def test_the_average_does_not_know_objects_that_others_have(model):
     assert average is not None and (average[0, 1:] == 0).all() and (average[0, 0] > 0).all() and (average[1] > 0).all()
 
 
-@pytest.mark.parametrize("other", [{"strength": 0.5}, {"steps": 4}, {"solver": "DDIM"}, {"guidance": 2.0}, {"size": 96}])
+@pytest.mark.parametrize(
+    "other", [{"strength": 0.5}, {"steps": 4}, {"solver": "DDIM"}, {"guidance": 2.0}, {"size": 96}]
+)
 def test_jobs_that_differ_in_more_than_they_may(model, other):
     with pytest.raises(ValueError, match="may differ in prompt, seed"):
         run_batch(model, [job(0), job(1, **other)], "plain")
