@@ -21,8 +21,8 @@ SLOW, ON_TIME = (240, 120, 20), (96, 110, 130)
 CLOCK_COLOURS = ((253, 245, 205), (252, 200, 110), (240, 125, 70), (190, 55, 105), (105, 25, 110), (25, 15, 60))
 NOISIEST = 999
 MARGIN, GAP = 28, 10
-TINT = 0.65  # how much of the colour of slow pixels covers what is below
 _TITLE = 25  # letters, pixels
+_TINT = 0.65
 
 
 def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
@@ -66,7 +66,7 @@ def mask_picture(prediction: Image.Image, strength: Tensor, full: float, factor:
     size = (strength.shape[1] * factor, strength.shape[0] * factor)
     pale = np.asarray(prediction.convert("L").resize(size, Image.Resampling.BICUBIC), dtype=np.float64)
     pale = (127 + pale / 2)[..., None]
-    tint = (strength / full if full > 0 else torch.zeros_like(strength)).numpy() * TINT
+    tint = (strength / full if full > 0 else torch.zeros_like(strength)).numpy() * _TINT
     tint = tint.repeat(factor, axis=0).repeat(factor, axis=1)[..., None]
     return Image.fromarray((pale * (1 - tint) + np.array(SLOW) * tint).round().astype(np.uint8))
 

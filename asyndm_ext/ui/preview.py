@@ -6,8 +6,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from asyndm_ext.drawing import SLOW, TINT
+from asyndm_ext.drawing import SLOW
 
+TINT = 0.4
+"""How much of the colour covers the preview. Less than beside the results: here the picture itself is watched."""
 # Of a preview's sides, by which they may differ from the latent's: sides are rounded to whole pixels.
 _ROUNDING = 0.02
 

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asyndm_ext.drawing import SLOW, TINT
+from asyndm_ext.drawing import SLOW
+from asyndm_ext.ui.preview import TINT
 
 from .server import ApiError, Pictures, WebUI, from_png
 from .test_asyndm import PROMPT, SETTINGS, asyndm, difference, levels, nothing_left
