@@ -124,6 +124,8 @@ def test_results_are_the_same_and_off_is_absent(webui: WebUI) -> None:
         assert webui.get("/asyndm-probe/state")["state"] == {}
     assert running.result is not None and other.result is not None
     assert running.result.png == other.result.png
+    with held(webui, override_settings={OPTION: True}):
+        assert webui.get("/asyndm-probe/state")["state"] != {}, "for this request alone"
     webui.post("/sdapi/v1/options", {OPTION: True})
     with held(webui, settings=None) as plain:
         assert webui.get("/asyndm-probe/state")["state"] == {}, "a job without AsynDM"
