@@ -33,9 +33,7 @@ def touching(rng, same):
         left = Placed(one, first, 64 - 20 * np.cos(angle), 64 - 20 * np.sin(angle), rng.uniform(15, 24))
         radius = rng.uniform(15, 24)
         for distance in np.arange(left.radius + radius + 2, 5, -0.5):
-            right = Placed(
-                two, second, left.x + distance * np.cos(angle), left.y + distance * np.sin(angle), radius
-            )
+            right = Placed(two, second, left.x + distance * np.cos(angle), left.y + distance * np.sin(angle), radius)
             if ((coverage(left) > 0.5) & (coverage(right) > 0.5)).sum() >= 4:
                 break
         if radius < min(right.x, right.y) and max(right.x, right.y) < 128 - radius:
