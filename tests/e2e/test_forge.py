@@ -264,6 +264,39 @@ class TestTogether:
         assert all(ours < theirs for ours, theirs in zip(slow[1:4], plain[1:4], strict=True)), (slow, plain)
         nothing_left(webui)
 
+    @pytest.mark.parametrize("batch_size", [1, 2])
+    @pytest.mark.parametrize("sampler", ["Euler a", "DDIM"])
+    def test_ip_adapter(self, webui: WebUI, sampler: str, batch_size: int) -> None:
+        """It takes the place of all cross-attentions; our masks are of the text's keys, which it leaves as they are."""
+        names = webui.get("/controlnet/model_list")["model_list"]
+        name = next(entry for entry in names if entry.startswith("tiny-ip-adapter"))
+        request = {"prompt": PROMPT, "sampler_name": sampler, "batch_size": batch_size}
+
+        def picture(settings: dict | None, left: int = 64) -> np.ndarray:
+            seen = to_base64(np.repeat(box(left, 96, left + 96, 192)[:, :, None], 3, axis=2))
+            unit = {"enabled": True, "module": "asyndm IP-Adapter", "model": name, "image": seen, "weight": 0.8}
+            scripts = {"ControlNet": {"args": [unit]}}
+            scripts.update({} if settings is None else asyndm(settings)["alwayson_scripts"])
+            answer = webui.txt2img("tiny-sd1", **request, alwayson_scripts=scripts)
+            return np.stack(answer.images[:batch_size])
+
+        alone = picture(None)
+        without = np.stack(off(webui, "tiny-sd1", sampler_name=sampler, batch_size=batch_size).images[:batch_size])
+        assert difference(alone, without) > 5, "it does something"
+        together = picture(SETTINGS)
+        strength = levels(webui)[2]
+        slow = (strength > 0).mean(axis=(1, 2, 3))
+        assert np.all((slow > 0.02) & (slow < 0.98)), f"fraction of slow pixels {slow}"
+        assert difference(alone, together) > 5
+        assert difference(together, picture(SETTINGS, left=0)) > 0, "and so does its picture"
+        nothing_left(webui)
+        assert difference(alone, picture({**SETTINGS, "strength": 0})) <= GREY_LEVELS
+        # In the first step the latent is the same noise with and without it, and its part is small: so are the masks.
+        on(webui, "tiny-sd1", sampler_name=sampler, batch_size=batch_size)
+        agreement = np.mean((levels(webui)[2][0] > 0) == (strength[0] > 0))
+        assert agreement > 0.5, agreement
+        assert np.array_equal(alone, picture(None))
+
 
 def write_lora(webui: WebUI) -> None:
     """Two rows for some projections of the tiny SD1, large enough to be seen."""

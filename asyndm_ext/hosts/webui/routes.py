@@ -83,7 +83,7 @@ def tokens(request: dict = Body(...)):  # type: ignore[no-untyped-def] # noqa: B
     if host.model(load=True) is None:
         raise HTTPException(503, "no model is loaded yet, so there is no tokenizer to ask")
     try:
-        return prompt_tokens.read(host.text_encoder(), prompt, negative, objects, steps)
+        return prompt_tokens.read(host.finder(), prompt, negative, objects, steps)
     except AsynDMError as error:
         raise HTTPException(409, str(error)) from error
 
