@@ -191,6 +191,9 @@ class JointAttentionCapture(AttentionCapture):
             return
         for row, wanted in enumerate(self._rows):
             if wanted is not None:
+                last = max((column for own in wanted.columns for column in own), default=0)
+                if last >= text.shape[2]:  # it would be the key of a pixel
+                    raise RuntimeError(f"an object's token is in column {last}, the text has {text.shape[2]}")
                 self._add(wanted, self._read(row, wanted, q[:, :, :pixels], torch.cat([text[row], k[row]], dim=1)))
 
     def _read(self, row: int, wanted: TokenRow, q: Tensor, k: Tensor) -> Tensor:

@@ -215,6 +215,12 @@ def test_half_precision_weights_are_read_in_float32(dit: DiT, dtype: torch.dtype
     close(captured(half, x, rows, objects=2, images=1), expected_maps(explicit(dit, x), (8, 8), rows), 0.03)
 
 
+def test_a_column_beyond_the_text_is_an_error(dit: DiT) -> None:
+    """Its key would be one of the picture's own tokens."""
+    with pytest.raises(RuntimeError, match=f"column {TEXT_TOKENS}, the text has {TEXT_TOKENS}"):
+        captured(dit, normal(1, 4, 8, 8, seed=16), [TokenRow(0, [[1, TEXT_TOKENS]])], objects=1, images=1)
+
+
 def test_region_from_the_maps_is_constant_per_patch(dit: DiT) -> None:
     """What steers the clock is constant within a token, so the solver and the network agree on every pixel."""
     region = ObjectRegion((1, 1, 13, 9), [0.7])

@@ -13,16 +13,21 @@ def webui_kind() -> Literal["a1111", "forge"]:
 
     Raises:
         AsynDMError: a descendant of Forge's early days (Forge Classic, reForge), whose model calls go through another
-            engine.
+            engine, or one that has moved on from it (Forge Neo, which keeps packages of others in its own).
     """
-    if _has("modules_forge"):
-        if _has("backend.sampling.sampling_function"):
-            return "forge"
+    if not _has("modules_forge"):
+        return "a1111"
+    if not _has("backend.sampling.sampling_function"):
         raise AsynDMError(
-            "AsynDM supports AUTOMATIC1111's WebUI (1.10) and Forge (lllyasviel's, of 2025); this WebUI is built on an "
-            "older Forge (Forge Classic or reForge, say), whose models it cannot reach"
+            f"{_SUPPORTED}; this WebUI is built on an older Forge (Forge Classic or reForge, say), {_WHY}"
         )
-    return "a1111"
+    if _has("modules_forge.packages"):
+        raise AsynDMError(f"{_SUPPORTED}; this WebUI is a newer one (Forge Neo, say), {_WHY}")
+    return "forge"
+
+
+_SUPPORTED = "AsynDM supports AUTOMATIC1111's WebUI (1.10) and Forge (lllyasviel's, of 2025)"
+_WHY = "whose models it cannot reach"
 
 
 def _has(name: str) -> bool:

@@ -203,6 +203,7 @@ def columns(body: dict) -> dict:
     return answer
 
 
+@torch.inference_mode()
 def joined(finder, text: str) -> dict:
     """Of a text that CLIP and T5 read: the conditioning that the model makes of it, and where T5's vectors are in it.
 
