@@ -98,7 +98,7 @@ TOKENS_REQUEST = record(
     },
 )
 
-COLUMNS: Schema = many(COUNT, "Rows of the text conditioning: in CLIP 77 per chunk, the first is the start token; T5's follow.")
+COLUMNS: Schema = many(COUNT, "Rows of the text conditioning: CLIP's, 77 per chunk, the start token first, then T5's.")
 _TEXT_AT = {
     "until": described({"type": "integer"}, "The last step at which prompt editing leaves this text."),
     "text": TEXT,
