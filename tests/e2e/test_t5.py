@@ -46,18 +46,18 @@ def t5_length(webui: WebUI, clip: int) -> int:
 
 
 @pytest.mark.parametrize(
-    ("text", "name", "clip"),
+    ("text", "name", "clip", "times"),
     [
-        ("a cat eating a sandwich", "cat", [2]),
-        ("a (Cat:1.3), a catnip", "cat", [2]),
-        ("a (red:1.2) hat", "red hat", [2, 3]),
-        ("a cat and another cat", "cat#2", [5]),
-        ("a cat and another cat", "cat", [2, 5]),
-        (LONG, "cat", [77 + 1 + 81 - 75]),
+        ("a cat eating a sandwich", "cat", [2], 1),
+        ("a (Cat:1.3), a catnip", "cat", [2], 1),
+        ("a (red:1.2) hat", "red hat", [2, 3], 1),
+        ("a cat and another cat", "cat#2", [5], 1),
+        ("a cat and another cat", "cat", [2, 5], 2),
+        (LONG, "cat", [77 + 1 + 81 - 75], 1),
     ],
     ids=["word", "emphasis", "two words", "second place", "both places", "second chunk"],
 )
-def test_columns_in_both_parts(with_t5: WebUI, text: str, name: str, clip: list[int]) -> None:
+def test_columns_in_both_parts(with_t5: WebUI, text: str, name: str, clip: list[int], times: int) -> None:
     answer = ask(with_t5, text, name)
     own = [column for column in answer["columns"] if column < answer["clip"]]
     assert own == clip
@@ -67,11 +67,11 @@ def test_columns_in_both_parts(with_t5: WebUI, text: str, name: str, clip: list[
     behind = [column - answer["clip"] for column in answer["columns"][len(own) :]]
     spelled = "".join(answer["pieces"][column] for column in behind).replace("▁", "").lower()
     words, _, place = name.partition("#")
-    assert spelled == words.replace(" ", "") * (
-        2 if name == "cat" and text.count("cat") == 2 and "nip" not in text else 1
-    )
+    if text is LONG and with_t5.kind == "a1111":
+        times = 0  # its small T5 spells the text in more pieces than CLIP has columns: cut off
+    assert spelled == words.replace(" ", "") * times
     if place:
-        assert behind[0] > answer["pieces"].index("▁" + "cat")
+        assert behind[0] > answer["pieces"].index("▁cat")
 
 
 def test_what_prompt_editing_makes_of_a_prompt_is_encoded_to_the_same_length(with_t5: WebUI) -> None:
@@ -85,15 +85,6 @@ def test_what_prompt_editing_makes_of_a_prompt_is_encoded_to_the_same_length(wit
     assert [token["column"] for token in short["tokens"]][:2] == [1, 2]
     assert {token["column"] for token in short["tokens"]} >= set(cat["columns"])
     assert [word["word"] for word in short["words"]] == ["a", "cat"]
-
-
-def test_a_text_that_is_long_for_t5(with_t5: WebUI) -> None:
-    """A1111 cuts off what T5 reads beyond CLIP's length, Forge does not."""
-    text = "q" * 30 + " " + "x y z w v " * 6 + "cat"
-    answer = ask(with_t5, text, "cat")
-    behind = [column for column in answer["columns"] if column >= answer["clip"]]
-    assert all(column < answer["shape"][0] for column in behind)
-    assert behind or with_t5.kind == "a1111"
 
 
 def test_t5_turned_off_has_no_columns(webui: WebUI) -> None:
