@@ -53,7 +53,7 @@ def _takes(body: schema.Schema) -> dict[str, Any]:
 
 def capabilities():  # type: ignore[no-untyped-def] # FastAPI would read an annotation as a model
     """What AsynDM can do here: samplers, models, settings."""
-    host = current()
+    host = _host()
     model = host.model()
     flow = model is not None and host.is_flow()
     samplers = (api.sampler(name, function, flow, host.excludes) for name, function in _samplers())
@@ -79,7 +79,7 @@ def tokens(request: dict = Body(...)):  # type: ignore[no-untyped-def] # noqa: B
         objects = parse_objects(request.get("objects"))
     except ValueError as error:
         raise HTTPException(422, str(error)) from error
-    host = current()
+    host = _host()
     if host.model(load=True) is None:
         raise HTTPException(503, "no model is loaded yet, so there is no tokenizer to ask")
     try:
@@ -91,6 +91,14 @@ def tokens(request: dict = Body(...)):  # type: ignore[no-untyped-def] # noqa: B
 def last_run(masks: bool = True):  # type: ignore[no-untyped-def]
     """What the last job with AsynDM did, step by step; null before the first."""
     return job.last_run.answer(masks)
+
+
+def _host() -> Host:
+    """Raises HTTPException: this WebUI is one that AsynDM does not support."""
+    try:
+        return current()
+    except AsynDMError as error:
+        raise HTTPException(409, str(error)) from error
 
 
 def _model(host: Host, model: Any) -> dict[str, Any]:
