@@ -5,6 +5,7 @@ Importing this needs nothing but pytest: it is also collected where no WebUI is.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 

@@ -43,6 +43,6 @@ def test_supported(webui: str) -> None:
 
 @pytest.mark.parametrize("webui", ["classic", "another backend", "neo"], indirect=True)
 def test_unsupported_says_what_is_supported(webui: str) -> None:
-    which = "newer one.*Neo" if webui == "neo" else "older Forge.*reForge"
+    which = "moved on.*Neo" if webui == "neo" else "older Forge.*reForge"
     with pytest.raises(AsynDMError, match=rf"supports AUTOMATIC1111's WebUI \(1.10\) and Forge.*{which}"):
         webui_kind()

@@ -19,15 +19,15 @@ def webui_kind() -> Literal["a1111", "forge"]:
         return "a1111"
     if not _has("backend.sampling.sampling_function"):
         raise AsynDMError(
-            f"{_SUPPORTED}; this WebUI is built on an older Forge (Forge Classic or reForge, say), {_WHY}"
+            "AsynDM supports AUTOMATIC1111's WebUI (1.10) and Forge (lllyasviel's, of 2025); this WebUI is built on an "
+            "older Forge (Forge Classic or reForge, say), whose models it cannot reach"
         )
     if _has("modules_forge.packages"):
-        raise AsynDMError(f"{_SUPPORTED}; this WebUI is a newer one (Forge Neo, say), {_WHY}")
+        raise AsynDMError(
+            "AsynDM supports AUTOMATIC1111's WebUI (1.10) and Forge (lllyasviel's, of 2025); this WebUI has moved on from "
+            "that Forge (Forge Neo, say), and AsynDM was never run in it"
+        )
     return "forge"
-
-
-_SUPPORTED = "AsynDM supports AUTOMATIC1111's WebUI (1.10) and Forge (lllyasviel's, of 2025)"
-_WHY = "whose models it cannot reach"
 
 
 def _has(name: str) -> bool:
