@@ -24,8 +24,8 @@ def webui_kind() -> Literal["a1111", "forge"]:
         )
     if _has("modules_forge.packages"):
         raise AsynDMError(
-            "AsynDM supports AUTOMATIC1111's WebUI (1.10) and Forge (lllyasviel's, of 2025); this WebUI has moved on from "
-            "that Forge (Forge Neo, say), and AsynDM was never run in it"
+            "AsynDM supports AUTOMATIC1111's WebUI (1.10) and Forge (lllyasviel's, of 2025); this WebUI has moved on "
+            "from that Forge (Forge Neo, say), and AsynDM was never run in it"
         )
     return "forge"
 
