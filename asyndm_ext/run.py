@@ -100,7 +100,8 @@ class Run:
         self._watch = watch
         self._progress = progress
         self._percent_to_sigma = percent_to_sigma
-        self.noise_sampler = noise_sampler or (lambda sigma, sigma_next: self.randn_like(x))
+        # Not through self: a run that refers to itself would keep its tensors until the garbage collector comes by.
+        self.noise_sampler = noise_sampler or (lambda sigma, sigma_next: randn_like(x))
         self._device = x.device
         self._dtype = torch.promote_types(x.dtype, torch.float32)
         schedule.lead_in(region.strength(0.0))

@@ -321,6 +321,8 @@ def run_variant(model: TinyModel, job: Job, variant: Variant, on_step: Callable[
         started = time.perf_counter()
         latent = solver.sample(run, x, **solver.chosen(webui_arguments(job, table)))
         seconds = time.perf_counter() - started
+    if not bool(torch.isfinite(latent).all()):
+        raise RuntimeError("the sampled picture is not finite (NaN in the model?)")
 
     level = torch.cat([record.level for record in records]).squeeze(1)
     return Result(
