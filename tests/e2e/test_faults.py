@@ -26,8 +26,9 @@ KEPT = ("model", "patcher", "functions", "global_hooks", "callbacks", "samplers"
 EXAMPLES = int(os.environ.get("ASYNDM_FUZZ", "0")) or 60
 JOBS = 20
 MEMORY_KB = 48 * 1024
-"""What twenty jobs may add to the process, whose allocator keeps some of what it has once had. A kept job of these
-sizes would be one to two megabytes, a kept model hundreds."""
+"""What twenty jobs may add to the process, whose allocator keeps some of what it has once had."""
+TENSOR_BYTES = 2**18
+"""By how much the tensors of twenty jobs may change in size; they may not become more."""
 
 
 def failing(webui: WebUI, place: str, fault: str, at: int, **request: Any) -> Pictures | ApiError:
@@ -94,11 +95,12 @@ def test_twenty_jobs_in_a_row(webui: WebUI, capsys: pytest.CaptureFixture) -> No
         assert picture.png == first.png
     after = webui.get("/asyndm-faults/process")
     with capsys.disabled():
-        print(f"\n{webui.kind}, {JOBS} jobs: first five {sum(seconds[:5]) / 5:.2f} s, last five {sum(seconds[-5:]) / 5:.2f} s")
+        first_five, last_five = (sum(part) / 5 for part in (seconds[:5], seconds[-5:]))
+        print(f"\n{webui.kind}, {JOBS} jobs: first five {first_five:.2f} s each, last five {last_five:.2f} s each")
         for name, value in before.items():
             print(f"  {name}: {value} -> {after[name]}")
     assert after["tensors"] <= before["tensors"]
-    assert after["bytes"] <= before["bytes"]
+    assert after["bytes"] - before["bytes"] < TENSOR_BYTES
     assert after["resident"] - before["resident"] < MEMORY_KB
 
 
@@ -126,8 +128,8 @@ def test_any_settings(webui: WebUI, values: dict) -> None:
     if values.get("enabled", True) in (False, None):
         assert picture.png == reference.png
         return
-    assert "AsynDM strength" in picture.infotext or "AsynDM: not applied" in picture.infotext, values
+    assert "AsynDM strength" in picture.infotext or "not applied: " in picture.infotext, values
     asked = Settings.from_dict(values)
     wants_no_lag = asked.strongest < 0.05 or asked.curve == "linear"
-    said_so = "AsynDM note" in picture.infotext or "AsynDM: not applied" in picture.infotext
+    said_so = "AsynDM note" in picture.infotext or "not applied: " in picture.infotext
     assert difference(picture.image, reference.image) > 0 or said_so or wants_no_lag, values
