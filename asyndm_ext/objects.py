@@ -92,7 +92,9 @@ def parse_objects(value: Any) -> tuple[ObjectSpec, ...]:
     for spec in _read(value):
         known = specs.setdefault(spec.place, spec)
         if known.strength != spec.strength:
-            raise ValueError(f"the object {shown(spec.name)} is given twice: {shown(str(known))} and {shown(str(spec))}")
+            raise ValueError(
+                f"the object {shown(spec.name)} is given twice: {shown(str(known))} and {shown(str(spec))}"
+            )
     return tuple(specs.values())
 
 

@@ -166,6 +166,8 @@ class WebUI:
     page: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     flags: Sequence[str] = ()
+    without: Sequence[str] = ()
+    """Flags of ours to leave out."""
     credentials: str = ""
     """What --api-auth asks for, "user:password"."""
     name: str = "webui"
@@ -227,7 +229,7 @@ class WebUI:
         else:  # a data folder elsewhere: without this the page comes without the WebUI's and the extensions' scripts
             for source in (self.install.folder, self.models, *self.extensions.values()):
                 command += ["--gradio-allowed-path", str(Path(source).resolve())]
-        return command + list(self.flags)
+        return [part for part in command if part not in self.without] + list(self.flags)
 
     def start(self) -> WebUI:
         """Starts the process and waits until it answers."""

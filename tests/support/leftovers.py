@@ -16,6 +16,8 @@ HOOKS = (
     *("_forward_hooks", "_forward_hooks_with_kwargs", "_forward_hooks_always_called"),
     *("_forward_pre_hooks", "_forward_pre_hooks_with_kwargs", "_backward_hooks", "_backward_pre_hooks"),
 )
+
+
 def state(*networks: nn.Module) -> dict[str, Any]:
     """All that must be as before; compare two of them with ``==``."""
     global_hooks = torch.nn.modules.module

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from hypothesis import strategies as st
-from support.settings import MASK, valid
 
 from asyndm_ext.schedule import CURVES
 from asyndm_ext.settings import FIELDS, MASK_SOURCES, PASSES, REGIONS, SHOWN
+from support.settings import MASK, valid
 
 NAMES = ("enabled", *(spec.name for spec in FIELDS))
 
@@ -36,7 +36,9 @@ written = st.from_regex(r"[a-c ]{0,4}(#[0-9²٣]{0,3})?(:[-+0-9.einfa_]{0,6})?",
 objects = (
     st.sampled_from(["cat", "cat, sandwich", "cat:0.5", ["cat"], [{"name": "cat"}], {"cat": 0.3}, "", [], None])
     | written
-    | st.lists(written | st.fixed_dictionaries({"name": written | anything}, optional={"strength": anything}), max_size=4)
+    | st.lists(
+        written | st.fixed_dictionaries({"name": written | anything}, optional={"strength": anything}), max_size=4
+    )
     | st.dictionaries(written, anything, max_size=3)
     | anything
 )

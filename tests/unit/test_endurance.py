@@ -6,6 +6,7 @@ import gc
 from collections import Counter
 
 import pytest
+import torch
 
 pytest.importorskip("diffusers")
 
@@ -13,6 +14,7 @@ from support.leftovers import state, tensors
 from support.tiny import job, random_model
 
 from asyndm_ext.embedded.sampling import Job, run_variant
+from asyndm_ext.run import StepRecord
 from asyndm_ext.ui.last_run import LastRun, Pass
 
 PICTURES = 20
@@ -39,15 +41,18 @@ def jobs() -> list[Job]:
     ]
 
 
-def test_objects_and_tensors_are_as_many_as_before() -> None:
-    every = jobs()
-    for one in every[: len(SOLVERS) * 2]:  # what Python and torch keep of a first time
+def draw(every: list[Job]) -> None:
+    for one in every:
         run_variant(random_model(), one, "asyndm")
-    before, hooks = objects(), state(random_model())["hooks"]
+
+
+def test_objects_and_tensors_are_as_many_as_before() -> None:
+    every, hooks = jobs(), state(random_model())["hooks"]
     with tensors() as alive:
-        for one in every:
-            run_variant(random_model(), one, "asyndm")
+        draw(every)
     assert not alive, f"tensors of twenty pictures: {dict(alive)}"
+    before = objects()
+    draw(every)
     grown = objects() - before
     assert grown.total() <= SLACK, f"objects that have stayed: {grown.most_common(10)}"
     assert state(random_model())["hooks"] == hooks
@@ -56,23 +61,16 @@ def test_objects_and_tensors_are_as_many_as_before() -> None:
 @pytest.mark.parametrize("steps", [5, 50])
 def test_what_is_kept_of_the_last_run_is_bounded(steps: int) -> None:
     """Twenty jobs of the API's memory: the last one's numbers, and masks within the budget."""
-    kept, size = LastRun(mask_bytes=10_000), (16, 16)
-    counts = []
+    kept, size, budget = LastRun(mask_bytes=10_000), (16, 16), 10_000
     for number in range(PICTURES):
         kept.forget()
-        kept.begin_pass(job().settings, Pass("txt2img", 0, "Euler", "sigma", size))
-        run_variant(random_model(), job(steps=steps, seed=number), "asyndm", lambda: None)
-        from_steps(kept, steps)
+        kept.begin_pass(job(seed=number).settings, Pass("txt2img", 0, "Euler", "sigma", size))
+        for step in range(steps):
+            level = torch.full((1, 1, *size), float(steps - step), dtype=torch.float64)
+            kept.watch(StepRecord(step, float(steps - step), level, level / steps))
         kept.finish_pass()
-        counts.append(len([one for one in kept.answer()["passes"][0]["steps"] if one["images"][0]["mask"]]))
-    assert set(counts) == {min(steps, 10_000 // 256)}
-
-
-def from_steps(kept: LastRun, steps: int) -> None:
-    import torch
-
-    from asyndm_ext.run import StepRecord
-
-    for step in range(steps):
-        level = torch.full((1, 1, 16, 16), float(steps - step), dtype=torch.float64)
-        kept.watch(StepRecord(step, float(steps - step), level, level / steps))
+        answer = kept.answer()
+        assert answer is not None
+        (one,) = answer["passes"]
+        masks = [step for step in one["steps"] if step["images"][0]["mask"]]
+        assert (len(one["steps"]), len(masks)) == (steps, min(steps, budget // 256))

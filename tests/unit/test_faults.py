@@ -63,7 +63,7 @@ STEP = (Run, "advance")
 def picture(solver: str, variant: sampling.Variant = "asyndm", side: int = 64) -> bytes:
     model = random_model()
     drawn = job(solver=solver, width=side, height=side)
-    result = sampling.run_variant(model, drawn, variant, lambda: Callbacks.on_step())
+    result = sampling.run_variant(model, drawn, variant, Callbacks.on_step)
     return model.decode(result.latent).numpy().tobytes()
 
 

@@ -31,7 +31,11 @@ from asyndm_ext.ui import api, infotext, schema
 
 MANY = int(os.environ.get("ASYNDM_FUZZ", "0"))
 fuzz = settings(
-    max_examples=MANY or 150, derandomize=not MANY, deadline=None, suppress_health_check=list(HealthCheck), database=None
+    max_examples=MANY or 150,
+    derandomize=not MANY,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    database=None,
 )
 VALIDATE = Draft202012Validator(schema.VALIDATE_ANSWER)
 SETTINGS = Draft202012Validator(schema.settings_schema())
@@ -140,7 +144,7 @@ def test_a_foreign_infotext_sets_controls_to_what_they_can_be(params: dict[str, 
 
 @fuzz
 @given(st.text(max_size=200))
-@example("AsynDM strength: 0.7, AsynDM objects: \"")
+@example('AsynDM strength: 0.7, AsynDM objects: "')
 def test_any_infotext_is_parsed_and_pasted(text: str) -> None:
     for params in (parsed(text), parsed(written("a cat", {"Steps": 1, "Sampler": 2, "AsynDM strength": text}))):
         for spec in FIELDS:
@@ -148,7 +152,9 @@ def test_any_infotext_is_parsed_and_pasted(text: str) -> None:
 
 
 _syntax = st.lists(
-    st.sampled_from(["(", ")", "[", "]", "\\", ":", "|", "<", ">", "AND", "BREAK", "a", "cat", "of", "by", "0.5", ",", "-", "'"])
+    st.sampled_from(
+        ["(", ")", "[", "]", "\\", ":", "|", "<", ">", "AND", "BREAK", "a", "cat", "of", "by", "0.5", ",", "-", "'"]
+    )
     | st.text(max_size=4),
     max_size=60,
 ).map(" ".join)
@@ -192,7 +198,9 @@ def broken(draw: st.DrawFn) -> bytes:
     """A picture file of which some bytes are others, or missing."""
     data = bytearray(draw(st.sampled_from(FILES)))
     for _ in range(draw(st.integers(0, 8))):
-        data[draw(st.integers(0, min(len(data) - 1, draw(st.sampled_from([40, 200, 10**6])))))] = draw(st.integers(0, 255))
+        data[draw(st.integers(0, min(len(data) - 1, draw(st.sampled_from([40, 200, 10**6])))))] = draw(
+            st.integers(0, 255)
+        )
     return bytes(data[: draw(st.integers(1, len(data)))]) if draw(st.booleans()) else bytes(data)
 
 

@@ -5,8 +5,10 @@
 Places: ``model`` (the network), ``solver`` (the end of a solver's step), ``capture`` (a layer's attention is read),
 ``region`` (the masks of a step), ``callback`` (the host is told of a step), ``decode`` (the autoencoder).
 Faults: ``raise``, ``oom``, ``nan`` (of places that answer with tensors), ``interrupt`` and ``skip`` (the buttons).
-``at`` counts the solver's steps from 1; the autoencoder comes after all of them. ``GET /asyndm-faults/fired`` tells whether it came to that in the last job.
-``GET /asyndm-faults/process`` tells the memory of the process and how many tensors are alive in it.
+``at`` counts the solver's steps from 1; the autoencoder comes after all of them.
+
+``GET /asyndm-faults/fired`` tells whether it came to that in the last job. ``GET /asyndm-faults/process`` tells the
+memory of the process and how many tensors are alive in it.
 """
 
 from __future__ import annotations
@@ -79,8 +81,10 @@ class Faults:
         return advance
 
     def failing(self, function):
+        told = self.settings["place"] == "callback"  # by itself in which step; some solvers have ended theirs before
+
         def call(*args, **keywords):
-            step = self.step
+            step = args[1]["i"] + 1 if told else self.step
             return self.strike(function(*args, **keywords), step)
 
         return call
