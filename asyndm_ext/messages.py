@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import reprlib
-from typing import Any
+from typing import Any, TypeGuard
 
 _REPR = reprlib.Repr()
 _REPR.maxlevel = 2
@@ -26,6 +26,6 @@ def is_number(value: Any) -> bool:
     return isinstance(value, int) or math.isfinite(value)
 
 
-def is_text(value: Any) -> bool:
+def is_text(value: Any) -> TypeGuard[str]:
     """Whether a value is a text that can be written somewhere: JSON also brings half characters."""
     return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)

@@ -38,7 +38,7 @@ RESCALED = (
 class InnerModel:
     """Stands in front of the host's innermost model wrapper; everything but the call goes through to it."""
 
-    def __init__(self, host: Any, owner: PixelDenoiser) -> None:
+    def __init__(self, host: Any, owner: Any) -> None:
         self._host = host
         self._owner = owner
 
