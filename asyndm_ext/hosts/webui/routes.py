@@ -23,10 +23,6 @@ HOST_ROUTE = "/sdapi/v1/options"
 """A route of the WebUI's API that is always there with it; ours depend on what it depends on: the credentials."""
 
 
-MAX_STEPS = 10_000
-"""For prompt editing, whose alternating words are listed step by step."""
-
-
 def add(demo: Any, app: FastAPI) -> None:
     """Callback of the started server, with and without the page; adds the routes once."""
     paths = {getattr(route, "path", None): route for route in app.routes}
@@ -78,8 +74,8 @@ def tokens(request: dict = Body(...)):  # type: ignore[no-untyped-def] # noqa: B
         raise HTTPException(422, f"unknown: {', '.join(map(shown, sorted(unknown)))}")
     if not is_text(prompt) or not (negative is None or is_text(negative)):
         raise HTTPException(422, "prompt must be a text, and negative one or null")
-    if type(steps) is not int or not 1 <= steps <= MAX_STEPS:
-        raise HTTPException(422, f"steps must be 1, 2, ... up to {MAX_STEPS}, got {shown(steps)}")
+    if type(steps) is not int or not 1 <= steps <= schema.MAX_STEPS:
+        raise HTTPException(422, f"steps must be 1, 2, ... up to {schema.MAX_STEPS}, got {shown(steps)}")
     try:
         objects = parse_objects(request.get("objects"))
     except ValueError as error:
