@@ -27,7 +27,7 @@ EXAMPLES = int(os.environ.get("ASYNDM_FUZZ", "0")) or 60
 JOBS = 20
 MEMORY_KB = 48 * 1024
 """What twenty jobs may add to the process, whose allocator keeps some of what it has once had."""
-TENSORS, TENSOR_BYTES = 100, 2**18
+MORE_TENSORS, MORE_BYTES = 100, 2**18
 """What may come on top: the host holds on to its last job, of some 50 tensors and 100 KB, now and then."""
 
 
@@ -99,8 +99,8 @@ def test_twenty_jobs_in_a_row(webui: WebUI, capsys: pytest.CaptureFixture) -> No
         print(f"\n{webui.kind}, {JOBS} jobs: first five {first_five:.2f} s each, last five {last_five:.2f} s each")
         for name, value in before.items():
             print(f"  {name}: {value} -> {after[name]}")
-    assert after["tensors"] - before["tensors"] < TENSORS
-    assert after["bytes"] - before["bytes"] < TENSOR_BYTES
+    assert after["tensors"] - before["tensors"] < MORE_TENSORS
+    assert after["bytes"] - before["bytes"] < MORE_BYTES
     assert after["resident"] - before["resident"] < MEMORY_KB
 
 
