@@ -16,13 +16,13 @@ all rows, past the head sizes that a GPU's kernels are made for, and inside the 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from asyndm_ext.model.attention import AttentionCapture, TokenRow
+from asyndm_ext.model.attention import AttentionCapture, TokenRow, without_autocast
 from asyndm_ext.model.dit_time import is_chroma, is_flux, is_mmdit
 from asyndm_ext.model.patches import patch_grid
 from asyndm_ext.model.unet_time import UnsupportedModel
@@ -203,11 +203,14 @@ class JointAttentionCapture(AttentionCapture):
             rotation = self._rotation[row if len(self._rotation) > 1 else 0]
             text = k.shape[1] - self._image_tokens
             queries, k = rotate(queries, rotation[text : text + q.shape[2]]), rotate(k, rotation)
-        if q.device.type == "cpu":
+        on_cpu = q.device.type == "cpu"
+        if on_cpu:
             queries, k = queries.float(), k.float()
         key = (row, k.shape[1])
         if key not in self._values:  # the same in every layer
             width = max(self._objects, q.shape[-1])
             self._values[key] = indicator(wanted.columns, k.shape[1], width).to(queries)
         tokens = torch.tensor([max(len(own), 1) for own in wanted.columns]).to(q.device)
-        return joint_probabilities(queries, k, self._values[key])[: self._objects] / tokens.unsqueeze(-1)
+        with without_autocast(q.device) if on_cpu else nullcontext():
+            found = joint_probabilities(queries, k, self._values[key])
+        return found[: self._objects] / tokens.unsqueeze(-1)

@@ -13,6 +13,7 @@ from modules import sd_samplers
 from asyndm_ext.hosts.webui import job, prompt_tokens
 from asyndm_ext.hosts.webui.errors import AsynDMError
 from asyndm_ext.hosts.webui.host import Host, current
+from asyndm_ext.messages import is_text, shown
 from asyndm_ext.model.unet_time import UnsupportedModel
 from asyndm_ext.objects import parse_objects
 from asyndm_ext.ui import api, schema
@@ -70,11 +71,11 @@ def tokens(request: dict = Body(...)):  # type: ignore[no-untyped-def] # noqa: B
     prompt, negative, steps = request.get("prompt"), request.get("negative"), request.get("steps", 20)
     unknown = set(request) - set(schema.TOKENS_REQUEST["properties"])
     if unknown:
-        raise HTTPException(422, f"unknown: {', '.join(map(repr, sorted(unknown)))}")
-    if not isinstance(prompt, str) or not isinstance(negative, (str, type(None))):
+        raise HTTPException(422, f"unknown: {', '.join(map(shown, sorted(unknown)))}")
+    if not is_text(prompt) or not (negative is None or is_text(negative)):
         raise HTTPException(422, "prompt must be a text, and negative one or null")
-    if type(steps) is not int or steps < 1:
-        raise HTTPException(422, f"steps must be 1, 2, ..., got {steps!r}")
+    if type(steps) is not int or not 1 <= steps <= schema.MAX_STEPS:
+        raise HTTPException(422, f"steps must be 1, 2, ... up to {schema.MAX_STEPS}, got {shown(steps)}")
     try:
         objects = parse_objects(request.get("objects"))
     except ValueError as error:
@@ -86,6 +87,8 @@ def tokens(request: dict = Body(...)):  # type: ignore[no-untyped-def] # noqa: B
         return prompt_tokens.read(host.finder(), prompt, negative, objects, steps)
     except AsynDMError as error:
         raise HTTPException(409, str(error)) from error
+    except RecursionError as error:
+        raise HTTPException(422, "the brackets of the prompt are nested too deeply for the WebUI") from error
 
 
 def last_run(masks: bool = True):  # type: ignore[no-untyped-def]

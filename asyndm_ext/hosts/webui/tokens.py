@@ -10,6 +10,7 @@ from modules import prompt_parser, sd_samplers, shared
 
 from asyndm_ext.hosts.webui.errors import AsynDMError
 from asyndm_ext.hosts.webui.finders import Finder
+from asyndm_ext.messages import shown
 from asyndm_ext.objects import ObjectSpec
 from asyndm_ext.prompt import automatic_objects
 
@@ -118,7 +119,7 @@ def resolve_objects(p: Any, finder: Finder, objects: Sequence[ObjectSpec]) -> Ob
                     there = f"; it stands there {times} time{'s' if times > 1 else ''}" if times else ""
                     place = f" (number {spec.occurrence})" if times else ""
                     raise AsynDMError(
-                        f"AsynDM: {spec.name!r}{place} not found in the prompt {texts[0]!r}{there}; "
+                        f"AsynDM: {shown(spec.name)}{place} not found in the prompt {texts[0]!r}{there}; "
                         "objects have to be words of the prompt"
                     )
             specs.append(list(objects))
