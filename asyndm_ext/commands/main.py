@@ -6,7 +6,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-COMMANDS: dict[str, str] = {}
+COMMANDS: dict[str, str] = {"bench": "asyndm_ext.bench.cli"}
 """Name of a command, to the module with its ``main(argv) -> int``: imported only when it is asked for."""
 
 
