@@ -62,7 +62,7 @@ def _sd3(full: bool) -> nn.Module:
 
 
 def _flux(full: bool) -> nn.Module:
-    depth, singles = (19, 38) if full else (1, 2)
+    depth, singles = (19, 38) if full else (1, 1)
     return Flux(DiTShape(3072, 24, depth, context=4096, labels=768, singles=singles, axes=(16, 56, 56)))
 
 
@@ -91,7 +91,7 @@ CASES = {
             "flux",
             *("flow", _flux, 128, 16, 256, 4096, 768, False),
             depth="19 double and 38 single blocks",
-            cut="1 double and 2 single blocks",
+            cut="1 double and 1 single block",
         ),
     )
 }

@@ -19,7 +19,8 @@ except ModuleNotFoundError as missing:
     raise SystemExit(f"asyndm: {missing.name} is missing; {_INSTALL}") from missing
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_QUICK_LATENT = 32
+# On a CPU, so that a step takes seconds: of 512 x 512 pictures, with more than one image of 256 x 256.
+_ONE_IMAGE, _MORE_IMAGES = 64, 32
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -33,14 +34,14 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("--models", nargs="+", choices=NAMES, default=list(NAMES), help="which networks (all)")
     add("--batches", nargs="+", type=int, default=[1, 4], help="batch sizes (1 4)")
-    add("--pairs", type=int, default=8, help="steps of each kind (%(default)s, up to 12)")
+    add("--pairs", type=int, default=5, help="steps of each kind (%(default)s, up to 12)")
     add("--devices", nargs="+", help="cpu, cuda (the CPU, and a CUDA device where there is one)")
-    add("--latent", type=int, help="side of the latent, a multiple of 8 (the model's own)")
+    add("--latent", type=int, help="side of the latent, a multiple of 8 (the model's own; on the CPU 64, in batches 32)")
     add("--dtype", choices=_DTYPES, help="of the random networks (float32; on CUDA float16)")
     add("--threads", type=int, help="of torch on the CPU (its own choice)")
     add("--full", action="store_true", help="the whole depth also on the CPU")
     add("--no-naive", action="store_true", help="leave out the naive way, which takes long and much memory")
-    add("--quick", action="store_true", help=f"a look: latents of {_QUICK_LATENT}, 3 pairs, batch 1, unless told")
+    add("--quick", action="store_true", help="a look: latents of 32, 3 pairs, batch 1, unless told otherwise")
     add("--json", action="store_true", help="print the rows for programs")
     return parser
 
@@ -51,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = build_parser()
     arguments = parser.parse_args(arguments_given)
     if arguments.quick:
-        parser.set_defaults(latent=_QUICK_LATENT, pairs=3, batches=[1])
+        parser.set_defaults(latent=_MORE_IMAGES, pairs=3, batches=[1])
         arguments = parser.parse_args(arguments_given)
     if arguments.latent is not None and (arguments.latent <= 0 or arguments.latent % 8):
         parser.error(f"--latent must be a multiple of 8, got {arguments.latent}")
@@ -83,7 +84,10 @@ def _subject(name: str, batch: int, device: torch.device, arguments: argparse.Na
         return embedded_subject(batch, device)
     on_gpu = device.type == "cuda"
     dtype = _DTYPES[arguments.dtype or ("float16" if on_gpu else "float32")]
-    return random_subject(name, batch, arguments.full or on_gpu, arguments.latent, device, dtype)
+    latent = arguments.latent
+    if latent is None and not on_gpu:
+        latent = _ONE_IMAGE if batch == 1 else _MORE_IMAGES
+    return random_subject(name, batch, arguments.full or on_gpu, latent, device, dtype)
 
 
 def _about(device: torch.device, subject: Subject) -> dict[str, Any]:

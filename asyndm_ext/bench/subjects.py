@@ -91,7 +91,12 @@ def random_subject(
     levels = sigmas(case.kind, table, STEPS)
     return Subject(
         name,
-        {"latent": f"{side}x{side}", "depth": case.depth if full else case.cut, "whole_depth": case.depth},
+        {
+            "latent": f"{side}x{side}",
+            "whole_latent": f"{case.latent}x{case.latent}",
+            "depth": case.depth if full else case.cut,
+            "whole_depth": case.depth,
+        },
         host,
         PixelModel(host, network, columns),
         network,
@@ -123,7 +128,7 @@ def embedded_subject(batch: int, device: torch.device) -> Subject:
     levels = sigmas("v", table, STEPS)
     return Subject(
         EMBEDDED,
-        {"latent": f"{side}x{side}", "depth": "whole", "whole_depth": "whole"},
+        {"latent": f"{side}x{side}", "whole_latent": f"{side}x{side}", "depth": "all", "whole_depth": "all"},
         host,
         GuidedUNet(tiny.unet, cond, uncond, 4.0, table, tiny.prediction_type, "sigma", columns),
         tiny.unet,
