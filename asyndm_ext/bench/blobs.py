@@ -29,10 +29,6 @@ class Blobs:
         self._read.observe(maps, progress)
         self._calls += 1
 
-    def rehearse(self) -> None:
-        """A step that no model was called for."""
-        self._calls += 1
-
     def strength(self, progress: float) -> Tensor:
         images, _, height, width = self._shape
         cells = torch.zeros(images, 1, -(-height // 4), -(-width // 4), dtype=torch.float64)

@@ -22,8 +22,8 @@ from asyndm_ext.bench import memory
 from asyndm_ext.bench.guided import PixelModel
 from asyndm_ext.bench.naive import ExplicitSoftmax, a_row_per_pixel
 from asyndm_ext.bench.subjects import Attachable, Subject
-from asyndm_ext.model.patches import patch_grid
 from asyndm_ext.model.attention import quarter_grid
+from asyndm_ext.model.patches import patch_grid
 from asyndm_ext.regions import PerPatch
 from asyndm_ext.run import Run
 from asyndm_ext.schedule import BaseSchedule, PixelSchedule
@@ -67,7 +67,6 @@ class _Walked:
         self.real = False
         self.last: tuple[Tensor, float, Tensor, Tensor] | None = None
         self._maps: Tensor | None = None
-        self._images = 0
 
     def __call__(self, x: Tensor, nominal: float, level: Tensor) -> Tensor:
         if not self.real:
@@ -130,11 +129,12 @@ class Comparison:
         self._model.real = True
         device = self._subject.x.device
         # One of each unmeasured: kernels are chosen, buffers are made.
-        for step in steps[WALKED : WALKED + 1]:
-            yield from self._alone(step)
-            with memory.watched(device) as peak:
-                self._plain_step(step)
-            self.memory["plain"] = peak()
+        first = steps[WALKED]
+        with self._model.model.attached():
+            yield first
+        with memory.watched(device) as peak:
+            self._plain_step(first)
+        self.memory["plain"] = peak()
         for step in steps[WALKED + 1 : WALKED + 1 + self._pairs]:
             self._timed_plain_step(step)
             with self._model.model.attached():
@@ -149,10 +149,6 @@ class Comparison:
         self.memory["asyndm"] = peak()
         if self._naive:
             self._naive_call()
-
-    def _alone(self, step: int) -> Iterator[int]:
-        with self._model.model.attached():
-            yield step
 
     def _plain_step(self, step: int, walked: bool = False) -> None:
         """Euler's step as the WebUI has it."""
@@ -253,10 +249,9 @@ def compare(subject: Subject, pairs: int, naive: bool, about: dict[str, Any]) ->
         ),
     ]
     if naive:
-        wall, cpu = ([one[0] / statistics.median(before)] for one, before in _naive_costs(done))
+        wall, cpu = (
+            [one[0] / statistics.median(before)]
+            for one, before in ((done.naive.wall, plain.wall), (done.naive.cpu, plain.cpu))
+        )
         rows.append(row("naive", wall, cpu, "naive") | {"differs_by": done.difference})
     return rows
-
-
-def _naive_costs(done: Comparison) -> list[tuple[list[float], list[float]]]:
-    return [(done.naive.wall, done.plain.wall), (done.naive.cpu, done.plain.cpu)]

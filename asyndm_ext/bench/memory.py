@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,9 +35,29 @@ def watched(device: torch.device) -> Iterator[Callable[[], Peak]]:
         torch.cuda.synchronize(device)
         found.append(torch.cuda.max_memory_allocated(device) - before)
         return
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+    profiled = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
+    with _without_stderr():
+        profiled.start()
+    try:
         yield lambda: Peak(found[0])
+    finally:
+        with _without_stderr():
+            profiled.stop()
     found.append(highest([e.nbytes() for e in _pieces(profiled)]))
+
+
+@contextmanager
+def _without_stderr() -> Iterator[None]:
+    """The profiler says on the process's own stderr that it starts and stops."""
+    sys.stderr.flush()
+    before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
+        os.close(nowhere)
 
 
 def _pieces(profiled: profile) -> list:
