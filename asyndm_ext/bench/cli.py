@@ -36,7 +36,9 @@ def build_parser() -> argparse.ArgumentParser:
     add("--batches", nargs="+", type=int, default=[1, 4], help="batch sizes (1 4)")
     add("--pairs", type=int, default=5, help="steps of each kind (%(default)s, up to 12)")
     add("--devices", nargs="+", help="cpu, cuda (the CPU, and a CUDA device where there is one)")
-    add("--latent", type=int, help="side of the latent, a multiple of 8 (the model's own; on the CPU 64, in batches 32)")
+    add(
+        "--latent", type=int, help="side of the latent, a multiple of 8 (the model's own; on the CPU 64, in batches 32)"
+    )
     add("--dtype", choices=_DTYPES, help="of the random networks (float32; on CUDA float16)")
     add("--threads", type=int, help="of torch on the CPU (its own choice)")
     add("--full", action="store_true", help="the whole depth also on the CPU")

@@ -112,7 +112,9 @@ class JointBlock(nn.Module):
         q, k, v = (torch.cat(pair, dim=1).transpose(1, 2) for pair in parts)
         joint = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         text = context.shape[1]
-        return self.context_block.after(context, joint[:, :text], text_mods), self.x_block.after(x, joint[:, text:], mods)
+        return self.context_block.after(context, joint[:, :text], text_mods), self.x_block.after(
+            x, joint[:, text:], mods
+        )
 
 
 class FinalLayer(nn.Module):
@@ -185,7 +187,9 @@ class Positions(nn.Module):
         for axis, dim in enumerate(self.axes):
             omega = 10000.0 ** (-torch.arange(0, dim, 2, device=ids.device) / dim)
             angle = ids[..., axis, None].float() * omega
-            parts.append(torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=-1).unflatten(-1, (2, 2)))
+            parts.append(
+                torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=-1).unflatten(-1, (2, 2))
+            )
         return torch.cat(parts, dim=-3).unsqueeze(1)
 
 

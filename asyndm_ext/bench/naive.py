@@ -50,9 +50,14 @@ class ExplicitSoftmax:
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         weights = (q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5).softmax(dim=-1)
         start = self._text if self._joint else 0
-        if k.shape[2] == start + self._queries if self._joint else (q.shape[2], k.shape[2]) == (
-            self._queries,
-            self._text,
+        if (
+            k.shape[2] == start + self._queries
+            if self._joint
+            else (q.shape[2], k.shape[2])
+            == (
+                self._queries,
+                self._text,
+            )
         ):
             own = weights[-len(self._columns) :, :, start:].float().mean(dim=1)
             found = [torch.stack([own[b, :, c].mean(dim=-1) for c in image]) for b, image in enumerate(self._columns)]

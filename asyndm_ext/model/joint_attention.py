@@ -5,15 +5,15 @@ them. The host's own attention has it at hand: :mod:`asyndm_ext.model.softmax_su
 work out is the product of the queries and the objects' few keys. The queries and keys are those of the host's call,
 its answer keeps its bits.
 
-Where the host's attention is not torch's (xformers, sub-quadratic, a mask), it takes a second attention, for the image's
-queries of the conditional rows. The fused kernel can be made to tell a probability without the matrix of all: attention
-over values that are 1 at an object's tokens and 0 elsewhere. Queries and keys are then taken as they leave their norms
-(SD3.5's and Flux's q and k are normalised) and turned by the network's own rotary embedding where it has one, so they
-are the exact ones whatever attention the host runs.
+Where the host's attention is not torch's (xformers, sub-quadratic, a mask), it takes a second attention, for the
+image's queries of the conditional rows. The fused kernel can be made to tell a probability without the matrix of all:
+attention over values that are 1 at an object's tokens and 0 elsewhere. Queries and keys are then taken as they leave
+their norms (SD3.5's and Flux's q and k are normalised) and turned by the network's own rotary embedding where it has
+one, so they are the exact ones whatever attention the host runs.
 
 The second attention takes 0.7 to 0.9 of the time of the host's own for such a row, in no more memory (one CPU thread,
-float32, 24 heads, 1024 and 4096 image tokens); with the host's sum it is SHARE of it. Log-sum-exp in chunks
-took 1.0 to 2.9 and many times the memory. Values narrower than the queries leave the fused kernels (2.3 to 3.8, and the
+float32, 24 heads, 1024 and 4096 image tokens); with the host's sum it is 0.02 (1024 tokens). Log-sum-exp in chunks took
+1.0 to 2.9 and many times the memory. Values narrower than the queries leave the fused kernels (2.3 to 3.8, and the
 whole matrix of probabilities).
 """
 

@@ -5,9 +5,9 @@ the answer where they are called by their own names. With it the probability of 
 ``exp(q . k * scale - log_sum)``: exact, without the other keys. So while somebody wants to know, the calls of
 ``torch.nn.functional.scaled_dot_product_attention`` that go to such a kernel are made by that kernel's name.
 
-That is believed only after it has been seen: the first answer has to equal the host's own to the last bit, and the sum
-that of an explicit softmax. Otherwise, and for everything else than plain attention, the host's function is called as it
-would have been.
+That is believed only after it has been seen: the first answer has to equal the host's own to the last bit, and the
+sum that of an explicit softmax. Otherwise, and for everything else than plain attention, the host's function is called
+as it would have been.
 """
 
 from __future__ import annotations

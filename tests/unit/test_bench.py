@@ -1,4 +1,4 @@
-"""``asyndm bench``: what its rows say, and that what it compares is what it says. What it takes is nobody's claim here."""
+"""``asyndm bench``: its rows, and that it compares what it says. How long anything takes is not looked at here."""
 
 from __future__ import annotations
 
@@ -112,7 +112,14 @@ def test_a_table_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--models", "sd9"], ["--latent", "12"], ["--latent", "0"], ["--pairs", "0"], ["--pairs", "13"], ["--batches", "0"]],
+    [
+        ["--models", "sd9"],
+        ["--latent", "12"],
+        ["--latent", "0"],
+        ["--pairs", "0"],
+        ["--pairs", "13"],
+        ["--batches", "0"],
+    ],
 )
 def test_bad_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:

@@ -1,9 +1,10 @@
-"""The sum of the host's softmax: told right, the host's answer untouched, and nothing believed without having been seen."""
+"""The sum of the host's softmax: it is right, the host's answer is untouched, and no kernel is believed unseen."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -190,7 +191,7 @@ def test_what_others_put_there_since_stays(monkeypatch: pytest.MonkeyPatch) -> N
     asking, (q, k, v) = Asking(), parts()
     with asking.sums.attached():
         below = functional.scaled_dot_product_attention
-        functional.scaled_dot_product_attention = lambda *args: below(*args)
+        functional.scaled_dot_product_attention = partial(below)
         theirs = functional.scaled_dot_product_attention
     assert functional.scaled_dot_product_attention is theirs
     assert torch.equal(theirs(q, k, v), HOST(q, k, v))
