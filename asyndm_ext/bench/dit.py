@@ -246,7 +246,8 @@ class DoubleBlock(nn.Module):
         m, n = self.img_mod(vec), self.txt_mod(vec)
         image = self.img_attn.parts((1 + m[1]) * self.img_norm1(img) + m[0])
         text = self.txt_attn.parts((1 + n[1]) * self.txt_norm1(txt) + n[0])
-        out = _attend(*(torch.cat(pair, dim=2) for pair in zip(text, image, strict=True)), pe=pe)
+        q, k, v = (torch.cat(pair, dim=2) for pair in zip(text, image, strict=True))
+        out = _attend(q, k, v, pe)
         img = img + m[2] * self.img_attn.proj(out[:, txt.shape[1] :])
         img = img + m[5] * self.img_mlp((1 + m[4]) * self.img_norm2(img) + m[3])
         txt = txt + n[2] * self.txt_attn.proj(out[:, : txt.shape[1]])
@@ -267,7 +268,8 @@ class SingleBlock(nn.Module):
         entering = (1 + scale) * self.pre_norm(x) + shift
         qkv, hidden = self.linear1(entering).split([3 * self.width, 4 * self.width], dim=-1)
         q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        out = _attend(*self.norm(q, k, v), v, pe=pe)
+        q, k = self.norm(q, k, v)
+        out = _attend(q, k, v, pe)
         return x + gate * self.linear2(torch.cat([out, functional.gelu(hidden, approximate="tanh")], dim=-1))
 
 

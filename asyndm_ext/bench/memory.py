@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -61,7 +62,7 @@ def _without_stderr() -> Iterator[None]:
 
 
 def _pieces(profiled: profile) -> list:
-    results = profiled.profiler.kineto_results  # type: ignore[union-attr]
+    results: Any = profiled.profiler.kineto_results  # type: ignore[union-attr]
     return sorted((e for e in results.events() if e.name() == "[memory]"), key=lambda e: e.start_ns())
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,11 +47,23 @@ def token_probabilities(q: Tensor, k: Tensor, heads: int, scale: float, columns:
     """
     queries = q.float().view(q.shape[0], heads, -1).transpose(0, 1)
     keys = k.float().view(k.shape[0], heads, -1).transpose(0, 1)
-    probabilities = (queries @ keys.transpose(1, 2) * scale).softmax(dim=-1).mean(dim=0)
-    picked = [
-        probabilities[:, list(c)].mean(dim=1) if len(c) else torch.zeros_like(probabilities[:, 0]) for c in columns
-    ]
-    return torch.stack(picked)
+    with full_precision(q.device):
+        probabilities = (queries @ keys.transpose(1, 2) * scale).softmax(dim=-1).mean(dim=0)
+    return mean_per_object([[probabilities[:, column] for column in own] for own in columns], len(q), q.device)
+
+
+def mean_per_object(found: Sequence[Sequence[Tensor]], pixels: int, device: torch.device) -> Tensor:
+    """Each object's tokens' probabilities, ``(L,)`` each -> the mean of each object's, ``(n,L)``; 0 where it has none.
+
+    One by one rather than by a list of numbers, which a GPU would have to wait for.
+    """
+    nothing = torch.zeros(pixels, device=device)
+    return torch.stack([torch.stack(list(own)).mean(dim=0) if own else nothing for own in found])
+
+
+def full_precision(device: torch.device) -> AbstractContextManager[Any]:
+    """No autocast inside: hosts sample in it, and it would multiply float32 in half precision."""
+    return torch.autocast(device.type, enabled=False) if device.type in ("cpu", "cuda") else nullcontext()
 
 
 class AttentionCapture(ABC):

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asyndm_ext.model.attention import AttentionCapture, TokenRow
+from asyndm_ext.model.attention import AttentionCapture, TokenRow, mean_per_object
 from asyndm_ext.model.dit_time import is_chroma, is_flux, is_mmdit
 from asyndm_ext.model.patches import patch_grid
 from asyndm_ext.model.softmax_sum import SoftmaxSum, key_probabilities
@@ -251,9 +251,7 @@ class JointAttentionCapture(AttentionCapture):
             image = slice(layer.text, layer.text + self._pixels)
             for row, wanted in enumerate(layer.rows):
                 if wanted is not None:
-                    keys = k[row][:, [column for own in wanted.columns for column in own]]
-                    found = key_probabilities(q[row][:, image], keys, log_sums[row][:, image])
-                    self._add(wanted, _per_object(found, wanted.columns))
+                    self._add(wanted, _objects_of(q[row][:, image], k[row], log_sums[row][:, image], wanted.columns))
 
         return tell
 
@@ -288,7 +286,11 @@ class JointAttentionCapture(AttentionCapture):
         return self._values[key]
 
 
-def _per_object(found: Tensor, columns: Sequence[Sequence[int]]) -> Tensor:
-    """Probabilities of all objects' tokens, one after another, ``(L,m)`` -> the mean of each object's, ``(n,L)``."""
-    parts = found.split([len(own) for own in columns], dim=1)
-    return torch.stack([part.mean(dim=1) if part.shape[1] else found.new_zeros(len(found)) for part in parts])
+def _objects_of(q: Tensor, k: Tensor, log_sums: Tensor, columns: Sequence[Sequence[int]]) -> Tensor:
+    """Mean probability of each object's tokens, ``(n,L)``; arguments as of :func:`key_probabilities`, all keys."""
+    tokens = sorted({column for own in columns for column in own})
+    if not tokens:
+        return mean_per_object([()] * len(columns), q.shape[1], q.device)
+    found = key_probabilities(q, torch.stack([k[:, token] for token in tokens], dim=1), log_sums)
+    picked = [[found[:, tokens.index(column)] for column in own] for own in columns]
+    return mean_per_object(picked, q.shape[1], q.device)

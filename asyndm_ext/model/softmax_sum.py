@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from asyndm_ext.model.attention import full_precision
+
 # What torch._fused_sdp_choice answers.
 _FLASH, _EFFICIENT = 1, 2
 _TOLERANCE = {torch.float32: 1e-4}
@@ -132,7 +134,7 @@ def _right(log_sums: Tensor, q: Tensor, k: Tensor) -> bool:
     if log_sums.shape != q.shape[:3]:
         return False
     some = torch.linspace(0, q.shape[2] - 1, _PROBES).round().long().to(q.device)
-    with torch.autocast(q.device.type, enabled=False):
+    with full_precision(q.device):
         logits = q[:, :, some].float() @ k.float().transpose(2, 3) * q.shape[-1] ** -0.5
     difference = (logits.logsumexp(dim=-1) - log_sums[:, :, some]).abs().max()
     return float(difference) < _TOLERANCE.get(q.dtype, _HALF_TOLERANCE)
@@ -145,7 +147,7 @@ def key_probabilities(q: Tensor, k: Tensor, log_sums: Tensor) -> Tensor:
         q: ``(heads,L,d)``. k: ``(heads,m,d)``, those keys only.
         log_sums: ``(heads,L)``, over all keys.
     """
-    with torch.autocast(q.device.type, enabled=False):
+    with full_precision(q.device):
         scale = q.shape[-1] ** -0.5
         sums = log_sums.float().unsqueeze(-1)
         return torch.baddbmm(sums, q.float(), k.float().transpose(1, 2), beta=-1, alpha=scale).exp_().mean(dim=0)

@@ -221,10 +221,10 @@ class UNetTimeConditioning:
             rows, first = self._embedding_rows(args[0])
             self.calls += 1
             projected = self._quietly(module, rows)
-            size = features.shape[-2:]
-            index = self._gather_index(*size, first).to(projected.device)
+            h, w = features.shape[-2:]
+            index = self._gather_index(h, w, first).to(projected.device)
             if not in_place(features, projected):
-                return picked_rows(index, projected, size)
+                return picked_rows(index, projected, (h, w))
             add_rows(features, index, projected)
             return torch.zeros_like(output)
 

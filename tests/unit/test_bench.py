@@ -68,7 +68,7 @@ MEMORY = ["memory_ratio", "step_memory_ratio", "memory_mib", "weights_mib"]
 WORDS = ["model", "variant", "device", "dtype", "latent", "whole_latent", "depth", "whole_depth"]
 
 
-ASKED = ["embedded", "sdxl", "sd3", "flux"]
+ASKED = ["sdxl", "sd3", "flux"]
 
 
 def test_rows_as_json(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,7 +90,7 @@ def test_rows_as_json(capsys: pytest.CaptureFixture[str]) -> None:
         assert row["ratio_min"] <= row["ratio"] <= row["ratio_max"]
         assert row["cpu_ratio_min"] <= row["cpu_ratio"] <= row["cpu_ratio_max"]
         assert row["pairs"] == {"asyndm": 2, "off": 2, "naive": 1}[row["variant"]]
-        assert row["latent"] == ("32x32" if row["model"] == "embedded" else f"{SIDE}x{SIDE}")
+        assert (row["latent"], row["whole_latent"]) == (f"{SIDE}x{SIDE}", f"{2 * SIDE}x{2 * SIDE}")
     for row in rows:
         if row["variant"] == "asyndm":
             assert 0 < row["slow_fraction"] < 1
@@ -99,8 +99,15 @@ def test_rows_as_json(capsys: pytest.CaptureFixture[str]) -> None:
         elif row["variant"] == "off":
             assert row["memory_ratio"] == row["step_memory_ratio"] == 1
         else:
-            assert row["step_memory_ratio"] > 1
             assert row["differs_by"]["answer"] < 1e-4 and row["differs_by"]["attention"] < 1e-4
+
+
+def test_rows_of_the_embedded_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--json", "--models", "embedded", "--pairs", "1", "--batches", "1"]) == 0
+    asyndm, off, naive = json.loads(capsys.readouterr().out)["rows"]
+    assert [row["variant"] for row in (asyndm, off, naive)] == ["asyndm", "off", "naive"]
+    assert asyndm["timesteps"] > 2 and 0 < asyndm["slow_fraction"] < 1
+    assert naive["differs_by"]["answer"] < 1e-4 and naive["differs_by"]["attention"] < 1e-4
 
 
 def test_a_table_for_people(capsys: pytest.CaptureFixture[str]) -> None:
