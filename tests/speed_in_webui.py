@@ -16,6 +16,7 @@ import json
 import os
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -99,8 +100,10 @@ def job(webui: WebUI, ours: bool, request: dict[str, Any]) -> tuple[float, float
     """Seconds on the clock and of the processor."""
     assert webui.process is not None
     before, began = processor_seconds(webui.process.pid), time.monotonic()
-    (on(webui, settings=SETTINGS, **request) if ours else off(webui, **request))
-    return time.monotonic() - began, processor_seconds(webui.process.pid) - before
+    on(webui, settings=SETTINGS, **request) if ours else off(webui, **request)
+    found = time.monotonic() - began, processor_seconds(webui.process.pid) - before
+    print(f"{'on' if ours else 'off':>3}: {found[0]:.2f} s, processor {found[1]:.2f} s", file=sys.stderr, flush=True)
+    return found
 
 
 def processor_seconds(pid: int) -> float:
