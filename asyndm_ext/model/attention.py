@@ -56,10 +56,16 @@ def token_probabilities(q: Tensor, k: Tensor, heads: int, scale: float, columns:
     keys = k.float().unflatten(-1, (heads, -1)).transpose(0, 1)
     with without_autocast(q.device):
         probabilities = (queries @ keys.transpose(1, 2) * scale).softmax(dim=-1).mean(dim=0)
-    picked = [
-        probabilities[:, list(c)].mean(dim=1) if len(c) else torch.zeros_like(probabilities[:, 0]) for c in columns
-    ]
-    return torch.stack(picked)
+    return mean_per_object([[probabilities[:, column] for column in own] for own in columns], len(q), q.device)
+
+
+def mean_per_object(found: Sequence[Sequence[Tensor]], pixels: int, device: torch.device) -> Tensor:
+    """Each object's tokens' probabilities, ``(L,)`` each -> the mean of each object's, ``(n,L)``; 0 where it has none.
+
+    One by one rather than by a list of numbers, which a GPU would have to wait for.
+    """
+    nothing = torch.zeros(pixels, device=device)
+    return torch.stack([torch.stack(list(own)).mean(dim=0) if own else nothing for own in found])
 
 
 class AttentionCapture(ABC):
