@@ -6,7 +6,9 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-COMMANDS: dict[str, str] = {}
+COMMANDS: dict[str, str] = {
+    "studio": "asyndm_ext.studio.command",
+}
 """Name of a command, to the module with its ``main(argv) -> int``: imported only when it is asked for."""
 
 

@@ -30,10 +30,11 @@ _VIEW = 384  # about the side of a picture in the comparison, pixels
 
 # --- side by side ---------------------------------------------------------------------------------------------------
 
-_TITLES: dict[Variant, str] = {"plain": "Plain", "concave": "Plain, concave", "asyndm": "AsynDM"}
+TITLES: dict[Variant, str] = {"plain": "Plain", "concave": "Plain, concave", "asyndm": "AsynDM"}
 
 
-def _explanation(job: Job, variant: Variant) -> str:
+def explanation(job: Job, variant: Variant) -> str:
+    """What this clock does, in a sentence."""
     if variant != "plain" and job.settings.strength == 0:
         return "Strength 0: nothing is held back."
     if variant == "plain":
@@ -62,8 +63,8 @@ def comparison(job: Job, results: Mapping[Variant, Result], pictures: Mapping[Va
         view = pictures[variant].resize((width, height), Image.Resampling.BICUBIC)
         sheet.framed(view, x + (column - width) // 2, top)
         y = top + height + 12
-        sheet.text(x, y, _TITLES[variant], size=19)
-        sheet.paragraph(x, y + 27, column, _explanation(job, variant), size=14, colour=GREY)
+        sheet.text(x, y, TITLES[variant], size=19)
+        sheet.paragraph(x, y + 27, column, explanation(job, variant), size=14, colour=GREY)
         _chart(sheet, result, (x, top + height + text_height, column, chart_height))
     return sheet.image
 

@@ -16,17 +16,18 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from asyndm_ext import __version__
+from asyndm_ext import __version__, mask_image
 from asyndm_ext.embedded.scenes import COLOURS, COUNTS, SHAPES
 from asyndm_ext.embedded.vocabulary import Tokenizer
 from asyndm_ext.hosts.embedded import GuidedUNet
 from asyndm_ext.noise import NoiseTable
 from asyndm_ext.objects import ObjectSpec
-from asyndm_ext.regions import FixedRegion, Region, region_for
+from asyndm_ext.regions import AverageAttention, FixedRegion, Region, region_for
 from asyndm_ext.run import Run, StepRecord
 from asyndm_ext.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.settings import Settings
 from asyndm_ext.solvers import SOLVERS
+from asyndm_ext.ui.coverage import Coverage
 
 if TYPE_CHECKING:
     from asyndm_ext.embedded.model import TinyModel  # diffusers takes seconds to import: not for a wrong argument
@@ -106,7 +107,8 @@ class Job:
     """What to draw. Checks itself, so that a bad value is refused before anything is loaded or written.
 
     Attributes:
-        settings: AsynDM's own; its objects are phrases of the prompt, at least one.
+        settings: AsynDM's own. If enabled, a region of objects needs phrases of the prompt, at least one, and one
+            with a mask needs a mask.
         scheduler: how the noise levels are spaced, one of :data:`SCHEDULERS`; timestep solvers know "uniform" only.
         guidance: CFG scale.
         width, height: of the picture, in pixels.
@@ -150,8 +152,18 @@ class Job:
                 f"width and height must be multiples of {SIDE_STEP} up to {MAX_SIDE}, got {self.width}x{self.height}",
             )
         Tokenizer().encode(self.prompt)
-        _require(bool(self.settings.objects), f"no object found in the prompt {self.prompt!r}; name one with --objects")
-        object_columns(Tokenizer(), self.prompt, self.settings.objects)
+        if self.settings.enabled:
+            self._check_region()
+
+    def _check_region(self) -> None:
+        if self.settings.uses_objects:
+            _require(
+                bool(self.settings.objects), f"no object found in the prompt {self.prompt!r}; name one of its words"
+            )
+            object_columns(Tokenizer(), self.prompt, self.settings.objects)
+        if self.settings.uses_mask:
+            _require(bool(self.settings.mask), f"the region {self.settings.region!r} needs a mask, and there is none")
+            self.slow_fraction((self.height // SIDE_STEP, self.width // SIDE_STEP))
 
     @property
     def walks_timesteps(self) -> bool:
@@ -162,6 +174,20 @@ class Job:
     def columns(self) -> list[list[int]]:
         """Text columns per object."""
         return object_columns(Tokenizer(), self.prompt, self.settings.objects)
+
+    @property
+    def finds_a_fixed_mask(self) -> bool:
+        """Whether the objects are looked for in a plain pass before AsynDM's own."""
+        return self.settings.uses_objects and self.settings.mask_source == "fixed"
+
+    def slow_fraction(self, size: tuple[int, int]) -> Tensor:
+        """The settings' mask at a latent of this size ``(H, W)``: ``(1,1,H,W)``, fractions.
+
+        Raises:
+            ValueError: nothing is slow.
+        """
+        mask = mask_image.decode(self.settings.mask)
+        return mask_image.slow_fraction(mask, size, self.settings.mask_invert)
 
     def infotext(self, variant: Variant = "asyndm") -> str:
         """The parameters as the WebUI writes them into a PNG: prompt, then ``key: value`` pairs."""
@@ -205,6 +231,7 @@ class Result:
         strength: how slow each pixel was.
         timestep: each pixel's noise level at the start of the step, from 999 (noise) down to 0 (clean).
         seconds_per_step: wall time of the sampling loop, divided by the steps.
+        note: what the user should know about it, or None.
     """
 
     latent: Tensor
@@ -212,6 +239,7 @@ class Result:
     strength: Tensor
     timestep: Tensor
     seconds_per_step: float
+    note: str | None = None
 
     @property
     def slow_fraction(self) -> list[float]:
@@ -261,72 +289,124 @@ def step_count(model: TinyModel, job: Job) -> int:
     return base_schedule(job, NoiseTable.from_alphas_cumprod(model.alphas_cumprod)).steps
 
 
-def variant_region(job: Job, variant: Variant, shape: tuple[int, int, int, int]) -> Region:
-    """The one thing in which the variants differ."""
-    strength = job.settings.strength
-    if variant == "asyndm":
-        strengths = [strength if spec.strength is None else spec.strength for spec in job.settings.objects]
-        return region_for(job.settings, shape, strengths)
-    return FixedRegion.everything(shape, strength if variant == "concave" else 0.0)
+def count_of_all(model: TinyModel, job: Job, variants: Sequence[Variant]) -> int:
+    """How many steps these variants take together, the plain pass for a fixed mask included."""
+    passes = len(variants) + (job.finds_a_fixed_mask and "asyndm" in variants)
+    return passes * step_count(model, job)
 
 
-def run_variant(model: TinyModel, job: Job, variant: Variant, on_step: Callable[[], None] = lambda: None) -> Result:
+def variant_region(
+    job: Job, variant: Variant, shape: tuple[int, int, int, int], average: Tensor | None = None
+) -> Region:
+    """The one thing in which the variants differ. ``average``: attention of a plain pass, for a fixed mask."""
+    settings = job.settings
+    if variant != "asyndm":
+        return FixedRegion.everything(shape, settings.strength if variant == "concave" else 0.0)
+    strengths = [settings.strength if spec.strength is None else spec.strength for spec in settings.objects]
+    mask = job.slow_fraction(shape[-2:]) if settings.uses_mask else None
+    return region_for(settings, shape, strengths, mask, average)
+
+
+def run_variant(
+    model: TinyModel,
+    job: Job,
+    variant: Variant,
+    on_step: Callable[[], object] = lambda: None,
+    on_prediction: Callable[[Tensor], object] = lambda latent: None,
+) -> Result:
     """Sample one picture.
 
     Args:
         model: the embedded model, or one of its kind.
         job: what to draw.
         variant: which pixels are slow.
-        on_step: called after every step.
+        on_step: called after every step, also of the plain pass before a fixed mask; what it raises ends the run.
+        on_prediction: called in every step with what the model takes the finished latent for, ``(1,C,H,W)``.
     """
-    table = NoiseTable.from_alphas_cumprod(model.alphas_cumprod)
-    base = base_schedule(job, table)
-    solver = SOLVERS[job.solver]
-    shape = (1, 1, job.height // model.latent_factor, job.width // model.latent_factor)
-
-    # One generator for the starting noise and what ancestral solvers draw later: the same for all variants.
-    generator = torch.Generator().manual_seed(job.seed)
-    x = torch.randn((1, model.latent_channels, *shape[-2:]), generator=generator).to(model.device)
-    if solver.space == "sigma":
-        x = x * base.nominal(0)
-
+    sampling = _Sampling(model, job, looks=variant == "asyndm" and job.settings.uses_objects)
     records: list[StepRecord] = []
     predictions: list[Tensor] = []
+    coverage = Coverage()
 
     def watch(record: StepRecord) -> None:
         records.append(record)
+        coverage.watch(record)
         on_step()
 
-    guided = GuidedUNet(
-        model.unet,
-        model.encode_prompt([job.prompt]),
-        model.encode_prompt([""]),
-        job.guidance * solver.guidance,
-        table,
-        model.prediction_type,
-        solver.space,
-        columns=[job.columns] if variant == "asyndm" else None,
-    )
-    run = Run(
-        guided,
-        PixelSchedule(base, shape, job.settings.curve),
-        variant_region(job, variant, shape),
-        x,
-        randn_like=lambda like: torch.randn(like.shape, generator=generator).to(like),
-        callback=lambda step: predictions.append(step["denoised"].cpu()),
-        table=table,
-        watch=watch,
-    )
-    with guided.attached():
-        started = time.perf_counter()
-        latent = solver.sample(run, x, **solver.chosen(webui_arguments(job, table)))
-        seconds = time.perf_counter() - started
+    def predicted(latent: Tensor) -> None:
+        predictions.append(latent)
+        on_prediction(latent)
+
+    average = None
+    if variant == "asyndm" and job.finds_a_fixed_mask:
+        average = sampling.average_attention(on_step)
+    region = variant_region(job, variant, sampling.shape, average)
+    started = time.perf_counter()
+    latent = sampling.run(region, watch, predicted)
+    seconds = time.perf_counter() - started
 
     level = torch.cat([record.level for record in records]).squeeze(1)
     return Result(
         latent=latent,
         predictions=torch.cat(predictions),
         strength=torch.cat([record.strength for record in records]).squeeze(1),
-        timestep=table.sigma_to_t(level) if solver.space == "sigma" else level,
+        timestep=level if job.walks_timesteps else sampling.table.sigma_to_t(level),
         seconds_per_step=seconds / len(records),
+        note=coverage.note(job.settings) if variant == "asyndm" else None,
     )
+
+
+class _Sampling:
+    """A job on a model, ready to be sampled; every run begins with the same noise.
+
+    Args:
+        looks: whether the objects' attention is wanted.
+    """
+
+    def __init__(self, model: TinyModel, job: Job, looks: bool) -> None:
+        self._model, self._job = model, job
+        self.table = NoiseTable.from_alphas_cumprod(model.alphas_cumprod)
+        self._solver = SOLVERS[job.solver]
+        self.shape = (1, 1, job.height // model.latent_factor, job.width // model.latent_factor)
+        self._guided = GuidedUNet(
+            model.unet,
+            model.encode_prompt([job.prompt]),
+            model.encode_prompt([""]),
+            job.guidance * self._solver.guidance,
+            self.table,
+            model.prediction_type,
+            self._solver.space,
+            columns=[job.columns] if looks else None,
+        )
+
+    def average_attention(self, on_step: Callable[[], object]) -> Tensor:
+        """The objects' attention in a plain pass, ``(1,n,h,w)``."""
+        looking = AverageAttention(self.shape)
+
+        def watch(record: StepRecord) -> None:
+            on_step()
+
+        self.run(looking, watch, lambda latent: None)
+        return looking.maps
+
+    def run(self, region: Region, watch: Callable[[StepRecord], None], predicted: Callable[[Tensor], None]) -> Tensor:
+        """The finished latent ``(1,C,H,W)``."""
+        model, solver = self._model, self._solver
+        base = base_schedule(self._job, self.table)
+        # One generator for the starting noise and what ancestral solvers draw later: the same for all variants.
+        generator = torch.Generator().manual_seed(self._job.seed)
+        x = torch.randn((1, model.latent_channels, *self.shape[-2:]), generator=generator).to(model.device)
+        if solver.space == "sigma":
+            x = x * base.nominal(0)
+        run = Run(
+            self._guided,
+            PixelSchedule(base, self.shape, self._job.settings.curve),
+            region,
+            x,
+            randn_like=lambda like: torch.randn(like.shape, generator=generator).to(like),
+            callback=lambda step: predicted(step["denoised"].cpu()),
+            table=self.table,
+            watch=watch,
+        )
+        with self._guided.attached():
+            return solver.sample(run, x, **solver.chosen(webui_arguments(self._job, self.table)))

@@ -57,11 +57,16 @@ def wait(until: Callable[[], T], what: str, seconds: float = SECONDS) -> T:
 class Browser:
     """One window on one WebUI.
 
+    Attributes:
+        READY: what says, in JavaScript, that the page's scripts have run.
+
     Args:
         url: of the WebUI.
         size: of the window.
         theme: "dark" or "light".
     """
+
+    READY = "return typeof uiLoadedCallbacks !== 'undefined' && executedOnLoaded && Object.keys(opts).length > 0"
 
     def __init__(self, url: str, size: tuple[int, int] = (1400, 1700), theme: str = "dark") -> None:
         from selenium import webdriver
@@ -79,8 +84,7 @@ class Browser:
     def open(self, theme: str = "dark") -> None:
         """Loads the page anew and waits until its scripts have run."""
         self.driver.get(f"{self.url}/?__theme={theme}")
-        ready = "return typeof uiLoadedCallbacks !== 'undefined' && executedOnLoaded && Object.keys(opts).length > 0"
-        wait(lambda: self.run(ready), "the page")
+        wait(lambda: self.run(self.READY), "the page")
 
     def close(self) -> None:
         self.driver.quit()
