@@ -39,10 +39,21 @@ def explanation(job: Job, variant: Variant) -> str:
         return "Strength 0: nothing is held back."
     if variant == "plain":
         return "Every pixel loses its noise on the ordinary schedule."
-    if variant == "concave":
+    if variant == "concave" or job.settings.region == "everything":
         return "Every pixel keeps its noise for longer, whatever it shows."
+    return f"Only the pixels {_where(job)} keep their noise for longer; the rest is on time."
+
+
+def _where(job: Job) -> str:
+    """Which pixels are slow, after "the pixels"."""
     objects = " and ".join(f'"{spec.name}"' for spec in job.settings.objects)
-    return f"Only the pixels of {objects} keep their noise for longer; the rest is on time."
+    inverted = "outside" if job.settings.mask_invert else "under"
+    return {
+        "objects": f"of {objects}",
+        "mask": f"{inverted} the mask",
+        "objects or mask": f"of {objects} and those {inverted} the mask",
+        "objects and mask": f"of {objects} that are {inverted} the mask",
+    }[job.settings.region]
 
 
 def comparison(job: Job, results: Mapping[Variant, Result], pictures: Mapping[Variant, Image.Image]) -> Image.Image:

@@ -15,9 +15,11 @@ import pytest
 
 from .browser import problem as browser_problem
 from .server import PROBE, REPOSITORY, Install, WebUI, running
+from .studio import problem as studio_problem
 
 HERE = Path(__file__).resolve().parent
 NOT_RUN = "e2e tests NOT run: set ASYNDM_WEBUI (an installed WebUI) and ASYNDM_WEBUI_PYTHON (its Python)"
+NEED_NO_WEBUI = ("test_studio.py",)
 LOG_CHARACTERS = 6000
 _skipped: list[str] = []
 _without_browser: list[str] = []
@@ -29,11 +31,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips everything in this folder when there is no WebUI."""
+    """Skips everything in this folder that needs a WebUI when there is none."""
     if Install.from_environment() is not None:
         return
     for item in items:
-        if HERE in Path(item.fspath).parents:
+        if HERE in Path(item.fspath).parents and Path(item.fspath).name not in NEED_NO_WEBUI:
             item.add_marker(pytest.mark.skip(reason=NOT_RUN))
             _skipped.append(item.nodeid)
 
@@ -121,6 +123,15 @@ def chromium() -> None:
     if reason:
         _without_browser.append(reason)
         pytest.skip(f"no browser: {reason}")
+
+
+@pytest.fixture(scope="session")
+def gradio_installed() -> None:
+    """For the tests of the studio."""
+    reason = studio_problem()
+    if reason:
+        _without_browser.append(reason)
+        pytest.skip(f"no studio: {reason}")
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -84,9 +83,19 @@ class StudioBrowser(Browser):
 
     def press_run(self) -> None:
         """Presses Run and waits until there is an answer."""
+        script = """window.studioHasBegun = false;
+            const status = arguments[0];
+            new MutationObserver(() => { window.studioHasBegun ||= status.innerText.includes('Waiting'); })
+                .observe(status, {childList: true, subtree: true, characterData: true});"""
+        self.run(script, self.one("#studio_status"))
         self.click("#studio_run")
-        time.sleep(0.5)
-        wait(lambda: not self.is_running() and "Waiting" not in self.status(), "an answer", 3 * SECONDS)
+        wait(lambda: self.run("return window.studioHasBegun"), "the beginning")
+
+        def answered() -> bool:
+            unfinished = self.is_running() or "Waiting" in self.status() or self.all("#studio_status progress")
+            return not unfinished
+
+        wait(answered, "an answer", 3 * SECONDS)
 
     def pictures(self, where: str = "#studio_gallery") -> list[str]:
         """The addresses of the pictures in a part of the page."""
