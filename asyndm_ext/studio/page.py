@@ -147,7 +147,7 @@ def build(engine: Engine, **blocks: Any) -> gr.Blocks:
             with gr.Column(scale=7, min_width=320, elem_id="studio_results"):
                 status = gr.HTML(views.idle(), elem_id="studio_status")
                 gallery = gr.HTML(views.blank(), elem_id="studio_gallery")
-                with gr.Column(visible=False, elem_id="studio_steps") as steps:
+                with gr.Column(visible=False, elem_id="studio_history") as steps:
                     slider = gr.Slider(1, 2, value=1, step=1, label="Step", interactive=True, elem_id="studio_step")
                     step = gr.HTML(elem_id="studio_step_view")
         outcome = gr.State()

@@ -68,6 +68,11 @@ class StudioBrowser(Browser):
     def id(self, name: str, tab: str = "") -> str:
         return f"#asyndm_{name}"
 
+    def resize(self, width: int, height: int) -> None:
+        """Also narrower than a window can be."""
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
     def prompt(self, text: str) -> None:
         self.write("#studio_prompt textarea", text)
 

@@ -159,9 +159,8 @@ def test_interrupt(browser: StudioBrowser) -> None:
 
 @pytest.mark.parametrize("width", [400, 800])
 def test_narrow_windows(studio: Studio, width: int) -> None:
-    with StudioBrowser(studio.url, (max(width, 500), 1400)) as browser:
-        metrics = {"width": width, "height": 1400, "deviceScaleFactor": 1, "mobile": False}
-        browser.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    with StudioBrowser(studio.url) as browser:
+        browser.resize(width, 1400)
         wait(browser.chips, "chips")
         for name, value in SMALL.items():
             browser.number(name, value)

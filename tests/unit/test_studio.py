@@ -23,9 +23,12 @@ pytest.importorskip("gradio", minversion="5.50")
 
 from support.tiny_model import tiny
 
+from asyndm_ext import mask_image
 from asyndm_ext.commands.main import COMMANDS
 from asyndm_ext.commands.main import main as asyndm
+from asyndm_ext.drawing import clock_colours
 from asyndm_ext.embedded import model
+from asyndm_ext.embedded.filmstrip import explanation
 from asyndm_ext.embedded.sampling import VARIANTS, run_variant, step_count
 from asyndm_ext.studio import command, page, server, views
 from asyndm_ext.studio.engine import Engine, Interrupted, Outcome, Progress
@@ -137,9 +140,9 @@ def test_each_step_can_be_looked_at(built: Any, studio: Studio) -> None:
         assert (array(prediction) == array(expected)).all()
         red, _, blue = np.moveaxis(array(slow), -1, 0)
         assert (red - blue > 40).mean() == pytest.approx(result.slow_fraction[number - 1], abs=0.01)
+        assert (array(clock)[::24, ::24] == clock_colours(result.timestep[number - 1])).all()
         assert clock.size == (384, 384)
-        colours = len(np.unique(array(clock).reshape(-1, 3), axis=0))
-        assert colours == 1 if number == 1 else colours > 1
+    assert len(np.unique(array(images(studio.step(outcome, 2))[2]).reshape(-1, 3), axis=0)) > 1
     assert studio.step(outcome, 99) == studio.step(outcome, 4)
     assert studio.step(None, 1) == ""
 
@@ -189,10 +192,10 @@ def test_a_random_seed_is_told(built: Any, studio: Studio, seed: int | None) -> 
         ({"prompt": None}, "No object found"),
         ({"objects": "green star"}, "'green star' is not in the prompt"),
         ({"objects": "circle:x"}, "must follow the colon"),
-        ({"start": 0.9, "end": 0.1}, "start must be less than end"),
+        ({"start": 0.9, "end": 0.1}, "Start must be less than end"),
         ({"region": "mask"}, "needs a mask"),
         ({"solver": "DDIM", "scheduler": "karras"}, "only the scheduler 'uniform' gives"),
-        ({"solver": "DDIM", "steps": 1}, "steps must be between 2"),
+        ({"solver": "DDIM", "steps": 1}, "Steps must be between 2"),
         ({"width": 65}, "multiples of 32"),
         ({"prompt": "a <b>red</b> circle"}, "'&lt;b&gt;red&lt;/b&gt;'"),
     ],
@@ -269,6 +272,26 @@ def test_chips_are_the_model_s_own_objects() -> None:
     line = chips.html("a red elephant", "", "objects", find_objects)
     assert "asyndm-wrong" in line and "elephant" in line
     assert "are shown here" in chips.html("", "", "objects", find_objects)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, 'Only the pixels of "a red circle" and "a blue square" keep'),
+        ({"region": "everything"}, "Every pixel keeps its noise for longer"),
+        ({"region": "mask"}, "Only the pixels under the mask keep"),
+        ({"region": "mask", "mask_invert": True}, "Only the pixels outside the mask keep"),
+        ({"region": "objects and mask", "objects": "circle"}, 'of "circle" that are under the mask keep'),
+        ({"strength": 0}, "nothing is held back"),
+    ],
+)
+def test_a_picture_says_what_was_slow(settings: dict[str, Any], said: str) -> None:
+    white = mask_image.encode(Image.new("L", (8, 8), 255))
+    half = mask_image.encode(Image.new("L", (8, 8), 128))
+    mask = half if settings.get("mask_invert") else white
+    drawing = {**SMALL, "solver": "Euler", "scheduler": "uniform", "guidance": 4.0}
+    job, _ = job_from(drawing, {"enabled": True, "mask": mask, **settings})
+    assert said in explanation(job, "asyndm")
 
 
 def test_the_chart_ends_where_the_noise_does(built: Any, studio: Studio) -> None:
