@@ -39,7 +39,7 @@ class Studio:
 
     def __enter__(self) -> Studio:
         try:
-            self.url = wait(self._address, "the studio", 2 * SECONDS)
+            self.url = wait(self._address, "the studio", 5 * SECONDS)
         except AssertionError:
             self.__exit__()
             raise
