@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from asyndm_ext.embedded.sampling import COUNTED_SOLVERS, MAX_SIDE, MAX_STEPS, SCHEDULERS, SEEDS, SIDE_STEP
+from asyndm_ext.embedded.sampling import COUNTED_SOLVERS, MAX_SIDE, MAX_STEPS, SCHEDULERS, SIDE_STEP
 from asyndm_ext.studio import views
 from asyndm_ext.studio.accordion import input_accordion
 from asyndm_ext.studio.engine import Engine, Interrupted, Outcome
@@ -102,6 +102,13 @@ class Studio:
             stop.set()
 
 
+def not_begun(status: str) -> Any:
+    """After a drawing: what to say if it never began, because gradio has refused a control's value."""
+    if status == views.waiting():
+        return views.wrong("a number is outside of what its control allows")
+    return gr.update()
+
+
 def _shown(
     status: str,
     gallery: Any = None,
@@ -130,7 +137,8 @@ def build(engine: Engine, **blocks: Any) -> gr.Blocks:
                 prompt = gr.Textbox(
                     EXAMPLES[0],
                     label="Prompt",
-                    lines=2,
+                    lines=1,
+                    max_lines=3,
                     placeholder="coloured shapes: a red circle to the left of a blue square on a white background",
                     elem_id="studio_prompt",
                 )
@@ -158,7 +166,8 @@ def build(engine: Engine, **blocks: Any) -> gr.Blocks:
         inputs = [*(controls[name] for name in DRAWING), *settings.values()]
         outputs = [status, run, interrupt, gallery, outcome, steps, slider, step, drawing["seed"]]
         begun = gr.on([run.click, prompt.submit], views.waiting, [], [status], show_progress="hidden", queue=False)
-        begun.then(studio.draw, inputs, outputs, show_progress="hidden", concurrency_limit=1)
+        drawn = begun.then(studio.draw, inputs, outputs, show_progress="hidden", concurrency_limit=1)
+        drawn.then(not_begun, [status], [status], show_progress="hidden", queue=False)
         interrupt.click(studio.interrupt, [], [], queue=False)
         slider.change(
             studio.step, [outcome, slider], [step], show_progress="hidden", trigger_mode="always_last", queue=False
@@ -200,9 +209,6 @@ def _drawing_controls() -> dict[str, Any]:
             slider("width", SIDE_STEP, MAX_SIDE, 128, SIDE_STEP, "Width")
             slider("height", SIDE_STEP, MAX_SIDE, 128, SIDE_STEP, "Height")
         with gr.Row(elem_id="studio_seed_row"):
-            controls["seed"] = gr.Number(
-                1, label="Seed", precision=0, minimum=-1, maximum=SEEDS - 1,
-                elem_id="studio_seed", min_width=140, scale=4,
-            )  # fmt: skip
+            controls["seed"] = gr.Number(1, label="Seed", precision=0, elem_id="studio_seed", min_width=140, scale=4)
             controls["dice"] = gr.Button("New seed", size="sm", scale=1, min_width=90, elem_id="studio_dice")
     return controls

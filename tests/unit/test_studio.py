@@ -21,6 +21,7 @@ from PIL import Image
 pytest.importorskip("diffusers")
 pytest.importorskip("gradio", minversion="5.50")
 
+import gradio
 from support.tiny_model import tiny
 
 from asyndm_ext import mask_image
@@ -197,6 +198,7 @@ def test_a_random_seed_is_told(built: Any, studio: Studio, seed: int | None) -> 
         ({"solver": "DDIM", "scheduler": "karras"}, "only the scheduler 'uniform' gives"),
         ({"solver": "DDIM", "steps": 1}, "Steps must be between 2"),
         ({"width": 65}, "multiples of 32"),
+        ({"seed": -5}, "Seed must be between 0 and"),
         ({"prompt": "a <b>red</b> circle"}, "'&lt;b&gt;red&lt;/b&gt;'"),
     ],
 )
@@ -205,6 +207,17 @@ def test_what_is_wrong_is_said(built: Any, studio: Studio, changed: dict[str, An
     assert 'role="alert"' in only["status"]
     assert message in only["status"].replace("&#x27;", "'")
     assert only["run"]["interactive"] and "value" not in only["gallery"]
+
+
+def test_a_value_that_gradio_refuses_is_told(built: Any) -> None:
+    """It raises before our function is called, so that the page would wait for ever."""
+    steps = of(built, "draw").inputs[DRAWING.index("steps")]
+    with pytest.raises(gradio.Error):
+        steps.preprocess(999)
+    assert 'role="alert"' in page.not_begun(views.waiting())
+    assert "value" not in page.not_begun(views.idle())
+    (after,) = [fn for fn in built.fns.values() if fn.name == "not_begun"]
+    assert after.trigger_after == of(built, "draw")._id and not after.trigger_only_on_success
 
 
 def test_an_accident_is_no_traceback(built: Any, studio: Studio, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
