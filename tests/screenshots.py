@@ -182,7 +182,7 @@ def studio(output: Path) -> None:
             with StudioBrowser(started.url, size, theme) as browser:
                 browser.resize(*size)
                 wait(browser.chips, "chips")
-                browser.press_run()
+                browser.press_run(600)
                 browser.run("window.scrollTo(0, 0)")
                 path = output / f"{name}.png"
                 browser.driver.save_screenshot(str(path))

@@ -47,8 +47,14 @@ class Studio:
         self._names = names
         self._stops: dict[str | None, threading.Event] = {}
 
-    def draw(self, request: gr.Request, *values: Any) -> Iterator[list[Any]]:
-        """Values of :data:`DRAWING` and of the panel; yields those of the outputs that :func:`build` connects."""
+    def draw(self, request: gr.Request, before: Outcome | None, *values: Any) -> Iterator[list[Any]]:
+        """Draws; yields the values of the outputs that :func:`build` connects.
+
+        Args:
+            request: tells whose window it is.
+            before: what the window has shown until now, and shows again when nothing comes of this.
+            values: of :data:`DRAWING` and of the panel.
+        """
         stop = self._stops[request.session_hash] = threading.Event()
         drawing = dict(zip(DRAWING, values[: len(DRAWING)], strict=True))
         settings = dict(zip(self._names, values[len(DRAWING) :], strict=True))
@@ -56,35 +62,31 @@ class Studio:
             job, variants = job_from(drawing, settings)
             for news in self._engine.draw(job, variants, stop):
                 if isinstance(news, Outcome):
-                    yield self._finished(news)
+                    yield self._shown(views.finished(news), news)
                 else:
-                    yield _shown(views.working(news), gallery=views.previews(job, news), running=True)
+                    yield _outputs(views.working(news), views.previews(job, news), steps=_hidden(), running=True)
         except Interrupted:
-            yield _shown(views.interrupted())
+            yield self._shown(views.interrupted(), before)
         except ValueError as error:
-            yield _shown(views.wrong(str(error)))
+            yield self._shown(views.wrong(str(error)), before)
         except Exception as error:
             traceback.print_exc()
-            yield _shown(views.wrong(f"this went wrong: {error} (more about it is in the console)"))
+            yield self._shown(views.wrong(f"this went wrong: {error} (more about it is in the console)"), before)
         finally:
             self._stops.pop(request.session_hash, None)
 
-    def _finished(self, outcome: Outcome) -> list[Any]:
+    def _shown(self, status: str, outcome: Outcome | None) -> list[Any]:
+        """A status, and what there is to see."""
+        if outcome is None:
+            return _outputs(status, views.blank(), steps=_hidden())
+        gallery, seed = views.pictures(outcome) + views.parameters(outcome), outcome.job.seed
         result = outcome.results.get("asyndm")
-        gallery = views.pictures(outcome) + views.parameters(outcome)
         if result is None:
-            hidden = gr.update(visible=False)
-            return _shown(views.finished(outcome), gallery, outcome, steps=hidden, seed=outcome.job.seed)
-        number = views.most_apart(result)
-        return _shown(
-            views.finished(outcome),
-            gallery,
-            outcome,
-            steps=gr.update(visible=True),
-            slider=gr.update(maximum=len(result.strength), value=number + 1),
-            step=self.step(outcome, number + 1),
-            seed=outcome.job.seed,
-        )
+            return _outputs(status, gallery, outcome, steps=_hidden(), seed=seed)
+        number = views.most_apart(result) + 1
+        slider = gr.update(maximum=len(result.strength), value=number)
+        step = self.step(outcome, number)
+        return _outputs(status, gallery, outcome, gr.update(visible=True), slider, step, seed)
 
     def step(self, outcome: Outcome | None, number: float | None) -> str:
         """The view of a step, counted from 1."""
@@ -109,9 +111,13 @@ def not_begun(status: str) -> Any:
     return gr.update()
 
 
-def _shown(
+def _hidden() -> Any:
+    return gr.update(visible=False)
+
+
+def _outputs(
     status: str,
-    gallery: Any = None,
+    gallery: str,
     outcome: Any = None,
     steps: Any = None,
     slider: Any = None,
@@ -121,8 +127,8 @@ def _shown(
 ) -> list[Any]:
     """Values of the outputs, in their order; None leaves one as it is."""
     buttons = [gr.update(interactive=not running), gr.update(interactive=running)]
-    rest = [gr.update() if one is None else one for one in (gallery, outcome, steps, slider, step, seed)]
-    return [status, *buttons, *rest]
+    rest = [gr.update() if one is None else one for one in (outcome, steps, slider, step, seed)]
+    return [status, *buttons, gallery, *rest]
 
 
 # --- the layout -----------------------------------------------------------------------------------------------------
@@ -163,7 +169,7 @@ def build(engine: Engine, **blocks: Any) -> gr.Blocks:
 
         studio = Studio(engine, tuple(settings))
         controls = {"prompt": prompt, **drawing}
-        inputs = [*(controls[name] for name in DRAWING), *settings.values()]
+        inputs = [outcome, *(controls[name] for name in DRAWING), *settings.values()]
         outputs = [status, run, interrupt, gallery, outcome, steps, slider, step, drawing["seed"]]
         begun = gr.on([run.click, prompt.submit], views.waiting, [], [status], show_progress="hidden", queue=False)
         drawn = begun.then(studio.draw, inputs, outputs, show_progress="hidden", concurrency_limit=1)

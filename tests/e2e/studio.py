@@ -86,7 +86,7 @@ class StudioBrowser(Browser):
     def is_running(self) -> bool:
         return bool(self.one("#studio_run").get_property("disabled"))
 
-    def press_run(self) -> None:
+    def press_run(self, seconds: float = 3 * SECONDS) -> None:
         """Presses Run and waits until there is an answer."""
         script = """window.studioHasBegun = false;
             const status = arguments[0];
@@ -100,7 +100,7 @@ class StudioBrowser(Browser):
             unfinished = self.is_running() or "Waiting" in self.status() or self.all("#studio_status progress")
             return not unfinished
 
-        wait(answered, "an answer", 3 * SECONDS)
+        wait(answered, "an answer", seconds)
 
     def pictures(self, where: str = "#studio_gallery") -> list[str]:
         """The addresses of the pictures in a part of the page."""

@@ -64,14 +64,14 @@ def of(blocks: Any, name: str) -> Any:
 def values(blocks: Any, **changed: Any) -> list[Any]:
     """What the page would send: its own values, but for some."""
     names = (*DRAWING, *SHOWN)
-    inputs = of(blocks, "draw").inputs
+    inputs = of(blocks, "draw").inputs[1:]
     assert len(inputs) == len(names)
     given = {**SMALL, **changed}
     return [given.get(name, component.value) for name, component in zip(names, inputs, strict=True)]
 
 
-def draw(studio: Studio, sent: list[Any], window: Any = WINDOW) -> Iterator[dict[str, Any]]:
-    for outputs in studio.draw(window, *sent):
+def draw(studio: Studio, sent: list[Any], before: Outcome | None = None) -> Iterator[dict[str, Any]]:
+    for outputs in studio.draw(WINDOW, before, *sent):
         yield dict(zip(OUTPUTS, outputs, strict=True))
 
 
@@ -96,13 +96,13 @@ def test_the_panel_is_the_webui_s_but_for_what_means_nothing_here(built: Any) ->
     assert len(named) == len(set(named))
     inputs = of(built, "draw").inputs
     assert [one.elem_id for one in inputs] == [
-        *(f"studio_{name}" for name in DRAWING), "asyndm_enabled-checkbox", *panel,
+        None, *(f"studio_{name}" for name in DRAWING), "asyndm_enabled-checkbox", *panel,
     ]  # fmt: skip
     assert len(of(built, "draw").outputs) == len(OUTPUTS)
 
 
 def test_the_page_as_it_opens_is_a_job(built: Any) -> None:
-    sent = [component.value for component in of(built, "draw").inputs]
+    sent = [component.value for component in of(built, "draw").inputs[1:]]
     job, variants = job_from(
         dict(zip(DRAWING, sent[: len(DRAWING)], strict=True)), dict(zip(SHOWN, sent[len(DRAWING) :], strict=True))
     )
@@ -206,12 +206,12 @@ def test_what_is_wrong_is_said(built: Any, studio: Studio, changed: dict[str, An
     (only,) = draw(studio, values(built, **changed))
     assert 'role="alert"' in only["status"]
     assert message in only["status"].replace("&#x27;", "'")
-    assert only["run"]["interactive"] and "value" not in only["gallery"]
+    assert only["run"]["interactive"] and not images(only["gallery"])
 
 
 def test_a_value_that_gradio_refuses_is_told(built: Any) -> None:
     """It raises before our function is called, so that the page would wait for ever."""
-    steps = of(built, "draw").inputs[DRAWING.index("steps")]
+    steps = of(built, "draw").inputs[1 + DRAWING.index("steps")]
     with pytest.raises(gradio.Error):
         steps.preprocess(999)
     assert 'role="alert"' in page.not_begun(views.waiting())
@@ -239,16 +239,20 @@ def hooks() -> int:
 
 def test_interrupt_ends_this_window_s_drawing(built: Any, studio: Studio) -> None:
     clean = hooks()
-    drawing = draw(studio, values(built, steps=100))
-    assert "of 300" in next(drawing)["status"]
+    before = list(draw(studio, values(built)))[-1]
+    drawing = draw(studio, values(built, steps=100), before["outcome"])
+    first = next(drawing)
+    assert "of 300" in first["status"] and first["steps"]["visible"] is False
     studio.interrupt(SimpleNamespace(session_hash="another"))
     studio.interrupt(WINDOW)
     *_, last = drawing
     assert "Interrupted" in last["status"] and last["run"]["interactive"]
-    assert "value" not in last["gallery"], "the pictures stay as they are"
     assert hooks() == clean
+    shown = ("gallery", "outcome", "steps", "slider", "step", "seed")
+    assert {name: last[name] for name in shown} == {name: before[name] for name in shown}, "as it was before"
     studio.interrupt(WINDOW)  # nothing is running
-    assert len(images(list(draw(studio, values(built)))[-1]["gallery"])) == 3
+    again = list(draw(studio, values(built)))[-1]
+    assert images(again["gallery"])[2].tobytes() == images(before["gallery"])[2].tobytes()
 
 
 def test_a_window_that_is_closed_leaves_nothing_running(built: Any) -> None:
