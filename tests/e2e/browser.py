@@ -5,6 +5,7 @@ Works on gradio 3 (A1111) and 4 (Forge). Chromium and its driver are looked for 
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +29,8 @@ FLAGS = (
     "--hide-scrollbars",
     "--force-device-scale-factor=1",
 )
-SECONDS = 60
+SECONDS = float(os.environ.get("ASYNDM_E2E_SECONDS", "60"))
+"""How long anything may take; more on a machine that is busy with something else."""
 # The address of the server is another one each time.
 T = TypeVar("T")
 
