@@ -62,4 +62,5 @@ class AsynDM(scripts.Script):
 
 
 script_callbacks.on_ui_settings(options.add)
+script_callbacks.on_app_started(options.add_without_page)
 script_callbacks.on_app_started(routes.add)

@@ -22,7 +22,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tests.conftest  # noqa: F401  (repairs torchvision beside a CPU build of torch, before diffusers imports it)
-from asyndm_ext.drawing import clock_colours, enlarged, mask_picture, to_picture
+from asyndm_ext.drawing import GAP, GREY, Sheet, clock_colours, enlarged, mask_picture, to_picture
 from asyndm_ext.embedded.model import TinyModel, load_tiny
 from asyndm_ext.embedded.sampling import Job, Result, automatic_objects, run_variant
 from asyndm_ext.embedded.vocabulary import Tokenizer
@@ -31,6 +31,7 @@ from asyndm_ext.run import StepRecord
 from asyndm_ext.settings import FIELDS, Settings
 from asyndm_ext.strip import Layout, Row, draw, legend_of_clock, legend_of_slow
 from asyndm_ext.ui.pictures import Recorder
+from asyndm_ext.ui.preview import over_preview
 from tests.e2e.browser import Browser, problem, wait
 from tests.e2e.server import PROBE, REPOSITORY, Install, WebUI
 from tests.e2e.studio import Studio, StudioBrowser
@@ -53,6 +54,9 @@ EFFECTS: dict[str, tuple[Any, ...]] = {
     "hold_after": (1.0, 0.2, 0.0),
 }
 """The values of each control that are drawn."""
+PREVIEWED = (4, 9, 14)
+"""The steps whose live previews are drawn."""
+PREVIEW = 192  # side of one, pixels
 PHOTO = "asyndm_ext/embedded/examples/side_by_side.png"
 LAST = (836, 106, 1220, 490)  # where the picture of AsynDM is on it
 PALETTE = 128  # colours of a screenshot, which has few
@@ -78,6 +82,20 @@ def shown(model: TinyModel, output: Path) -> None:
     picture = to_picture(model.decode(result.predictions[-1:])[0])
     for kind, page in recorder.pictures(picture.resize((256, 256), Image.Resampling.BICUBIC), 0):
         page.save(output / f"show-{kind}.png", optimize=True)
+    live_preview(model, result, settings).save(output / "live-preview.png", optimize=True)
+
+
+def live_preview(model: TinyModel, result: Result, settings: Settings) -> Image.Image:
+    """Previews of a few steps with the slow pixels that were known by then."""
+    sheet = Sheet.blank(len(PREVIEWED) * (PREVIEW + GAP) - GAP, PREVIEW + 24)
+    for column, step in enumerate(PREVIEWED):
+        preview = to_picture(model.decode(result.predictions[step : step + 1])[0])
+        preview = preview.resize((PREVIEW, PREVIEW), Image.Resampling.BICUBIC)
+        strength = result.strength[step - 1][None, None]
+        left = column * (PREVIEW + GAP)
+        sheet.image.paste(over_preview(preview, strength, settings.strongest), (left, 0))
+        sheet.text(left, PREVIEW + 6, f"step {step + 1} of {STEPS}", size=12, colour=GREY)
+    return sheet.image
 
 
 def effect(model: TinyModel, name: str, values: Sequence[Any]) -> Image.Image:

@@ -8,23 +8,20 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor
 
 from asyndm_ext import __version__, mask_image
+from asyndm_ext.embedded.batch import Variant, base_schedule, run_batch
 from asyndm_ext.embedded.scenes import COLOURS, COUNTS, SHAPES
 from asyndm_ext.embedded.vocabulary import Tokenizer
-from asyndm_ext.hosts.embedded import GuidedUNet
 from asyndm_ext.noise import NoiseTable
 from asyndm_ext.objects import ObjectSpec
-from asyndm_ext.regions import AverageAttention, FixedRegion, Region, region_for
-from asyndm_ext.run import Run, StepRecord
-from asyndm_ext.schedule import BaseSchedule, PixelSchedule
+from asyndm_ext.run import StepRecord
 from asyndm_ext.settings import Settings
 from asyndm_ext.solvers import SOLVERS
 from asyndm_ext.ui.coverage import Coverage
@@ -32,7 +29,6 @@ from asyndm_ext.ui.coverage import Coverage
 if TYPE_CHECKING:
     from asyndm_ext.embedded.model import TinyModel  # diffusers takes seconds to import: not for a wrong argument
 
-Variant = Literal["plain", "concave", "asyndm"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 SCHEDULERS = ("uniform", "karras", "exponential")
 MAX_STEPS = 150
@@ -41,7 +37,6 @@ SEEDS = 2**32
 COUNTED_SOLVERS = tuple(name for name, solver in SOLVERS.items() if not solver.adaptive)
 """Those that take the steps they are given: the filmstrip and the progress bar count on it."""
 
-_KARRAS_RHO = 7.0
 _COUNTS = ("a", "an", *COUNTS)
 
 
@@ -166,6 +161,11 @@ class Job:
             self.slow_fraction((self.height // SIDE_STEP, self.width // SIDE_STEP))
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.width, self.height
+
+    @property
     def walks_timesteps(self) -> bool:
         """Whether the solver counts noise in timesteps; else it does in sigmas."""
         return SOLVERS[self.solver].space == "timestep"
@@ -252,38 +252,6 @@ class Result:
         return [(float(step.min()), float(step.max())) for step in self.timestep]
 
 
-def base_schedule(job: Job, table: NoiseTable) -> BaseSchedule:
-    """The noise levels as the WebUI lays them out for this solver."""
-    return SOLVERS[job.solver].schedule(webui_arguments(job, table))
-
-
-def webui_arguments(job: Job, table: NoiseTable) -> dict[str, Any]:
-    """What the WebUI would hand to this solver."""
-    train = len(table.log_sigmas)
-    if job.walks_timesteps:
-        timesteps = (torch.arange(0, train, train // job.steps) + 1).clamp(max=train - 1)
-        # UniPC's order; it cannot be above the number of steps.
-        return {"timesteps": timesteps, "alphas_cumprod": table.alphas_cumprod, "order": min(3, len(timesteps))}
-    low, high = table.log_sigmas[0], table.log_sigmas[-1]
-    share = torch.linspace(0, 1, job.steps, dtype=torch.float64)
-    if job.scheduler == "karras":
-        root_low, root_high = (low / _KARRAS_RHO).exp(), (high / _KARRAS_RHO).exp()
-        sigmas = (root_high + share * (root_low - root_high)) ** _KARRAS_RHO
-    elif job.scheduler == "exponential":
-        sigmas = (high + share * (low - high)).exp()
-    else:
-        t = (1 - share) * (train - 1)
-        below = t.floor().long()
-        above = (below + 1).clamp(max=train - 1)
-        sigmas = torch.lerp(table.log_sigmas[below], table.log_sigmas[above], t - below).exp()
-    return {
-        "sigmas": torch.cat([sigmas, sigmas.new_zeros(1)]),
-        "sigma_min": low.exp(),
-        "sigma_max": high.exp(),
-        "n": job.steps,
-    }
-
-
 def step_count(model: TinyModel, job: Job) -> int:
     """How many steps the solver takes; timestep solvers of the WebUI do not always take the number asked for."""
     return base_schedule(job, NoiseTable.from_alphas_cumprod(model.alphas_cumprod)).steps
@@ -293,18 +261,6 @@ def count_of_all(model: TinyModel, job: Job, variants: Sequence[Variant]) -> int
     """How many steps these variants take together, the plain pass for a fixed mask included."""
     passes = len(variants) + (job.finds_a_fixed_mask and "asyndm" in variants)
     return passes * step_count(model, job)
-
-
-def variant_region(
-    job: Job, variant: Variant, shape: tuple[int, int, int, int], average: Tensor | None = None
-) -> Region:
-    """The one thing in which the variants differ. ``average``: attention of a plain pass, for a fixed mask."""
-    settings = job.settings
-    if variant != "asyndm":
-        return FixedRegion.everything(shape, settings.strength if variant == "concave" else 0.0)
-    strengths = [settings.strength if spec.strength is None else spec.strength for spec in settings.objects]
-    mask = job.slow_fraction(shape[-2:]) if settings.uses_mask else None
-    return region_for(settings, shape, strengths, mask, average)
 
 
 def run_variant(
@@ -323,90 +279,33 @@ def run_variant(
         on_step: called after every step, also of the plain pass before a fixed mask; what it raises ends the run.
         on_prediction: called in every step with what the model takes the finished latent for, ``(1,C,H,W)``.
     """
-    sampling = _Sampling(model, job, looks=variant == "asyndm" and job.settings.uses_objects)
     records: list[StepRecord] = []
     predictions: list[Tensor] = []
     coverage = Coverage()
+
+    def look(record: StepRecord) -> None:
+        on_step()
 
     def watch(record: StepRecord) -> None:
         records.append(record)
         coverage.watch(record)
         on_step()
 
-    def predicted(latent: Tensor) -> None:
-        predictions.append(latent)
-        on_prediction(latent)
+    def report(step: dict[str, Any]) -> None:
+        predictions.append(step["denoised"].cpu())
+        on_prediction(predictions[-1])
 
     average = None
     if variant == "asyndm" and job.finds_a_fixed_mask:
-        average = sampling.average_attention(on_step)
-    region = variant_region(job, variant, sampling.shape, average)
-    started = time.perf_counter()
-    latent = sampling.run(region, watch, predicted)
-    seconds = time.perf_counter() - started
-
+        average = run_batch(model, [job], "plain", keep_average=True, watch=look).average
+    batch = run_batch(model, [job], variant, average=average, callback=report, watch=watch)
+    table = NoiseTable.from_alphas_cumprod(model.alphas_cumprod)
     level = torch.cat([record.level for record in records]).squeeze(1)
     return Result(
-        latent=latent,
+        latent=batch.latents,
         predictions=torch.cat(predictions),
         strength=torch.cat([record.strength for record in records]).squeeze(1),
-        timestep=level if job.walks_timesteps else sampling.table.sigma_to_t(level),
-        seconds_per_step=seconds / len(records),
+        timestep=level if job.walks_timesteps else table.sigma_to_t(level),
+        seconds_per_step=batch.seconds / len(records),
         note=coverage.note(job.settings) if variant == "asyndm" else None,
     )
-
-
-class _Sampling:
-    """A job on a model, ready to be sampled; every run begins with the same noise.
-
-    Args:
-        looks: whether the objects' attention is wanted.
-    """
-
-    def __init__(self, model: TinyModel, job: Job, looks: bool) -> None:
-        self._model, self._job = model, job
-        self.table = NoiseTable.from_alphas_cumprod(model.alphas_cumprod)
-        self._solver = SOLVERS[job.solver]
-        self.shape = (1, 1, job.height // model.latent_factor, job.width // model.latent_factor)
-        self._guided = GuidedUNet(
-            model.unet,
-            model.encode_prompt([job.prompt]),
-            model.encode_prompt([""]),
-            job.guidance * self._solver.guidance,
-            self.table,
-            model.prediction_type,
-            self._solver.space,
-            columns=[job.columns] if looks else None,
-        )
-
-    def average_attention(self, on_step: Callable[[], object]) -> Tensor:
-        """The objects' attention in a plain pass, ``(1,n,h,w)``."""
-        looking = AverageAttention(self.shape)
-
-        def watch(record: StepRecord) -> None:
-            on_step()
-
-        self.run(looking, watch, lambda latent: None)
-        return looking.maps
-
-    def run(self, region: Region, watch: Callable[[StepRecord], None], predicted: Callable[[Tensor], None]) -> Tensor:
-        """The finished latent ``(1,C,H,W)``."""
-        model, solver = self._model, self._solver
-        base = base_schedule(self._job, self.table)
-        # One generator for the starting noise and what ancestral solvers draw later: the same for all variants.
-        generator = torch.Generator().manual_seed(self._job.seed)
-        x = torch.randn((1, model.latent_channels, *self.shape[-2:]), generator=generator).to(model.device)
-        if solver.space == "sigma":
-            x = x * base.nominal(0)
-        run = Run(
-            self._guided,
-            PixelSchedule(base, self.shape, self._job.settings.curve),
-            region,
-            x,
-            randn_like=lambda like: torch.randn(like.shape, generator=generator).to(like),
-            callback=lambda step: predicted(step["denoised"].cpu()),
-            table=self.table,
-            watch=watch,
-        )
-        with self._guided.attached():
-            return solver.sample(run, x, **solver.chosen(webui_arguments(self._job, self.table)))

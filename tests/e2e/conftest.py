@@ -5,16 +5,13 @@ Importing this needs nothing but pytest: it is also collected where no WebUI is.
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from .browser import problem as browser_problem
-from .server import PROBE, REPOSITORY, Install, WebUI, running
+from .server import PROBE, REPOSITORY, Install, WebUI, checkpoints_in, running
 from .studio import problem as studio_problem
 
 HERE = Path(__file__).resolve().parent
@@ -76,20 +73,9 @@ def models_of(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     change (--cache-clear)."""
 
     def make(install: Install) -> Path:
-        sources = [*sorted(HERE.glob("*checkpoints.py")), *sorted(HERE.glob("*tiny*/**/*.*"))]
-        digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources if path.suffix in (".py", ".json")))
         cache = getattr(request.config, "cache", None)
         parent = Path(cache.mkdir("asyndm-e2e")) if cache else tmp_path_factory.mktemp("asyndm-e2e")
-        folder = parent / f"{install.kind}-{digest.hexdigest()[:16]}"
-        if not folder.exists():
-            # Other test processes may be at it as well: the first one that is done wins.
-            draft = parent / f"{folder.name}.{os.getpid()}"
-            install.write_checkpoints(draft)
-            try:
-                draft.rename(folder)
-            except OSError:
-                shutil.rmtree(draft)
-        return folder
+        return checkpoints_in(parent, install)
 
     return make
 

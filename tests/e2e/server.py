@@ -5,9 +5,11 @@ from __future__ import annotations
 import atexit
 import base64
 import contextlib
+import hashlib
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -105,6 +107,23 @@ class Install:
             raise RuntimeError(
                 f"writing the tiny checkpoints failed:\n{result.stdout[-3000:]}\n{result.stderr[-3000:]}"
             )
+
+
+def checkpoints_in(parent: Path, install: Install) -> Path:
+    """The folder of an install's tiny checkpoints below ``parent``: made where it is not there yet, or where what makes
+    them has changed."""
+    sources = [*sorted(HERE.glob("*checkpoints.py")), *sorted(HERE.glob("*tiny*/**/*.*"))]
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources if path.suffix in (".py", ".json")))
+    folder = parent / f"{install.kind}-{digest.hexdigest()[:16]}"
+    if not folder.exists():
+        # Other processes may be at it as well: the first one that is done wins.
+        draft = parent / f"{folder.name}.{os.getpid()}"
+        install.write_checkpoints(draft)
+        try:
+            draft.rename(folder)
+        except OSError:
+            shutil.rmtree(draft)
+    return folder
 
 
 @dataclass

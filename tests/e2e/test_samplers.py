@@ -15,6 +15,16 @@ ELSEWHERE = "Elsewhere"
 pytestmark = pytest.mark.xdist_group("webui")
 
 
+def check_levels(webui: WebUI, sampler: str) -> None:
+    """Of the last job: pixels start where the host does, never get noisier, and some of them are slow at every step."""
+    nominal, level, strength = levels(webui)
+    assert np.isfinite(level).all()
+    assert np.all(level[0] == nominal[0]), sampler
+    if sampler != "Restart":  # goes up again between its segments, by design
+        assert np.all(np.diff(level, axis=0) <= 1e-9), sampler
+    assert np.all((strength > 0).mean(axis=(1, 2, 3)) > 0.02), sampler
+
+
 def row(webui: WebUI, model: str, sampler: str, **extra: object) -> tuple[int | str, int | str]:
     """Largest differences in grey levels to the plain picture: at strength 0.7, and at strength 0."""
     request = {**REQUEST, "sampler_name": sampler, **extra}
@@ -23,12 +33,7 @@ def row(webui: WebUI, model: str, sampler: str, **extra: object) -> tuple[int | 
         slow = on(webui, model, **request)
     except ApiError as error:
         return f"refused: {error.body[:160]}", "-"
-    nominal, level, strength = levels(webui)
-    assert np.isfinite(level).all()
-    assert np.all(level[0] == nominal[0]), sampler
-    if sampler != "Restart":  # goes up again between its segments, by design
-        assert np.all(np.diff(level, axis=0) <= 1e-9), sampler
-    assert np.all((strength > 0).mean(axis=(1, 2, 3)) > 0.02), sampler
+    check_levels(webui, sampler)
     nothing_left(webui)
     zero = on(webui, model, {**SETTINGS, "strength": 0}, **request)
     return difference(plain.image, slow.image), difference(plain.image, zero.image)

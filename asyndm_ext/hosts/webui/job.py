@@ -16,7 +16,7 @@ import tqdm
 from modules import shared
 from torch import Tensor
 
-from asyndm_ext.hosts.webui import mask, options, pictures
+from asyndm_ext.hosts.webui import mask, options, pictures, preview
 from asyndm_ext.hosts.webui.errors import NotApplied
 from asyndm_ext.hosts.webui.host import current
 from asyndm_ext.hosts.webui.plain_pass import rehearsal, show_progress
@@ -160,7 +160,10 @@ class _Pass:
 
         # With very little denoising strength the host's timestep samplers make no step at all.
         makes_no_step = self.solver.space == "timestep" and len(self.base.nodes) < 2
-        latent = self.x if makes_no_step else self._run(self._region(), self.x, self.arguments.get("callback"), watch)
+        with preview.overlay(self.settings) as watch_preview:
+            watching += watch_preview
+            callback = self.arguments.get("callback")
+            latent = self.x if makes_no_step else self._run(self._region(), self.x, callback, watch)
         if keeps:
             last_run.finish_pass()
         note = coverage.note(self.settings)

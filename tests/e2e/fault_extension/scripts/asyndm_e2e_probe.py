@@ -9,6 +9,7 @@ A request switches it on with a dict as the first argument of the always-on scri
 ``nan_at: k``             the k-th call gets NaN as its input, so it returns NaN
 ``interrupt_at: k``       "Interrupt" is pressed during the k-th call
 ``skip_at: k``            "Skip" is pressed during the k-th call
+``hold_at: k``            the k-th call waits for ``POST /asyndm-probe/go``
 ``record_sigmas: true``   keeps what on_cfg_denoiser callbacks are given as sigma, step by step
 ``snapshot: true``        keeps the host's state as it is during the first call
 ``{}``                    nothing of these: only records the calls
@@ -28,12 +29,14 @@ from __future__ import annotations
 import inspect
 import json
 import sys
+import threading
 from collections import Counter
 
 import gradio as gr
 import torch
 from modules import script_callbacks, scripts, sd_samplers, shared
 
+HELD_SECONDS = 120
 FAULTS = ("raise_at", "nan_at", "interrupt_at", "skip_at")
 # Modules whose functions and methods are fingerprinted, as far as they are imported.
 WATCHED = (
@@ -124,6 +127,8 @@ class Job:
         self.finished = False
         self.network = None
         self.handle = None
+        self.held = False
+        self.go = threading.Event()
 
     def attach(self):
         """Hooks the UNet that is loaded now; it may change within a job."""
@@ -146,6 +151,10 @@ class Job:
         number = len(self.calls)
         if number == 1 and self.settings.get("snapshot"):
             self.during = host_state()
+        if self.settings.get("hold_at") == number:
+            self.held = True
+            self.go.wait(HELD_SECONDS)
+            self.held = False
         now = [name for name in FAULTS if self.settings.get(name) == number]
         self.fired += now
         if "interrupt_at" in now:
@@ -168,6 +177,7 @@ class Job:
             "timesteps": [call["timesteps"].get("values") for call in self.calls],
             "sigmas": self.sigmas,
             "fired": self.fired,
+            "held": self.held,
             "during": self.during,
             "finished": self.finished,
         }
@@ -318,6 +328,7 @@ def host_state() -> dict:
             if len(set(entries)) < len(entries)
         },
         "scripts": [script.title() for script in scripts.scripts_txt2img.alwayson_scripts],
+        "state": {name: origin(value) for name, value in vars(shared.state).items() if callable(value)},
         "grad_enabled": torch.is_grad_enabled(),
         "default_dtype": str(torch.get_default_dtype()),
         "interrupted": shared.state.interrupted,
@@ -325,8 +336,15 @@ def host_state() -> dict:
     }
 
 
+def go() -> None:
+    """Lets a job that is held go on."""
+    if Current.job is not None:
+        Current.job.go.set()
+
+
 def on_app_started(demo, app):
     """Adds the routes."""
+    app.add_api_route("/asyndm-probe/go", go, methods=["POST"])
     app.add_api_route("/asyndm-probe/state", host_state, methods=["GET"])
     app.add_api_route(
         "/asyndm-probe/last", lambda: Current.last.as_dict() if Current.last is not None else {}, methods=["GET"]
