@@ -13,9 +13,11 @@ import pytest
 
 from .browser import problem as browser_problem
 from .server import PROBE, REPOSITORY, Install, WebUI, checkpoints_in, running
+from .studio import problem as studio_problem
 
 HERE = Path(__file__).resolve().parent
 NOT_RUN = "e2e tests NOT run: set ASYNDM_WEBUI (an installed WebUI) and ASYNDM_WEBUI_PYTHON (its Python)"
+NEED_NO_WEBUI = ("test_studio.py",)
 LOG_CHARACTERS = 6000
 KONTEXT = "ASYNDM_KONTEXT"
 KONTEXT_NOT_RUN = f"Kontext tests NOT run: set {KONTEXT} (a checkout of DenOfEquity/forge2_flux_kontext)"
@@ -30,11 +32,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips everything in this folder when there is no WebUI."""
+    """Skips everything in this folder that needs a WebUI when there is none."""
     if Install.from_environment() is not None:
         return
     for item in items:
-        if HERE in Path(item.fspath).parents:
+        if HERE in Path(item.fspath).parents and Path(item.fspath).name not in NEED_NO_WEBUI:
             item.add_marker(pytest.mark.skip(reason=NOT_RUN))
             _skipped.append(item.nodeid)
 
@@ -128,6 +130,15 @@ def kontext(install: Install) -> Path:
     if not (folder / "scripts" / "kontext.py").is_file():
         pytest.fail(f"{KONTEXT}={folder} holds no scripts/kontext.py", pytrace=False)
     return folder
+
+
+@pytest.fixture(scope="session")
+def gradio_installed() -> None:
+    """For the tests of the studio."""
+    reason = studio_problem()
+    if reason:
+        _without_browser.append(reason)
+        pytest.skip(f"no studio: {reason}")
 
 
 @pytest.fixture(scope="session")
