@@ -6,7 +6,9 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-COMMANDS: dict[str, str] = {}
+COMMANDS: dict[str, str] = {
+    "evaluate": "asyndm_ext.evaluate.main",
+}
 """Name of a command, to the module with its ``main(argv) -> int``: imported only when it is asked for."""
 
 

@@ -8,30 +8,26 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor
 
 from asyndm_ext import __version__
+from asyndm_ext.embedded.batch import Variant, base_schedule, run_batch
 from asyndm_ext.embedded.scenes import COLOURS, COUNTS, SHAPES
 from asyndm_ext.embedded.vocabulary import Tokenizer
-from asyndm_ext.hosts.embedded import GuidedUNet
 from asyndm_ext.noise import NoiseTable
 from asyndm_ext.objects import ObjectSpec
-from asyndm_ext.regions import FixedRegion, Region, region_for
-from asyndm_ext.run import Run, StepRecord
-from asyndm_ext.schedule import BaseSchedule, PixelSchedule
+from asyndm_ext.run import StepRecord
 from asyndm_ext.settings import Settings
 from asyndm_ext.solvers import SOLVERS
 
 if TYPE_CHECKING:
     from asyndm_ext.embedded.model import TinyModel  # diffusers takes seconds to import: not for a wrong argument
 
-Variant = Literal["plain", "concave", "asyndm"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 SCHEDULERS = ("uniform", "karras", "exponential")
 MAX_STEPS = 150
@@ -40,7 +36,6 @@ SEEDS = 2**32
 COUNTED_SOLVERS = tuple(name for name, solver in SOLVERS.items() if not solver.adaptive)
 """Those that take the steps they are given: the filmstrip and the progress bar count on it."""
 
-_KARRAS_RHO = 7.0
 _COUNTS = ("a", "an", *COUNTS)
 
 
@@ -154,6 +149,11 @@ class Job:
         object_columns(Tokenizer(), self.prompt, self.settings.objects)
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Width and height."""
+        return self.width, self.height
+
+    @property
     def walks_timesteps(self) -> bool:
         """Whether the solver counts noise in timesteps; else it does in sigmas."""
         return SOLVERS[self.solver].space == "timestep"
@@ -224,50 +224,9 @@ class Result:
         return [(float(step.min()), float(step.max())) for step in self.timestep]
 
 
-def base_schedule(job: Job, table: NoiseTable) -> BaseSchedule:
-    """The noise levels as the WebUI lays them out for this solver."""
-    return SOLVERS[job.solver].schedule(webui_arguments(job, table))
-
-
-def webui_arguments(job: Job, table: NoiseTable) -> dict[str, Any]:
-    """What the WebUI would hand to this solver."""
-    train = len(table.log_sigmas)
-    if job.walks_timesteps:
-        timesteps = (torch.arange(0, train, train // job.steps) + 1).clamp(max=train - 1)
-        # UniPC's order; it cannot be above the number of steps.
-        return {"timesteps": timesteps, "alphas_cumprod": table.alphas_cumprod, "order": min(3, len(timesteps))}
-    low, high = table.log_sigmas[0], table.log_sigmas[-1]
-    share = torch.linspace(0, 1, job.steps, dtype=torch.float64)
-    if job.scheduler == "karras":
-        root_low, root_high = (low / _KARRAS_RHO).exp(), (high / _KARRAS_RHO).exp()
-        sigmas = (root_high + share * (root_low - root_high)) ** _KARRAS_RHO
-    elif job.scheduler == "exponential":
-        sigmas = (high + share * (low - high)).exp()
-    else:
-        t = (1 - share) * (train - 1)
-        below = t.floor().long()
-        above = (below + 1).clamp(max=train - 1)
-        sigmas = torch.lerp(table.log_sigmas[below], table.log_sigmas[above], t - below).exp()
-    return {
-        "sigmas": torch.cat([sigmas, sigmas.new_zeros(1)]),
-        "sigma_min": low.exp(),
-        "sigma_max": high.exp(),
-        "n": job.steps,
-    }
-
-
 def step_count(model: TinyModel, job: Job) -> int:
     """How many steps the solver takes; timestep solvers of the WebUI do not always take the number asked for."""
     return base_schedule(job, NoiseTable.from_alphas_cumprod(model.alphas_cumprod)).steps
-
-
-def variant_region(job: Job, variant: Variant, shape: tuple[int, int, int, int]) -> Region:
-    """The one thing in which the variants differ."""
-    strength = job.settings.strength
-    if variant == "asyndm":
-        strengths = [strength if spec.strength is None else spec.strength for spec in job.settings.objects]
-        return region_for(job.settings, shape, strengths)
-    return FixedRegion.everything(shape, strength if variant == "concave" else 0.0)
 
 
 def run_variant(model: TinyModel, job: Job, variant: Variant, on_step: Callable[[], None] = lambda: None) -> Result:
@@ -279,17 +238,6 @@ def run_variant(model: TinyModel, job: Job, variant: Variant, on_step: Callable[
         variant: which pixels are slow.
         on_step: called after every step.
     """
-    table = NoiseTable.from_alphas_cumprod(model.alphas_cumprod)
-    base = base_schedule(job, table)
-    solver = SOLVERS[job.solver]
-    shape = (1, 1, job.height // model.latent_factor, job.width // model.latent_factor)
-
-    # One generator for the starting noise and what ancestral solvers draw later: the same for all variants.
-    generator = torch.Generator().manual_seed(job.seed)
-    x = torch.randn((1, model.latent_channels, *shape[-2:]), generator=generator).to(model.device)
-    if solver.space == "sigma":
-        x = x * base.nominal(0)
-
     records: list[StepRecord] = []
     predictions: list[Tensor] = []
 
@@ -297,36 +245,15 @@ def run_variant(model: TinyModel, job: Job, variant: Variant, on_step: Callable[
         records.append(record)
         on_step()
 
-    guided = GuidedUNet(
-        model.unet,
-        model.encode_prompt([job.prompt]),
-        model.encode_prompt([""]),
-        job.guidance * solver.guidance,
-        table,
-        model.prediction_type,
-        solver.space,
-        columns=[job.columns] if variant == "asyndm" else None,
+    batch = run_batch(
+        model, [job], variant, callback=lambda step: predictions.append(step["denoised"].cpu()), watch=watch
     )
-    run = Run(
-        guided,
-        PixelSchedule(base, shape, job.settings.curve),
-        variant_region(job, variant, shape),
-        x,
-        randn_like=lambda like: torch.randn(like.shape, generator=generator).to(like),
-        callback=lambda step: predictions.append(step["denoised"].cpu()),
-        table=table,
-        watch=watch,
-    )
-    with guided.attached():
-        started = time.perf_counter()
-        latent = solver.sample(run, x, **solver.chosen(webui_arguments(job, table)))
-        seconds = time.perf_counter() - started
-
+    table = NoiseTable.from_alphas_cumprod(model.alphas_cumprod)
     level = torch.cat([record.level for record in records]).squeeze(1)
     return Result(
-        latent=latent,
+        latent=batch.latents,
         predictions=torch.cat(predictions),
         strength=torch.cat([record.strength for record in records]).squeeze(1),
-        timestep=table.sigma_to_t(level) if solver.space == "sigma" else level,
-        seconds_per_step=seconds / len(records),
+        timestep=level if job.walks_timesteps else table.sigma_to_t(level),
+        seconds_per_step=batch.seconds / len(records),
     )

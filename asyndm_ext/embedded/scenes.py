@@ -34,7 +34,7 @@ SIZE = 128
 
 _COLOUR_JITTER = 10  # 8-bit steps: no two reds are the same, and none is mistaken for another colour
 _GAP = 3.0  # pixels of ground between two bounding circles, at SIZE
-_KINDS = ("one", "two", "relation", "counted", "counted and one", "three")
+KINDS = ("one", "two", "relation", "counted", "counted and one", "three")
 _KIND_ODDS = (0.15, 0.32, 0.27, 0.10, 0.08, 0.08)
 _NAMED_GROUND_ODDS = 0.35
 
@@ -102,7 +102,11 @@ class Scene:
 
 def random_text(rng: np.random.Generator) -> SceneText:
     """Draw what a scene says: mostly two objects, different groups, a ground no object has the colour of."""
-    kind = _KINDS[rng.choice(len(_KINDS), p=_KIND_ODDS)]
+    return text_of_kind(KINDS[rng.choice(len(KINDS), p=_KIND_ODDS)], rng)
+
+
+def text_of_kind(kind: str, rng: np.random.Generator) -> SceneText:
+    """Draw a text of one of :data:`KINDS`."""
     number_of_groups = {"one": 1, "counted": 1, "three": 3}.get(kind, 2)
     pairs = rng.choice(len(COLOURS) * len(SHAPES), size=number_of_groups, replace=False)
     colours = list(COLOURS)
@@ -158,8 +162,13 @@ def relation_holds(relation: str, first: Sequence[float], second: Sequence[float
 
 def coverage(placed: Placed, size: int = SIZE) -> NDArray[np.float32]:
     """How much of each pixel the object covers, (size, size) in [0, 1]: half a pixel either side of its edge."""
-    grid = np.arange(size, dtype=np.float32) + 0.5
-    x, y = grid[None, :] - placed.x, grid[:, None] - placed.y
+    return covers(placed, (size, size))
+
+
+def covers(placed: Placed, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """:func:`coverage` in an array (height, width)."""
+    x = np.arange(shape[1], dtype=np.float32)[None, :] + np.float32(0.5) - placed.x
+    y = np.arange(shape[0], dtype=np.float32)[:, None] + np.float32(0.5) - placed.y
     return np.clip(0.5 - _distance(placed.shape, x, y, placed.radius), 0, 1).astype(np.float32)
 
 

@@ -1,0 +1,189 @@
+"""Pictures of the embedded model, several at a time: one network call a step for all of them.
+
+The pictures of a batch share all settings but prompt, objects and seed. Each has its noise, its attention and its masks
+for itself, so it is the picture that its job gives alone, up to rounding.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from asyndm_ext.hosts.embedded import GuidedUNet
+from asyndm_ext.noise import NoiseTable
+from asyndm_ext.regions import AverageAttention, FixedRegion, Region, region_for
+from asyndm_ext.run import Run, StepRecord
+from asyndm_ext.schedule import BaseSchedule, PixelSchedule
+from asyndm_ext.solvers import SOLVERS
+
+if TYPE_CHECKING:
+    from asyndm_ext.embedded.model import TinyModel
+    from asyndm_ext.embedded.sampling import Job
+
+Variant = Literal["plain", "concave", "asyndm"]
+_KARRAS_RHO = 7.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Finished pictures.
+
+    Attributes:
+        latents: ``(B,C,h,w)``.
+        average: the objects' attention, averaged over the calls of a plain pass, ``(B,n,h',w')``, if it was asked for.
+        seconds: wall time of the sampling loop.
+    """
+
+    latents: Tensor
+    average: Tensor | None
+    seconds: float
+
+
+def base_schedule(job: Job, table: NoiseTable) -> BaseSchedule:
+    """The noise levels as the WebUI lays them out for this solver."""
+    return SOLVERS[job.solver].schedule(webui_arguments(job, table))
+
+
+def webui_arguments(job: Job, table: NoiseTable) -> dict[str, Any]:
+    """What the WebUI would hand to this solver."""
+    train = len(table.log_sigmas)
+    if job.walks_timesteps:
+        timesteps = (torch.arange(0, train, train // job.steps) + 1).clamp(max=train - 1)
+        # UniPC's order; it cannot be above the number of steps.
+        return {"timesteps": timesteps, "alphas_cumprod": table.alphas_cumprod, "order": min(3, len(timesteps))}
+    low, high = table.log_sigmas[0], table.log_sigmas[-1]
+    share = torch.linspace(0, 1, job.steps, dtype=torch.float64)
+    if job.scheduler == "karras":
+        root_low, root_high = (low / _KARRAS_RHO).exp(), (high / _KARRAS_RHO).exp()
+        sigmas = (root_high + share * (root_low - root_high)) ** _KARRAS_RHO
+    elif job.scheduler == "exponential":
+        sigmas = (high + share * (low - high)).exp()
+    else:
+        t = (1 - share) * (train - 1)
+        below = t.floor().long()
+        above = (below + 1).clamp(max=train - 1)
+        sigmas = torch.lerp(table.log_sigmas[below], table.log_sigmas[above], t - below).exp()
+    return {
+        "sigmas": torch.cat([sigmas, sigmas.new_zeros(1)]),
+        "sigma_min": low.exp(),
+        "sigma_max": high.exp(),
+        "n": job.steps,
+    }
+
+
+def variant_region(
+    job: Job, variant: Variant, shape: tuple[int, int, int, int], average: Tensor | None = None
+) -> Region:
+    """The one thing in which the variants differ. ``average``: attention of a plain pass, for a fixed mask."""
+    if variant == "asyndm":
+        return region_for(job.settings, shape, _strengths(job), average=average)
+    return FixedRegion.everything(shape, job.settings.strength if variant == "concave" else 0.0)
+
+
+def own_noise(seeds: Sequence[int]) -> Callable[[torch.Size | Sequence[int]], Tensor]:
+    """Normals of a shape ``(B,...)``, each row from the generator of its own seed."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def normals(shape: torch.Size | Sequence[int]) -> Tensor:
+        return torch.stack([torch.randn(tuple(shape[1:]), generator=generator) for generator in generators])
+
+    return normals
+
+
+def run_batch(
+    model: TinyModel,
+    jobs: Sequence[Job],
+    variant: Variant,
+    *,
+    average: Tensor | None = None,
+    keep_average: bool = False,
+    callback: Callable[[dict[str, Any]], None] | None = None,
+    watch: Callable[[StepRecord], None] | None = None,
+) -> Batch:
+    """Sample the pictures of several jobs at once.
+
+    Args:
+        model: the embedded model, or one of its kind.
+        jobs: alike in everything but prompt, seed and the objects' words.
+        variant: which pixels are slow.
+        average: attention of the jobs' plain pass, for a fixed mask; where it is needed and absent, the plain pass is
+            made here.
+        keep_average: average the attention of this pass, which has to be the plain one.
+        callback: the solver's, called in every step with k-diffusion's dictionary.
+        watch: called with the record of every step.
+
+    Raises:
+        ValueError: the jobs differ in more than they may.
+    """
+    shared = _shared(jobs)
+    assert not keep_average or variant == "plain"
+    if variant == "asyndm" and shared.settings.mask_source == "fixed" and average is None:
+        average = run_batch(model, jobs, "plain", keep_average=True).average
+    table = NoiseTable.from_alphas_cumprod(model.alphas_cumprod)
+    base = base_schedule(shared, table)
+    solver = SOLVERS[shared.solver]
+    shape = (len(jobs), 1, shared.height // model.latent_factor, shared.width // model.latent_factor)
+
+    # One generator for the starting noise and what ancestral solvers draw later: the same for all variants.
+    normals = own_noise([job.seed for job in jobs])
+    x = normals((shape[0], model.latent_channels, *shape[-2:])).to(model.device)
+    if solver.space == "sigma":
+        x = x * base.nominal(0)
+
+    region = AverageAttention(shape) if keep_average else variant_region(shared, variant, shape, average)
+    guided = GuidedUNet(
+        model.unet,
+        model.encode_prompt([job.prompt for job in jobs]),
+        model.encode_prompt([""] * len(jobs)),
+        shared.guidance * solver.guidance,
+        table,
+        model.prediction_type,
+        solver.space,
+        columns=_columns(jobs) if variant == "asyndm" or keep_average else None,
+    )
+    run = Run(
+        guided,
+        PixelSchedule(base, shape, shared.settings.curve),
+        region,
+        x,
+        randn_like=lambda like: normals(like.shape).to(like),
+        callback=callback,
+        table=table,
+        watch=watch,
+    )
+    with guided.attached():
+        started = time.perf_counter()
+        latents = solver.sample(run, x, **solver.chosen(webui_arguments(shared, table)))
+        seconds = time.perf_counter() - started
+    return Batch(latents, region.maps if isinstance(region, AverageAttention) else None, seconds)
+
+
+def _shared(jobs: Sequence[Job]) -> Job:
+    """The job with the most objects, if the others are like it as far as they go."""
+    longest = max(jobs, key=lambda job: len(job.settings.objects))
+    strengths = _strengths(longest)
+
+    def common(job: Job) -> tuple[Any, ...]:
+        return replace(job.settings, objects=()), job.steps, job.solver, job.scheduler, job.guidance, job.size
+
+    for job in jobs:
+        own = _strengths(job)
+        if common(job) != common(longest) or own != strengths[: len(own)]:
+            raise ValueError("the jobs of a batch may differ in prompt, seed and the words of their objects only")
+    return longest
+
+
+def _strengths(job: Job) -> list[float]:
+    """Of each object."""
+    return [job.settings.strength if spec.strength is None else spec.strength for spec in job.settings.objects]
+
+
+def _columns(jobs: Sequence[Job]) -> list[list[list[int]]]:
+    """Text columns per job and object; a job with fewer objects than others gets objects that are nowhere."""
+    most = max(len(job.settings.objects) for job in jobs)
+    return [job.columns + [[] for _ in range(most - len(job.settings.objects))] for job in jobs]

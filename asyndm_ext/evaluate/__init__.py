@@ -1,0 +1,1 @@
+"""``asyndm evaluate``: whether AsynDM helps, measured: prompts x seeds x methods, judged, with confidence intervals."""

@@ -1,0 +1,151 @@
+"""What is compared: ways to make a picture of the same prompt from the same noise.
+
+A method is one of four :data:`KINDS`, AsynDM's settings, and the conditions under which the host samples. It is held
+against the plain pictures made under the same conditions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import Any
+
+from asyndm_ext.objects import short
+from asyndm_ext.settings import FIELDS, Settings
+
+KINDS: dict[str, str] = {
+    "plain": "the host's own picture",
+    "concave": "every pixel is slow (the paper's DM_concave)",
+    "asyndm": "the objects' pixels are slow, looked for at every step",
+    "fixed": "the same with a fixed mask, from a plain pass",
+}
+CONDITIONS = ("solver", "scheduler", "steps", "guidance")
+VARIED = (
+    "strength",
+    "curve",
+    "threshold",
+    "soft",
+    "smoothing",
+    "min_area",
+    "max_area",
+    "start",
+    "end",
+    "hold_after",
+)
+"""AsynDM's settings that can be varied; :data:`_FOR_ALL_PIXELS` are those that mean something where all are slow."""
+_FOR_ALL_PIXELS = ("strength", "curve", "start", "end")
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to make a picture.
+
+    Attributes:
+        kind: one of :data:`KINDS`.
+        conditions: the host's, names of :data:`CONDITIONS` to values.
+        settings: AsynDM's that this kind has use for, names of :data:`VARIED` to values.
+        label: for people: what distinguishes it from the run's other methods.
+    """
+
+    kind: str
+    conditions: tuple[tuple[str, Any], ...]
+    settings: tuple[tuple[str, Any], ...] = ()
+    label: str = field(default="", compare=False)
+
+    @property
+    def id(self) -> str:
+        """Names it in the results; the same in every run."""
+        return " ".join([self.kind, *(f"{name}={_written(value)}" for name, value in self.settings + self.conditions)])
+
+    @property
+    def slug(self) -> str:
+        """For file names."""
+        return f"{self.kind}-{hashlib.sha256(self.id.encode()).hexdigest()[:8]}"
+
+    @property
+    def host(self) -> dict[str, Any]:
+        """The conditions as a dictionary."""
+        return dict(self.conditions)
+
+    def asyndm(self) -> dict[str, Any]:
+        """AsynDM's settings as the API takes them; empty: AsynDM is off."""
+        if self.kind == "plain":
+            return {}
+        own = dict(self.settings)
+        if self.kind == "concave":
+            own["region"] = "everything"
+        if self.kind == "fixed":
+            own["mask_source"] = "fixed"
+        return own
+
+
+def _written(value: Any) -> str:
+    return short(value) if isinstance(value, float) else str(value)
+
+
+def read_value(name: str, text: str) -> Any:
+    """A value of :data:`VARIED` as it is written on the command line.
+
+    Raises:
+        ValueError: no such setting, or it cannot have this value.
+    """
+    known = {spec.name: spec for spec in FIELDS if spec.name in VARIED}
+    if name not in known:
+        raise ValueError(f"{name!r} cannot be varied; these can: {', '.join(VARIED)}")
+    value: Any = text
+    if known[name].is_switch:
+        if text not in ("true", "false"):
+            raise ValueError(f"{name} must be true or false, got {text!r}")
+        value = text == "true"
+    elif known[name].limits is not None:
+        value = float(text)
+    Settings.from_dict({name: value})
+    return value
+
+
+def lay_out(
+    kinds: Sequence[str],
+    settings: Mapping[str, Sequence[Any]],
+    conditions: Mapping[str, Sequence[Any]],
+    grid: bool = False,
+) -> list[Method]:
+    """All methods of a run, plain pictures first under each set of conditions.
+
+    Args:
+        kinds: of :data:`KINDS`; "plain" is always there.
+        settings, conditions: names to the values to try, the first of them the central one.
+        grid: every value with every other; otherwise one at a time is moved away from its central value.
+
+    Raises:
+        ValueError: unknown kind or setting, or a combination of settings that AsynDM refuses.
+    """
+    unknown = [kind for kind in kinds if kind not in KINDS]
+    if unknown:
+        raise ValueError(f"unknown method {', '.join(map(repr, unknown))}; known are {', '.join(KINDS)}")
+    axes = {**settings, **conditions}
+    centre = {name: values[0] for name, values in axes.items()}
+    points = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())] if grid else _star(axes)
+    found: dict[str, Method] = {}
+    for point in points:
+        host = tuple((name, point[name]) for name in CONDITIONS)
+        for kind in dict.fromkeys(["plain", *kinds]):
+            used = {"plain": (), "concave": _FOR_ALL_PIXELS}.get(kind, VARIED)
+            own = tuple((name, point[name]) for name in settings if name in used)
+            moved = [name for name, value in (*own, *host) if value != centre[name]]
+            method = Method(kind, host, own, " ".join([kind, *(f"{n} {_written(point[n])}" for n in moved)]))
+            Settings.from_dict(method.asyndm())
+            found.setdefault(method.id, method)
+    by_conditions = list(dict.fromkeys(method.conditions for method in found.values()))
+    return sorted(found.values(), key=lambda method: by_conditions.index(method.conditions))
+
+
+def _star(axes: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    centre = {name: values[0] for name, values in axes.items()}
+    return [centre] + [{**centre, name: value} for name, values in axes.items() for value in values[1:]]
+
+
+def plain_of(method: Method, methods: Iterable[Method]) -> Method:
+    """The plain method under the same conditions."""
+    return next(other for other in methods if other.kind == "plain" and other.conditions == method.conditions)

@@ -1,0 +1,44 @@
+"""Judges of pictures. Each gives one or several columns of numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from PIL import Image
+
+from asyndm_ext.evaluate.prompts import Prompt
+
+
+@dataclass(frozen=True)
+class Column:
+    """A score.
+
+    Attributes:
+        name: key in the results and column of the table.
+        title: for people.
+        help: what it says, one sentence.
+        rises: more is better.
+        share: the scores are fractions in [0, 1], shown in per cent.
+    """
+
+    name: str
+    title: str
+    help: str
+    rises: bool = True
+    share: bool = False
+
+
+class MetricUnavailable(RuntimeError):
+    """A package or weights are missing; the message says which and what to do."""
+
+
+class Metric(Protocol):
+    """A judge."""
+
+    columns: Sequence[Column]
+    """The first is the one that matters most."""
+
+    def score(self, pictures: Sequence[Image.Image], prompts: Sequence[Prompt]) -> list[dict[str, float]]:
+        """Column to number for each picture; a column that does not apply to a prompt is left out."""

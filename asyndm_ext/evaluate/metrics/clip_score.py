@@ -1,0 +1,45 @@
+"""CLIPScore: cosine between CLIP's embeddings of picture and prompt, as the paper reports it (ViT-H-14, 0.37 or so)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from asyndm_ext.evaluate.metrics import Column, MetricUnavailable
+from asyndm_ext.evaluate.prompts import Prompt
+
+
+class ClipScore:
+    """A CLIP model of open_clip with local weights.
+
+    Args:
+        weights: file of the weights; for ViT-H-14 the paper's kind are those of laion2b_s32b_b79k.
+        model: open_clip's name of the architecture.
+        device: where to compute.
+    """
+
+    columns = (Column("clipscore", "CLIPScore", "Cosine between CLIP's embeddings of the picture and of the prompt."),)
+
+    def __init__(self, weights: str, model: str = "ViT-H-14", device: str = "cpu") -> None:
+        try:
+            import open_clip
+        except ModuleNotFoundError as missing:
+            raise MetricUnavailable(
+                f"clipscore needs the package open_clip_torch ({missing.name} is missing)"
+            ) from None
+        if not Path(weights).is_file():
+            raise MetricUnavailable(f"clipscore: there are no weights at {weights}")
+        self._device = device
+        self._model, _, self._preprocess = open_clip.create_model_and_transforms(model, pretrained=weights)
+        self._model.eval().to(device)
+        self._tokenize = open_clip.get_tokenizer(model)
+
+    @torch.no_grad()
+    def score(self, pictures: Sequence[Image.Image], prompts: Sequence[Prompt]) -> list[dict[str, float]]:
+        pixels = torch.stack([self._preprocess(picture) for picture in pictures]).to(self._device)
+        seen = self._model.encode_image(pixels, normalize=True).float()
+        said = self._model.encode_text(self._tokenize([prompt.text for prompt in prompts]).to(self._device), True)
+        return [{"clipscore": float(cosine)} for cosine in (seen * said.float()).sum(dim=-1)]

@@ -1,0 +1,150 @@
+"""The command line of ``asyndm evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from asyndm_ext.embedded.scenes import KINDS as PROMPT_KINDS
+from asyndm_ext.evaluate.methods import KINDS, VARIED, read_value
+from asyndm_ext.schedule import CURVES
+
+_EXAMPLE = "asyndm evaluate --prompts 100 --kind two,relation --strength 0.7,0.3,0.9 --out two_objects"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All options."""
+    parser = argparse.ArgumentParser(
+        prog="asyndm evaluate",
+        description="Draw prompts x seeds x methods, judge every picture, and write tables and a report with confidence"
+        " intervals against plain pictures from the same noise. A run that is stopped or killed goes on when the same"
+        " command is given again. Without --url the embedded model draws.",
+        epilog=f"example: {_EXAMPLE}",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--out", type=Path, default=Path("asyndm_evaluation"), help="folder of the run (%(default)s)")
+    parser.add_argument("--minutes", type=float, help="stop after so long; the same command goes on later")
+    parser.add_argument("--report-only", action="store_true", help="draw nothing: tables and report of what is there")
+    _prompts(parser.add_argument_group("prompts"))
+    _methods(parser.add_argument_group("methods", "Where several values are given, the first is the central one."))
+    _embedded(parser.add_argument_group("embedded model"))
+    _webui(parser.add_argument_group("WebUI"))
+    _judges(parser.add_argument_group("judges and report"))
+    return parser
+
+
+def _prompts(group: Any) -> None:
+    add = group.add_argument
+    add("--prompts", type=_above(0), metavar="N", help="how many (embedded model: of each kind, 40; files: all)")
+    add("--kind", type=_names, default=PROMPT_KINDS, help=f"of the embedded model's prompts: {', '.join(PROMPT_KINDS)}")
+    add("--prompts-seed", type=int, default=0, help="of the choice of the embedded model's prompts (%(default)s)")
+    add(
+        "--prompt-file",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="one prompt a line, or JSON; also the sets of the paper's authors; can be repeated",
+    )
+    add("--file-strengths", action="store_true", help="each object's strength from the files, where they have it")
+    add("--seeds", type=_above(0), default=1, metavar="N", help="for each prompt (%(default)s)")
+    add("--first-seed", type=int, default=0, help="(%(default)s)")
+
+
+def _methods(group: Any) -> None:
+    add = group.add_argument
+    kinds = "; ".join(f"{kind}: {said}" for kind, said in KINDS.items())
+    add("--methods", type=_names, default=tuple(KINDS), metavar="NAMES", help=f"{kinds} (all)")
+    add("--strength", type=_list(lambda text: read_value("strength", text)), default=[0.7], help="(0.7)")
+    add("--curve", type=_names, default=["quadratic"], help=f"{', '.join(CURVES)} (quadratic)")
+    add("--steps", type=_list(_above(0)), default=[20], help="(20)")
+    add("--solver", type=_names, default=["Euler"], help="samplers, by the WebUI's names (Euler)")
+    add("--scheduler", type=_names, help="schedule types (uniform; WebUI: Automatic)")
+    add("--guidance", type=_list(float), help="CFG scales (4; WebUI: 7)")
+    add(
+        "--vary",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="NAME=VALUES",
+        help=f"another setting of AsynDM, the first value central: {', '.join(VARIED)}; can be repeated",
+    )
+    add("--grid", action="store_true", help="all values with all others; otherwise one is moved at a time")
+
+
+def _embedded(group: Any) -> None:
+    add = group.add_argument
+    add("--weights", type=Path, metavar="FOLDER", help="of the model; the package's own if absent")
+    add("--size", type=_above(0), help="side of the pictures (128; WebUI: 512)")
+    add("--batch", type=_above(0), default=16, metavar="N", help="pictures in one network call (%(default)s)")
+    add("--processes", type=_above(0), default=1, metavar="N", help="each of one thread (%(default)s)")
+    add("--bfloat16", action="store_true", help="faster where the machine multiplies in bfloat16; rounds more")
+    add("--device", default="cpu", help="(%(default)s)")
+
+
+def _webui(group: Any) -> None:
+    add = group.add_argument
+    add("--url", action="append", default=[], help="of a WebUI with --api, e.g. http://127.0.0.1:7860; can be repeated")
+    add("--auth", metavar="USER:PASSWORD", help="of --api-auth; better in the environment, as ASYNDM_EVALUATE_AUTH")
+    add("--model", help="checkpoint's name, as the WebUI lists it; the loaded one if absent")
+    add("--negative", default="", metavar="PROMPT", help="negative prompt")
+    add("--width", type=_above(0), help="if not --size")
+    add("--height", type=_above(0), help="if not --size")
+    add("--eta", type=float, help="noise weight of ancestral samplers and DDIM (the paper: 1)")
+    add("--timeout", type=float, default=600.0, metavar="SECONDS", help="for one picture (%(default)s)")
+
+
+def _judges(group: Any) -> None:
+    add = group.add_argument
+    add(
+        "--metric",
+        action="append",
+        default=[],
+        metavar="NAME[:KEY=VALUE,...]",
+        help="a further judge with weights of yours, e.g. clipscore:weights=FILE; can be repeated",
+    )
+    add("--true-scenes", type=int, default=200, metavar="N", help="to measure the judge's own errors (%(default)s)")
+    add("--resample", choices=("pairs", "prompts"), default="pairs", help="what the bootstrap draws (%(default)s)")
+    add("--resamples", type=_above(0), default=10_000, metavar="N", help="(%(default)s)")
+    add("--sheet", type=int, default=12, metavar="N", help="pairs on each contact sheet (%(default)s)")
+    add("--sheet-seed", type=int, default=0, help="of their choice (%(default)s)")
+
+
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if not names:
+        raise argparse.ArgumentTypeError("names, separated by commas")
+    return list(dict.fromkeys(names))
+
+
+def _list(read: Callable[[str], Any]) -> Callable[[str], list[Any]]:
+    def parse(text: str) -> list[Any]:
+        try:
+            return list(dict.fromkeys(read(part.strip()) for part in text.split(",")))
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return parse
+
+
+def _above(least: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = least
+        if number <= least:
+            raise argparse.ArgumentTypeError(f"a whole number above {least}, got {text!r}")
+        return number
+
+    return parse
+
+
+def _setting(text: str) -> tuple[str, list[Any]]:
+    name, _, values = text.partition("=")
+    try:
+        return name, list(dict.fromkeys(read_value(name, value.strip()) for value in values.split(",")))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

@@ -1,0 +1,325 @@
+"""The report: one HTML file with everything in it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from asyndm_ext.evaluate.charts import Bar, Line, forest, legend, lines
+from asyndm_ext.evaluate.judge_check import JudgeErrors
+from asyndm_ext.evaluate.methods import CONDITIONS, KINDS, Method
+from asyndm_ext.evaluate.metrics import Column
+from asyndm_ext.evaluate.plan import Pair
+from asyndm_ext.evaluate.sheets import changed, drawn, thumbnail
+from asyndm_ext.evaluate.statistics import Difference
+from asyndm_ext.evaluate.store import MADE
+from asyndm_ext.evaluate.summary import EVERYTHING, Summary
+
+_STYLE = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
+
+
+def report(
+    summary: Summary,
+    folder: Path,
+    made_with: Mapping[str, Any],
+    judge: JudgeErrors | None = None,
+    sheet: int = 12,
+    sheet_seed: int = 0,
+) -> str:
+    """The page's text.
+
+    Args:
+        summary: the run's numbers.
+        folder: of the run, with the pictures.
+        made_with: what the pictures were made with.
+        judge: the small world's judge's own errors, if it was the judge.
+        sheet: pairs on a contact sheet.
+        sheet_seed: of their choice.
+    """
+    parts = [
+        "<h1>Does AsynDM help?</h1>",
+        _answer(summary),
+        _setup(summary, made_with),
+        _forest(summary),
+        _curves(summary),
+        "<h2>In numbers</h2>",
+        _reading(summary),
+        *(_table(summary, kind) for kind in summary.kinds),
+        _sheets(summary, folder, sheet, sheet_seed),
+        _judge(judge),
+        _method(summary),
+    ]
+    body = "\n".join(part for part in parts if part)
+    return (
+        '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><title>AsynDM, evaluated</title>\n'
+        f"<style>\n{_STYLE}</style></head>\n<body><main>\n{body}\n</main></body></html>\n"
+    )
+
+
+# --- the parts ------------------------------------------------------------------------------------------------------
+
+
+def _central(summary: Summary) -> list[Method]:
+    """One method of each kind, under the central settings and conditions."""
+    return [method for method in summary.plan.methods if method.label == method.kind]
+
+
+def _answer(summary: Summary) -> str:
+    if not summary.columns or not summary.pairs:
+        return "<p>Nothing to compare yet.</p>"
+    column = summary.columns[0]
+    said = []
+    for method in _central(summary):
+        d = summary.difference(method, column)
+        if method.kind == "plain" or not d.pairs:
+            continue
+        changes = f" It made {_better(d, column)} pairs better and {_worse(d, column)} worse." if d.pairs else ""
+        said.append(
+            f"<li><b>{escape(method.kind)}</b> ({escape(KINDS[method.kind])}): {escape(column.title)}"
+            f" {_value(d.mean, column)} against plain's {_value(d.plain, column)} over {d.pairs} pairs, a difference of"
+            f" <b>{_signed(d.difference, column)}</b> ({_range(d, column)}).{changes} {_verdict(d, column)}</li>"
+        )
+    return f'<ul class="answer">{"".join(said)}</ul>'
+
+
+def _verdict(d: Difference, column: Column) -> str:
+    if not d.clear:
+        return "The interval contains 0: no difference can be told from chance."
+    return "Better than plain." if (d.low > 0) == column.rises else "Worse than plain."
+
+
+def _setup(summary: Summary, made_with: Mapping[str, Any]) -> str:
+    plan = summary.plan
+    rows = [("Made with", ", ".join(f"{key} {value}" for key, value in made_with.items()))]
+    rows.append(("Prompts", f"{len(plan.prompts)}, seeds for each: {plan.seeds}"))
+    central = _central(summary)[0]
+    rows.append(("Conditions", ", ".join(f"{name} {central.host[name]}" for name in CONDITIONS)))
+    settings = next((m.settings for m in _central(summary) if m.kind == "asyndm"), ())
+    if settings:
+        rows.append(("AsynDM's settings", ", ".join(f"{name} {value}" for name, value in settings)))
+    made = f"{len(summary.pairs)} of {len(plan.pairs)} pairs by all of {len(plan.methods)} methods"
+    rows.append(("Done", made))
+    for method in plan.methods:
+        tally = summary.tally(method)
+        troubles = [f"{n} {what}" for n, what in ((tally.not_applied, "not applied"), (tally.failed, "failed")) if n]
+        if troubles:
+            reasons = {r.status for p in plan.pairs if (r := summary.results.get(p.key(method))) and r.status != MADE}
+            told = "; ".join(sorted(reasons)[:3])
+            rows.append((method.label, f"{', '.join(troubles)}: left out of its numbers ({told})"))
+    cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in rows)
+    return f'<table class="setup">{cells}</table>'
+
+
+def _forest(summary: Summary) -> str:
+    if not summary.columns or not summary.pairs:
+        return ""
+    column = summary.columns[0]
+    bars = []
+    for kind in summary.kinds:
+        chosen = summary.plan.methods if kind == EVERYTHING else _central(summary)
+        chosen = [method for method in chosen if method.kind != "plain"]
+        for method in chosen:
+            d = summary.difference(method, column, kind)
+            group = _title(summary, kind) if method is chosen[0] else ""
+            text = _signed(d.difference, column) if d.pairs else ""
+            value, low, high = ((100 if column.share else 1) * v for v in (d.difference, d.low, d.high))
+            bars.append(Bar(method.label, method.kind, value, low, high, text, group))
+    unit = f"{column.title}: difference from plain{', percentage points' if column.share else ''}, 95 % intervals"
+    return f"<h2>Against plain</h2>{forest(bars, unit)}"
+
+
+def _curves(summary: Summary) -> str:
+    if not summary.columns or not summary.pairs:
+        return ""
+    column = summary.columns[0]
+    scale = 100 if column.share else 1
+    unit = f"{column.title}{', %' if column.share else ''}, 95 % intervals"
+    central = {method.kind: method for method in _central(summary)}
+    charts = []
+    for name in _moved(summary):
+        values: list[Any] = []
+        for method in summary.plan.methods:
+            value = dict(method.settings + method.conditions).get(name)
+            if value is not None and value not in values and _differs_only_in(method, central[method.kind], name):
+                values.append(value)
+        if all(isinstance(value, (int, float)) for value in values):
+            values.sort()
+        series = []
+        for kind in KINDS:
+            points = []
+            for method in summary.plan.methods:
+                own = dict(method.settings + method.conditions)
+                if method.kind == kind and name in own and _differs_only_in(method, central[kind], name):
+                    mean = float(_mean(summary.scores(method, column)))
+                    low, high = summary.interval(method, column)
+                    points.append((values.index(own[name]), scale * mean, scale * low, scale * high))
+            if len(points) > 1:
+                series.append(Line(kind, sorted(points)))
+        texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
+        charts.append(lines(name, texts, series, unit))
+    if not charts:
+        return ""
+    kinds = list(dict.fromkeys(method.kind for method in summary.plan.methods))
+    return f'<h2>Over the settings</h2><p>{legend(kinds)}</p><div class="charts">{"".join(charts)}</div>'
+
+
+def _moved(summary: Summary) -> list[str]:
+    """The settings and conditions with more than one value."""
+    seen: dict[str, set[Any]] = {}
+    for method in summary.plan.methods:
+        for name, value in method.settings + method.conditions:
+            seen.setdefault(name, set()).add(value)
+    return [name for name, values in seen.items() if len(values) > 1]
+
+
+def _differs_only_in(method: Method, other: Method, name: str) -> bool:
+    mine, theirs = (dict(m.settings + m.conditions) for m in (method, other))
+    return all(mine.get(key) == theirs.get(key) for key in {*mine, *theirs} if key != name)
+
+
+def _mean(values: Any) -> float:
+    known = values[~(values != values)]
+    return known.mean() if len(known) else math.nan
+
+
+def _reading(summary: Summary) -> str:
+    items = "".join(
+        f"<li><b>{escape(c.title)}</b>: {escape(c.help)}{'' if c.rises else ' Less is better.'}</li>"
+        for c in summary.columns
+    )
+    return (
+        "<p>In each cell the mean, and below it the difference from plain's pictures of the same prompts and seeds"
+        " under the same conditions, with its 95 % interval; coloured where the interval leaves out 0. Of intervals"
+        f" where there is nothing to see, 5 in 100 do so, too.</p><ul>{items}</ul>"
+    )
+
+
+def _table(summary: Summary, kind: str) -> str:
+    pairs = summary.of_kind(kind)
+    if not pairs:
+        return ""
+    head = "".join(f"<th>{escape(column.title)}</th>" for column in summary.columns)
+    rows = []
+    for method in summary.plan.methods:
+        cells = "".join(_cell(summary, method, column, kind) for column in summary.columns)
+        changes = ""
+        if method.kind != "plain" and summary.columns:
+            d = summary.difference(method, summary.columns[0], kind)
+            changes = f"{_better(d, summary.columns[0])} / {_worse(d, summary.columns[0])}<small>p {d.p:.2g}</small>"
+        css = "plain" if method.kind == "plain" else ""
+        rows.append(f'<tr class="{css}"><th>{escape(method.label)}</th>{cells}<td>{changes}</td></tr>')
+    table = (
+        f'<div class="wide"><table class="numbers"><thead><tr><th></th>{head}<th>better / worse</th></tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+    opened = " open" if kind == EVERYTHING else ""
+    return f"<details{opened}><summary>{escape(_title(summary, kind))}</summary>{table}</details>"
+
+
+def _title(summary: Summary, kind: str) -> str:
+    count = len(summary.of_kind(kind))
+    return f"{'All prompts' if kind == EVERYTHING else kind} ({count} pairs)"
+
+
+def _cell(summary: Summary, method: Method, column: Column, kind: str) -> str:
+    mean = _mean(summary.scores(method, column, kind))
+    if math.isnan(mean):
+        return '<td class="none">-</td>'
+    if method.kind == "plain":
+        return f"<td>{_value(mean, column)}</td>"
+    d = summary.difference(method, column, kind)
+    css = "" if not d.clear else "good" if (d.low > 0) == column.rises else "bad"
+    told = f"<small>{_signed(d.difference, column)}</small><small>[{_range(d, column)}]</small>" if d.pairs else ""
+    return f'<td class="{css}">{_value(mean, column)}{told}</td>'
+
+
+def _better(d: Difference, column: Column) -> int:
+    return d.better if column.rises else d.worse
+
+
+def _worse(d: Difference, column: Column) -> int:
+    return d.worse if column.rises else d.better
+
+
+def _value(value: float, column: Column) -> str:
+    return f"{100 * value:.1f} %" if column.share else f"{value:.4g}"
+
+
+def _signed(value: float, column: Column) -> str:
+    return f"{100 * value:+.1f}" if column.share else f"{value:+.3g}"
+
+
+def _range(d: Difference, column: Column) -> str:
+    return f"{_signed(d.low, column)} to {_signed(d.high, column)}"
+
+
+def _sheets(summary: Summary, folder: Path, number: int, seed: int) -> str:
+    if not summary.columns or not summary.pairs or not number:
+        return ""
+    column, shown = summary.columns[0], _central(summary)
+    parts = [
+        f"<h2>Pictures</h2><p>Pairs whose score ({escape(column.title)}) a method changed, drawn at random (seed"
+        f" {seed}) from all of these, neither picked nor sorted. The same noise in every row.</p>"
+    ]
+    for method in shown:
+        if method.kind == "plain":
+            continue
+        better, worse = changed(summary, method, column)
+        for what, pairs in (("Better with", better), ("Worse with", worse)):
+            chosen = drawn(pairs, number, seed)
+            figures = "".join(_figure(summary, folder, pair, shown, column) for pair in chosen)
+            parts.append(
+                f"<h3>{what} {escape(method.label)}: {len(chosen)} of {len(pairs)}</h3>"
+                f'<div class="sheet">{figures or "<p>None.</p>"}</div>'
+            )
+    return "\n".join(parts)
+
+
+def _figure(summary: Summary, folder: Path, pair: Pair, methods: Sequence[Method], column: Column) -> str:
+    cells = []
+    for method in methods:
+        found = summary.result(pair, method)
+        source = thumbnail(folder / found.picture) if found.picture else ""
+        image = f'<img src="{source}" alt="{escape(method.label)}">' if source else '<span class="gone"></span>'
+        score = found.scores.get(column.name, math.nan)
+        mark = ""
+        if found.status != MADE:
+            mark = "n/a"
+        elif not math.isnan(score):
+            mark = ("✓" if score else "✗") if column.share and score in (0, 1) else f"{score:.3g}"
+        cells.append(f'<div>{image}<span class="kind">{escape(method.kind)} {mark}</span></div>')
+    caption = f"{escape(pair.prompt.text)} <small>seed {pair.seed}</small>"
+    return f'<figure><div class="row">{"".join(cells)}</div><figcaption>{caption}</figcaption></figure>'
+
+
+def _judge(judge: JudgeErrors | None) -> str:
+    if judge is None or not judge.scenes:
+        return ""
+
+    def share(count: int, of: int) -> str:
+        return f"{count} of {of} ({100 * count / of:.1f} %)"
+
+    return (
+        "<h2>The judge's own errors</h2><p>The judge of the small world is a program that counts. Measured in this run"
+        f" on true pictures of its prompts: it called wrong {share(judge.refused_drawn, judge.scenes)} of them as they"
+        f" are drawn, and {share(judge.refused_decoded, judge.scenes)} after the model's autoencoder, which every"
+        " picture of the model comes out of. Held against prompts that are wrong in one point (a colour, a shape, the"
+        f" number, the relation, the background), it called right {share(judge.accepted, judge.wrong)}. It does not"
+        " know the method whose picture it looks at, so its errors blur a difference and do not make one.</p>"
+    )
+
+
+def _method(summary: Summary) -> str:
+    unit = "prompts, each with all of its seeds," if summary.by_prompt else "pairs of prompt and seed"
+    return (
+        "<h2>How it was measured</h2><p>Every method draws the same prompts from the same noise. Intervals: paired"
+        f" bootstrap, {unit} drawn with replacement, the same draws for all methods, percentiles. p: exact sign test on"
+        " the pairs that got better and worse (McNemar's, where the score is right or wrong). A picture to which the"
+        " host did not apply AsynDM is left out of its method's numbers and counted above. Not corrected for"
+        " the number of comparisons.</p><p><code>pictures.csv</code> holds every score, <code>differences.csv</code>"
+        " every difference.</p>"
+    )

@@ -1,0 +1,190 @@
+"""The whole command on the embedded model's architecture with random weights: kill, resume, tables and page."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("diffusers")
+
+from asyndm_ext.embedded.model import TinyConfig, TinyModel
+from asyndm_ext.evaluate.main import main
+from asyndm_ext.evaluate.store import Result, Store
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PLAN = ["--prompts", "2", "--kind", "one,relation,three", "--steps", "3,2", "--size", "64", "--batch", "4"]
+PLAN += ["--true-scenes", "0", "--resamples", "50", "--sheet", "2"]
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    """A folder with random weights in a smaller network."""
+    folder = tmp_path_factory.mktemp("weights")
+    torch.manual_seed(0)
+    TinyModel(TinyConfig(unet_channels=(16, 32, 32), unet_groups=8, autoencoder_width=16)).save(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(weights, tmp_path_factory):
+    """The folder of a run that nobody disturbed."""
+    out = tmp_path_factory.mktemp("whole")
+    assert main([*PLAN, "--weights", str(weights), "--out", str(out)]) == 0
+    return out
+
+
+def tables(folder):
+    return [(folder / name).read_bytes() for name in ("pictures.csv", "differences.csv")]
+
+
+def rows(folder, name="pictures.csv"):
+    return list(csv.DictReader((folder / name).open(encoding="utf-8")))
+
+
+def test_every_picture_is_there_and_judged(whole):
+    found = rows(whole)
+    assert len(found) == 6 * 8  # prompts, methods
+    assert {row["method"] for row in found} == {
+        f"{kind}{more}" for kind in ("plain", "concave", "asyndm", "fixed") for more in ("", " steps 2")
+    }
+    assert all(row["status"] == "made" and (whole / row["picture"]).is_file() for row in found)
+    assert all(row["exact"] in ("0", "1") and row["grain"] for row in found)
+    assert all(bool(row["relation"]) == (row["kind"] == "relation") for row in found)
+    assert [row["kind"] for row in found[::8]] == ["one", "relation", "three"] * 2
+    named = {row["kind"] for row in rows(whole, "differences.csv")}
+    assert named == {"all", "one", "relation", "three"}
+
+
+def test_differences_are_those_of_the_pictures(whole):
+    found = rows(whole)
+
+    def mean(method, column):
+        values = [float(row[column]) for row in found if row["method"] == method]
+        return sum(values) / len(values)
+
+    row = next(
+        row
+        for row in rows(whole, "differences.csv")
+        if (row["kind"], row["method"], row["score"]) == ("all", "asyndm steps 2", "grain")
+    )
+    assert float(row["plain"]) == pytest.approx(mean("plain steps 2", "grain"), rel=1e-4)
+    assert float(row["difference"]) == pytest.approx(
+        mean("asyndm steps 2", "grain") - mean("plain steps 2", "grain"), rel=1e-3, abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("kept", [0.15, 0.5, 0.93])
+def test_a_torn_file_is_continued_to_the_same_bytes(whole, weights, tmp_path, kept):
+    """As a kill leaves it: some lines, and a part of the next."""
+    data = (whole / "results.jsonl").read_bytes()
+    (tmp_path / "results.jsonl").write_bytes(data[: int(kept * len(data))])
+    assert main([*PLAN, "--weights", str(weights), "--out", str(tmp_path)]) == 0
+    assert tables(tmp_path) == tables(whole)
+    lines = (tmp_path / "results.jsonl").read_bytes().splitlines()
+    assert all(json.loads(line) for line in lines) and len(lines) < 1 + 48 + 4 * 8
+
+
+def test_a_killed_run_is_continued_to_the_same_bytes(whole, weights, tmp_path):
+    """A real kill of a run with two processes, which must not stay behind."""
+    command = [sys.executable, "-m", "asyndm_ext.commands.main", "evaluate", *PLAN, "--weights", str(weights)]
+    command += ["--out", str(tmp_path), "--processes", "2"]
+    path = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
+    results = tmp_path / "results.jsonl"
+    try:
+        while process.poll() is None and (not results.is_file() or results.read_bytes().count(b"\n") < 5):
+            time.sleep(0.05)
+        process.kill()
+        process.wait()
+        deadline = time.monotonic() + 60
+        while group_lives(process.pid) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert not group_lives(process.pid), "workers outlive the run"
+    finally:
+        if group_lives(process.pid):
+            os.killpg(process.pid, signal.SIGKILL)
+    assert main([*PLAN, "--weights", str(weights), "--out", str(tmp_path)]) == 0
+    assert tables(tmp_path) == tables(whole)
+
+
+def group_lives(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def test_the_same_command_again_makes_nothing(whole, weights, monkeypatch):
+    before = (whole / "results.jsonl").read_bytes()
+    monkeypatch.setattr("asyndm_ext.evaluate.backends.embedded.run_batch", None)  # would fail if called
+    assert main([*PLAN, "--weights", str(weights), "--out", str(whole)]) == 0
+    assert (whole / "results.jsonl").read_bytes() == before
+    assert main([*PLAN, "--out", str(whole), "--report-only"]) == 0
+
+
+def test_a_run_can_stop_early_and_compares_what_all_have(weights, tmp_path):
+    where = ["--weights", str(weights), "--out", str(tmp_path)]
+    assert main([*PLAN, *where, "--minutes", "0"]) == 0
+    assert rows(tmp_path) == [] and "Nothing to compare yet" in (tmp_path / "report.html").read_text()
+
+
+def test_other_weights_need_another_folder(whole, weights, tmp_path, capsys):
+    torch.manual_seed(1)
+    TinyModel(TinyConfig(unet_channels=(16, 32, 32), unet_groups=8, autoencoder_width=16)).save(tmp_path)
+    with pytest.raises(SystemExit):
+        main([*PLAN, "--weights", str(tmp_path), "--out", str(whole)])
+    assert "made with something else (weights" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("bad", "told"),
+    [
+        (["--kind", "seven"], "'seven'"),
+        (["--strength", "1.5"], "strength"),
+        (["--solver", "Eulerian"], "Eulerian"),
+        (["--steps", "0"], "above 0"),
+        (["--vary", "show=mask"], "cannot be varied"),
+        (["--size", "100"], "multiples of 32"),
+        (["--metric", "beauty"], "'beauty'"),
+    ],
+)
+def test_bad_arguments_are_told_before_anything_is_written(weights, tmp_path, capsys, bad, told):
+    with pytest.raises(SystemExit):
+        main(["--prompts", "1", "--weights", str(weights), "--out", str(tmp_path / "new"), *bad])
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+def test_the_page_stands_alone(whole):
+    page = (whole / "report.html").read_text(encoding="utf-8")
+    for forbidden in ('src="http', "href=", "<script", "url("):
+        assert forbidden not in page
+    for part in ("Against plain", "Over the settings", "In numbers", "Pictures", "How it was measured"):
+        assert part in page
+    assert page.count("<svg") == 2 and "nan" not in page.split("</style>")[1].replace("data:image", "").lower()[:4000]
+
+
+def test_the_last_line_for_a_picture_counts_and_failures_are_tried_again(tmp_path):
+    store = Store(tmp_path, {"a": 1})
+    store.add([Result("p", 1, "m", status="failed: busy")])
+    assert store.done() == set()
+    store.add([Result("p", 1, "m", scores={"x": 1.0})])
+    store.add_scores([(("p", 1, "m"), {"y": 2.0})])
+    again = Store(tmp_path, {"a": 1})
+    assert again.done() == {("p", 1, "m")} and again.results["p", 1, "m"].scores == {"x": 1.0, "y": 2.0}
+    assert Store(tmp_path, None).made_with == {"a": 1}
+    with pytest.raises(ValueError, match="a 1 instead of 2"):
+        Store(tmp_path, {"a": 2})
+    with pytest.raises(ValueError, match="no results"):
+        Store(tmp_path / "elsewhere", None)
