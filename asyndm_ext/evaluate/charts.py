@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 COLOURS = {"plain": "#6b7280", "concave": "#b7791f", "asyndm": "#1d6fb8", "fixed": "#7c3aed"}
-_ROW, _LEFT, _PLOT, _RIGHT = 22, 190, 420, 130
+_ROW, _LEFT, _PLOT, _RIGHT = 22, 250, 520, 60
 _WIDTH, _HEIGHT, _MARGIN = 340, 220, 46
 
 
@@ -71,7 +71,7 @@ def forest(bars: Sequence[Bar], unit: str) -> str:
     grid = "".join(
         f'<line x1="{x(t)}" x2="{x(t)}" y1="2" y2="{y - 8}" class="{"zero" if t == 0 else "grid"}"/>'
         f'<text x="{x(t)}" y="{y + 8}" text-anchor="middle" class="small">{t:+g}</text>'
-        for t in ticks(low, high)
+        for t in ticks(low, high, 8)
     )
     caption = f'<text x="{_LEFT + _PLOT / 2}" y="{y + 24}" text-anchor="middle" class="small">{escape(unit)}</text>'
     return _svg(_LEFT + _PLOT + _RIGHT, y + 30, grid + "".join(parts) + caption)

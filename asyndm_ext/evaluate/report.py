@@ -45,9 +45,7 @@ def report(
         _setup(summary, made_with),
         _forest(summary),
         _curves(summary),
-        "<h2>In numbers</h2>",
-        _reading(summary),
-        *(_table(summary, kind) for kind in summary.kinds),
+        *(_numbers(summary) if summary.columns and summary.pairs else ()),
         _sheets(summary, folder, sheet, sheet_seed),
         _judge(judge),
         _method(summary),
@@ -69,8 +67,10 @@ def _central(summary: Summary) -> list[Method]:
 
 
 def _answer(summary: Summary) -> str:
-    if not summary.columns or not summary.pairs:
+    if not summary.pairs:
         return "<p>Nothing to compare yet.</p>"
+    if not summary.columns:
+        return "<p>No judge was asked, so there are pictures only; <code>--metric</code> adds one.</p>"
     column = summary.columns[0]
     said = []
     for method in _central(summary):
@@ -81,9 +81,21 @@ def _answer(summary: Summary) -> str:
         said.append(
             f"<li><b>{escape(method.kind)}</b> ({escape(KINDS[method.kind])}): {escape(column.title)}"
             f" {_value(d.mean, column)} against plain's {_value(d.plain, column)} over {d.pairs} pairs, a difference of"
-            f" <b>{_signed(d.difference, column)}</b> ({_range(d, column)}).{changes} {_verdict(d, column)}</li>"
+            f" <b>{_signed(d.difference, column)}</b> ({_range(d, column)}).{changes} {_verdict(d, column)}"
+            f"{_against_concave(summary, method, column)}</li>"
         )
     return f'<ul class="answer">{"".join(said)}</ul>'
+
+
+def _against_concave(summary: Summary, method: Method, column: Column) -> str:
+    """The control that tells where slowness helps from slowness itself."""
+    concave = next((other for other in _central(summary) if other.kind == "concave"), None)
+    if concave is None or method.kind == "concave":
+        return ""
+    d = summary.difference(method, column, against=concave)
+    if not d.pairs:
+        return ""
+    return f" Against concave: {_signed(d.difference, column)} ({_range(d, column)})."
 
 
 def _verdict(d: Difference, column: Column) -> str:
@@ -186,6 +198,10 @@ def _mean(values: Any) -> float:
     return known.mean() if len(known) else math.nan
 
 
+def _numbers(summary: Summary) -> list[str]:
+    return ["<h2>In numbers</h2>", _reading(summary), *(_table(summary, kind) for kind in summary.kinds)]
+
+
 def _reading(summary: Summary) -> str:
     items = "".join(
         f"<li><b>{escape(c.title)}</b>: {escape(c.help)}{'' if c.rises else ' Less is better.'}</li>"
@@ -194,7 +210,8 @@ def _reading(summary: Summary) -> str:
     return (
         "<p>In each cell the mean, and below it the difference from plain's pictures of the same prompts and seeds"
         " under the same conditions, with its 95 % interval; coloured where the interval leaves out 0. Of intervals"
-        f" where there is nothing to see, 5 in 100 do so, too.</p><ul>{items}</ul>"
+        f" where there is nothing to see, 5 in 100 do so, too. Better / worse: in how many pairs the first score"
+        f" is.</p><ul>{items}</ul>"
     )
 
 
@@ -211,9 +228,9 @@ def _table(summary: Summary, kind: str) -> str:
             d = summary.difference(method, summary.columns[0], kind)
             changes = f"{_better(d, summary.columns[0])} / {_worse(d, summary.columns[0])}<small>p {d.p:.2g}</small>"
         css = "plain" if method.kind == "plain" else ""
-        rows.append(f'<tr class="{css}"><th>{escape(method.label)}</th>{cells}<td>{changes}</td></tr>')
+        rows.append(f'<tr class="{css}"><th>{escape(method.label)}</th><td>{changes}</td>{cells}</tr>')
     table = (
-        f'<div class="wide"><table class="numbers"><thead><tr><th></th>{head}<th>better / worse</th></tr></thead>'
+        f'<div class="wide"><table class="numbers"><thead><tr><th></th><th>better / worse</th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
     opened = " open" if kind == EVERYTHING else ""
@@ -246,11 +263,11 @@ def _worse(d: Difference, column: Column) -> int:
 
 
 def _value(value: float, column: Column) -> str:
-    return f"{100 * value:.1f} %" if column.share else f"{value:.4g}"
+    return f"{100 * value:.1f} %" if column.share else f"{value:.{column.digits}f}"
 
 
 def _signed(value: float, column: Column) -> str:
-    return f"{100 * value:+.1f}" if column.share else f"{value:+.3g}"
+    return f"{100 * value:+.1f}" if column.share else f"{value:+.{column.digits}f}"
 
 
 def _range(d: Difference, column: Column) -> str:
@@ -258,39 +275,40 @@ def _range(d: Difference, column: Column) -> str:
 
 
 def _sheets(summary: Summary, folder: Path, number: int, seed: int) -> str:
-    if not summary.columns or not summary.pairs or not number:
+    if not summary.pairs or number <= 0:
         return ""
-    column, shown = summary.columns[0], _central(summary)
-    parts = [
-        f"<h2>Pictures</h2><p>Pairs whose score ({escape(column.title)}) a method changed, drawn at random (seed"
-        f" {seed}) from all of these, neither picked nor sorted. The same noise in every row.</p>"
-    ]
+    shown, column = _central(summary), summary.columns[0] if summary.columns else None
+    sheets = [("At random, whatever the score", summary.pairs)]
     for method in shown:
-        if method.kind == "plain":
-            continue
-        better, worse = changed(summary, method, column)
-        for what, pairs in (("Better with", better), ("Worse with", worse)):
-            chosen = drawn(pairs, number, seed)
-            figures = "".join(_figure(summary, folder, pair, shown, column) for pair in chosen)
-            parts.append(
-                f"<h3>{what} {escape(method.label)}: {len(chosen)} of {len(pairs)}</h3>"
-                f'<div class="sheet">{figures or "<p>None.</p>"}</div>'
-            )
+        if column and method.kind != "plain":
+            better, worse = changed(summary, method, column)
+            sheets += [(f"Better with {method.label}", better), (f"Worse with {method.label}", worse)]
+    parts = [
+        f"<h2>Pictures</h2><p>Each sheet is drawn at random (seed {seed}) from all pairs of its kind, neither picked"
+        " nor sorted. The same noise in every row.</p>"
+    ]
+    for title, pairs in sheets:
+        chosen = drawn(pairs, number, seed)
+        figures = "".join(_figure(summary, folder, pair, shown, column) for pair in chosen)
+        parts.append(
+            f"<h3>{escape(title)}: {len(chosen)} of {len(pairs)}</h3>"
+            f'<div class="sheet">{figures or "<p>None.</p>"}</div>'
+        )
     return "\n".join(parts)
 
 
-def _figure(summary: Summary, folder: Path, pair: Pair, methods: Sequence[Method], column: Column) -> str:
+def _figure(summary: Summary, folder: Path, pair: Pair, methods: Sequence[Method], column: Column | None) -> str:
     cells = []
     for method in methods:
         found = summary.result(pair, method)
         source = thumbnail(folder / found.picture) if found.picture else ""
         image = f'<img src="{source}" alt="{escape(method.label)}">' if source else '<span class="gone"></span>'
-        score = found.scores.get(column.name, math.nan)
+        score = found.scores.get(column.name, math.nan) if column else math.nan
         mark = ""
         if found.status != MADE:
             mark = "n/a"
-        elif not math.isnan(score):
-            mark = ("✓" if score else "✗") if column.share and score in (0, 1) else f"{score:.3g}"
+        elif column and not math.isnan(score):
+            mark = ("✓" if score else "✗") if column.share and score in (0, 1) else _value(score, column)
         cells.append(f'<div>{image}<span class="kind">{escape(method.kind)} {mark}</span></div>')
     caption = f"{escape(pair.prompt.text)} <small>seed {pair.seed}</small>"
     return f'<figure><div class="row">{"".join(cells)}</div><figcaption>{caption}</figcaption></figure>'

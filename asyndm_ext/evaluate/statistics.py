@@ -73,9 +73,7 @@ class Bootstrap:
             return math.nan, math.nan
         sums = np.bincount(self._groups, np.where(there, values, 0.0), self._count)
         sizes = np.bincount(self._groups, there.astype(np.float64), self._count)
-        used = sizes > 0
-        weights = self._weights[:, used]
-        drawn = weights @ np.stack([sums, sizes], axis=1)[used].astype(np.float32)
+        drawn = self._weights @ np.stack([sums, sizes], axis=1).astype(np.float32)
         drawn = drawn[drawn[:, 1] > 0].astype(np.float64)
         low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [(1 - level) / 2, (1 + level) / 2])
         return float(low), float(high)

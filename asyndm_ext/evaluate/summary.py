@@ -72,22 +72,33 @@ class Summary:
 
     def scores(self, method: Method, column: Column, kind: str = EVERYTHING) -> Floats:
         """One per pair; NaN where the picture is not the method's or the column does not apply."""
-        found = [self.result(pair, method) for pair in self.of_kind(kind)]
-        return np.array([r.scores.get(column.name, math.nan) if r.status == MADE else math.nan for r in found])
+        key = (method.id, column.name)
+        if key not in self._scores:
+            found = [self.result(pair, method) for pair in self.pairs]
+            scores = [r.scores.get(column.name, math.nan) if r.status == MADE else math.nan for r in found]
+            self._scores[key] = np.array(scores, dtype=np.float64)
+        if kind == EVERYTHING:
+            return self._scores[key]
+        return self._scores[key][[pair.prompt.kind == kind for pair in self.pairs]]
+
+    @cached_property
+    def _scores(self) -> dict[tuple[str, str], Floats]:
+        return {}
 
     def tally(self, method: Method) -> Tally:
         found = [self.results.get(pair.key(method)) for pair in self.plan.pairs]
         states = [r.status.split(":")[0] for r in found if r is not None]
         return Tally(states.count(MADE), states.count("not applied"), states.count("failed"), found.count(None))
 
-    def difference(self, method: Method, column: Column, kind: str = EVERYTHING) -> Difference:
-        """The method against plain under the same conditions."""
-        key = (method.id, column.name, kind)
+    def difference(
+        self, method: Method, column: Column, kind: str = EVERYTHING, against: Method | None = None
+    ) -> Difference:
+        """The method against plain under the same conditions, or against another one."""
+        other = against or plain_of(method, self.plan.methods)
+        key = (method.id, other.id, column.name, kind)
         if key not in self._differences:
-            plain = plain_of(method, self.plan.methods)
-            self._differences[key] = self._bootstrap(kind).compare(
-                self.scores(plain, column, kind), self.scores(method, column, kind)
-            )
+            scores = self.scores(other, column, kind), self.scores(method, column, kind)
+            self._differences[key] = self._bootstrap(kind).compare(*scores)
         return self._differences[key]
 
     def interval(self, method: Method, column: Column, kind: str = EVERYTHING) -> tuple[float, float]:
@@ -95,7 +106,7 @@ class Summary:
         return self._bootstrap(kind).interval(self.scores(method, column, kind))
 
     @cached_property
-    def _differences(self) -> dict[tuple[str, str, str], Difference]:
+    def _differences(self) -> dict[tuple[str, ...], Difference]:
         return {}
 
     @cached_property

@@ -311,5 +311,5 @@ def test_what_is_no_webui(stand_in):
     with pytest.raises(Unreachable, match="404"):
         Api(server.url).get("/sdapi/v1/nothing")
     refusing = stand_in(trouble=lambda number, body: (500, {"message": "no"}))
-    with pytest.raises(Refused, match="^no$"):
+    with pytest.raises(Refused, match=r"^no$"):
         Api(refusing.url).post("/x", {})

@@ -21,6 +21,7 @@ class Column:
         help: what it says, one sentence.
         rises: more is better.
         share: the scores are fractions in [0, 1], shown in per cent.
+        digits: behind the decimal point, if not.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Column:
     help: str
     rises: bool = True
     share: bool = False
+    digits: int = 2
 
 
 class MetricUnavailable(RuntimeError):

@@ -31,7 +31,11 @@ class BertScore:
         vlm, recall: take the place of both models.
     """
 
-    columns = (Column("bertscore", "BERTScore", "How much of the prompt is in a model's description of the picture."),)
+    columns = (
+        Column(
+            "bertscore", "BERTScore", "How much of the prompt is in a model's description of the picture.", digits=4
+        ),
+    )
 
     def __init__(
         self,

@@ -21,7 +21,11 @@ class ClipScore:
         device: where to compute.
     """
 
-    columns = (Column("clipscore", "CLIPScore", "Cosine between CLIP's embeddings of the picture and of the prompt."),)
+    columns = (
+        Column(
+            "clipscore", "CLIPScore", "Cosine between CLIP's embeddings of the picture and of the prompt.", digits=4
+        ),
+    )
 
     def __init__(self, weights: str, model: str = "ViT-H-14", device: str = "cpu") -> None:
         try:

@@ -23,7 +23,9 @@ class ImageReward:
     The package reads the tokenizer ``bert-base-uncased`` from the Hugging Face cache.
     """
 
-    columns = (Column("imagereward", "ImageReward", "Estimated human preference for the picture, given the prompt."),)
+    columns = (
+        Column("imagereward", "ImageReward", "Estimated human preference for the picture, given the prompt.", digits=4),
+    )
 
     def __init__(self, weights: str, config: str = "", device: str = "cpu") -> None:
         config = config or str(Path(weights).with_name("med_config.json"))

@@ -1,0 +1,98 @@
+"""``asyndm evaluate`` on real WebUIs: two share the work, pictures and infotexts are what they should be."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from asyndm_ext.evaluate.main import main
+
+from .server import REPOSITORY, WebUI
+
+pytestmark = pytest.mark.xdist_group("webui")
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "pictures.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    """A set in the format of the paper's authors."""
+    texts = ["a cat eating a sandwich", "a dog and a cat"]
+    path = tmp_path / "pets.json"
+    path.write_text(json.dumps(texts))
+    items = {"item_idx": {texts[0]: [1, 4], texts[1]: [1, 4]}, "item_k": {texts[0]: [0.7, 0.5], texts[1]: [0.5, 0.5]}}
+    (tmp_path / "pets_item.json").write_text(json.dumps(items))
+    return path
+
+
+def test_two_webuis_share_a_run(
+    webui: WebUI, launch: Callable[..., WebUI], prompts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    second = launch("second", extensions={"asyndm": REPOSITORY})
+    command = [
+        "--url",
+        webui.url,
+        "--url",
+        second.url,
+        "--prompt-file",
+        str(prompts),
+        "--model",
+        "tiny-sd1.safetensors",
+    ]
+    command += ["--steps", "4", "--size", "128", "--file-strengths", "--vary", "threshold=1,1.5"]
+    command += ["--metric", f"{__name__}:Brightness"]
+    out = tmp_path / "run"
+    assert main([*command, "--out", str(out)]) == 0, capsys.readouterr().err
+    found = rows(out)
+    assert len(found) == 2 * 6 and {row["status"] for row in found} == {"made"}
+    infotexts = {}
+    for row in found:
+        with Image.open(out / row["picture"]) as picture:
+            assert picture.size == (128, 128)
+            infotexts[row["prompt"], row["method"]] = picture.info["parameters"]
+    for (prompt, method), infotext in infotexts.items():
+        assert infotext.startswith(prompt) and "Steps: 4, Sampler: Euler" in infotext
+        assert ("AsynDM" in infotext) is (method != "plain")
+        assert ("AsynDM region: everything" in infotext) is (method == "concave")
+        assert ("AsynDM mask source: fixed" in infotext) is method.startswith("fixed")
+    assert 'AsynDM objects: "cat:0.7, sandwich:0.5"' in infotexts["a cat eating a sandwich", "asyndm"]
+    assert "AsynDM threshold: 1.5" in infotexts["a dog and a cat", "asyndm threshold 1.5"]
+    # The same pictures from the one WebUI alone, and nothing is asked for again.
+    alone = tmp_path / "alone"
+    assert main([*command[:2], *command[4:], "--out", str(alone)]) == 0
+    for one, two in zip(found, rows(alone), strict=True):
+        assert (alone / two["picture"]).read_bytes() == (out / one["picture"]).read_bytes()
+        assert one == two
+    second.stop()
+    assert main([*command, "--out", str(out), "--report-only"]) == 0
+    assert rows(out) == found
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "2 of 2 pairs by all of 6 methods" in page and page.count("data:image/jpeg") >= 2 * 4
+
+
+def test_pictures_without_asyndm_are_counted_as_such(webui: WebUI, prompts: Path, tmp_path: Path) -> None:
+    """The probe's sampler Elsewhere is one that AsynDM has no version of."""
+    command = ["--url", webui.url, "--prompt-file", str(prompts), "--model", "tiny-sd1.safetensors", "--prompts", "1"]
+    command += ["--solver", "Elsewhere", "--methods", "asyndm", "--steps", "2", "--size", "128", "--out", str(tmp_path)]
+    assert main(command) == 0
+    plain, asyndm = rows(tmp_path)
+    assert plain["status"] == "made" and asyndm["status"].startswith("not applied: ")
+
+
+class Brightness:
+    """A judge that needs no weights."""
+
+    from asyndm_ext.evaluate.metrics import Column
+
+    columns = (Column("brightness", "brightness", "Mean grey level."),)
+
+    def score(self, pictures, prompts):
+        return [{"brightness": float(picture.convert("L").resize((1, 1)).getpixel((0, 0)))} for picture in pictures]
