@@ -160,6 +160,8 @@ def run_batch(
         started = time.perf_counter()
         latents = solver.sample(run, x, **solver.chosen(webui_arguments(shared, table)))
         seconds = time.perf_counter() - started
+    if not bool(torch.isfinite(latents).all()):
+        raise RuntimeError("the sampled picture is not finite (NaN in the model?)")
     return Batch(latents, region.maps if isinstance(region, AverageAttention) else None, seconds)
 
 
