@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from asyndm_ext.embedded.cli import main
+from asyndm_ext.commands.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

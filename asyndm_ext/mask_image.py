@@ -14,11 +14,15 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
+MAX_PIXELS = 2**26
+"""Of a mask: 8192 x 8192. More takes gigabytes to look at."""
+
+
 def decode(text: str) -> Image:
     """The picture in a base64 text (a ``data:`` URL or the plain characters), as Pillow's "L"; transparent is black.
 
     Raises:
-        ValueError: not base64, or not a picture.
+        ValueError: not base64, not a picture, or one of more than :data:`MAX_PIXELS`.
     """
     from PIL import Image
 
@@ -26,12 +30,25 @@ def decode(text: str) -> Image:
     if characters.startswith("data:"):
         characters = characters.partition(",")[2]
     try:
-        picture = Image.open(io.BytesIO(base64.b64decode("".join(characters.split()), validate=True)))
-        picture.load()
+        data = base64.b64decode("".join(characters.split()), validate=True)
     except (binascii.Error, ValueError):
         raise ValueError(f"the mask is not a picture in base64: {text[:40]!r}") from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+    try:
+        picture = Image.open(io.BytesIO(data))
+        if picture.width * picture.height > MAX_PIXELS:
+            raise ValueError(f"{picture.width} x {picture.height} pixels are too many")
+        picture.load()
+        return _grey(picture)
+    except Exception as error:  # each of Pillow's readers has errors of its own for a broken file
         raise ValueError(f"the mask is not a picture that can be read ({error})") from None
+
+
+def _grey(picture: Image) -> Image:
+    from PIL import Image
+
+    if picture.mode.startswith("I;16") or (picture.mode == "I" and picture.format == "PNG"):
+        # 16 bits of grey, whose upper values Pillow's conversion would all make white.
+        return picture.convert("I").point(lambda grey: grey * (1 / 257)).convert("L")
     shown = picture.convert("RGBA")
     black = Image.new("RGBA", shown.size, (0, 0, 0, 255))
     return Image.alpha_composite(black, shown).convert("L")

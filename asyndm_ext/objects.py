@@ -5,11 +5,12 @@ Written ``cat``, ``red hat:0.4`` (its strength) or ``cat#2`` (the second "cat" o
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
+
+from asyndm_ext.messages import is_number, is_text, shown
 
 _WRITTEN = re.compile(r"(?P<name>[^:]*?)\s*(?:#\s*(?P<occurrence>\d+))?\s*(?::(?P<strength>.*))?", re.DOTALL)
 
@@ -32,17 +33,18 @@ class ObjectSpec:
     occurrence: int | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name.strip() or set(self.name) & set(",:#"):
-            raise ValueError(f"an object's name must be words without ',', ':' and '#', got {self.name!r}")
+        if not is_text(self.name) or not self.name.strip() or set(self.name) & set(",:#"):
+            raise ValueError(f"an object's name must be words without ',', ':' and '#', got {shown(self.name)}")
         object.__setattr__(self, "name", " ".join(self.name.split()))
         strength, occurrence = self.strength, self.occurrence
         if strength is not None:
-            number = isinstance(strength, (int, float)) and not isinstance(strength, bool)
-            if not number or not math.isfinite(strength) or not 0 <= strength <= 1:
-                raise ValueError(f"the strength of {self.name!r} must be a number from 0 to 1, got {strength!r}")
+            if not is_number(strength) or not 0 <= strength <= 1:
+                raise ValueError(
+                    f"the strength of {shown(self.name)} must be a number from 0 to 1, got {shown(strength)}"
+                )
             object.__setattr__(self, "strength", float(strength))
         if occurrence is not None and (type(occurrence) is not int or occurrence < 1):
-            raise ValueError(f"the occurrence of {self.name!r} must be 1, 2, ..., got {occurrence!r}")
+            raise ValueError(f"the occurrence of {shown(self.name)} must be 1, 2, ..., got {shown(occurrence)}")
 
     @classmethod
     def written(cls, text: str) -> ObjectSpec:
@@ -53,8 +55,12 @@ class ObjectSpec:
         try:
             number = None if strength is None else float(strength)
         except ValueError:
-            raise ValueError(f"in {text.strip()!r} a number from 0 to 1 must follow the colon") from None
-        return cls(match["name"], number, None if occurrence is None else int(occurrence))
+            raise ValueError(f"in {shown(text.strip())} a number from 0 to 1 must follow the colon") from None
+        try:
+            place = None if occurrence is None else int(occurrence)
+        except ValueError:  # Python reads no more than some thousand digits
+            raise ValueError(f"in {shown(text.strip())} the number after # is too long") from None
+        return cls(match["name"], number, place)
 
     def __str__(self) -> str:
         place = "" if self.occurrence is None else f"#{self.occurrence}"
@@ -86,7 +92,9 @@ def parse_objects(value: Any) -> tuple[ObjectSpec, ...]:
     for spec in _read(value):
         known = specs.setdefault(spec.place, spec)
         if known.strength != spec.strength:
-            raise ValueError(f"the object {spec.name!r} is given twice: {str(known)!r} and {str(spec)!r}")
+            raise ValueError(
+                f"the object {shown(spec.name)} is given twice: {shown(str(known))} and {shown(str(spec))}"
+            )
     return tuple(specs.values())
 
 
@@ -97,7 +105,7 @@ def _read(value: Any) -> Iterable[ObjectSpec]:
         yield from (ObjectSpec(name, strength) for name, strength in value.items())
         return
     if not isinstance(value, (str, list, tuple)):
-        raise ValueError(f"objects must be a text with commas or a list, not {type(value).__name__}: {value!r}")
+        raise ValueError(f"objects must be a text with commas or a list, not {type(value).__name__}: {shown(value)}")
     for number, item in enumerate([value] if isinstance(value, str) else value, start=1):
         if isinstance(item, ObjectSpec):
             yield item
@@ -107,13 +115,13 @@ def _read(value: Any) -> Iterable[ObjectSpec]:
             yield _from_dictionary(number, item)
         else:
             kind = type(item).__name__
-            raise ValueError(f"objects: item {number} must be a text or a dictionary, not {kind}: {item!r}")
+            raise ValueError(f"objects: item {number} must be a text or a dictionary, not {kind}: {shown(item)}")
 
 
 def _from_dictionary(number: int, item: Mapping[str, Any]) -> ObjectSpec:
     known = [field.name for field in fields(ObjectSpec)]
     unknown = [key for key in item if key not in known]
     if unknown or "name" not in item:
-        problem = f"unknown {', '.join(map(repr, unknown))}" if unknown else "no 'name'"
+        problem = f"unknown {', '.join(map(shown, unknown))}" if unknown else "no 'name'"
         raise ValueError(f"objects: item {number} has {problem}; known are {', '.join(known)}")
     return ObjectSpec(**item)

@@ -100,10 +100,11 @@ class Run:
         self._watch = watch
         self._progress = progress
         self._percent_to_sigma = percent_to_sigma
-        self.noise_sampler = noise_sampler or (lambda sigma, sigma_next: self.randn_like(x))
+        # Not through self: a run that refers to itself would keep its tensors until the garbage collector comes by.
+        self.noise_sampler = noise_sampler or (lambda sigma, sigma_next: randn_like(x))
         self._device = x.device
         self._dtype = torch.promote_types(x.dtype, torch.float32)
-        schedule.lead_in(region.strength(0.0))
+        schedule.lead_in(self._strength(0.0))
 
     @property
     def count(self) -> int:
@@ -145,6 +146,13 @@ class Run:
     def on_device(self, level: Tensor) -> Tensor:
         return level.to(self._dtype).to(self._device)
 
+    def _strength(self, progress: float) -> Tensor:
+        """Raises RuntimeError where a region says NaN: the clock would take it for no lag at all."""
+        strength = self.region.strength(progress)
+        if not bool(torch.isfinite(strength).all()):
+            raise RuntimeError("the strength map of the region is not finite")
+        return strength
+
     def model(self, x: Tensor) -> Tensor:
         """Call the model at the current level map."""
         return self.model_at(x, self.schedule.nominal, self.schedule.level)
@@ -173,7 +181,7 @@ class Run:
             to: what :meth:`peek` has shown; by default the next node of the schedule.
         """
         schedule = self.schedule
-        strength = self.region.strength(self.progress) if to is None else to.strength
+        strength = self._strength(self.progress) if to is None else to.strength
         record = StepRecord(schedule.step, schedule.nominal, schedule.level, strength)
         following = schedule.advance(strength) if to is None else schedule.take(to)
         if self._watch is not None:
@@ -182,15 +190,15 @@ class Run:
 
     def ahead(self) -> Tensor:
         """The level map that :meth:`advance` would lead to if the region stayed as it is; the clock stands still."""
-        return self.on_device(self.schedule.ahead(self.region.strength(self.progress)))
+        return self.on_device(self.schedule.ahead(self._strength(self.progress)))
 
     def peek(self, nominal: float) -> Position:
         """Where the newest region lets the pixels be when the host is at this level; the clock stands still."""
-        return self.schedule.peek(self.region.strength(self.progress), nominal)
+        return self.schedule.peek(self._strength(self.progress), nominal)
 
     def restart(self, nominal: float) -> Tensor:
         """Put the clock back to where the host is at a higher level; returns the level map on the device."""
-        return self.on_device(self.schedule.restart(self.region.strength(self.progress), nominal))
+        return self.on_device(self.schedule.restart(self._strength(self.progress), nominal))
 
     def sigma_at(self, percent: float) -> float:
         """The model's sigma at a share of the way down from the noisiest, fraction in (0, 1)."""

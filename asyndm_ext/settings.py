@@ -7,7 +7,6 @@ infotext and pasting follow from there.
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -15,6 +14,7 @@ from typing import Any
 
 from asyndm_ext import mask_image
 from asyndm_ext.masks import MaskOptions
+from asyndm_ext.messages import is_number, is_text, shown
 from asyndm_ext.objects import ObjectSpec, parse_objects, short
 from asyndm_ext.schedule import CURVES
 
@@ -115,13 +115,12 @@ class Settings:
         for f in fields(self):
             value = getattr(self, f.name)
             if isinstance(f.default, bool) and not isinstance(value, bool):
-                raise SettingsError(f"AsynDM: {f.name} must be true or false, got {value!r}")
+                raise SettingsError(f"AsynDM: {f.name} must be true or false, got {shown(value)}")
         for spec in FIELDS:
             value = getattr(self, spec.name)
             if spec.choices and value not in spec.choices:
-                raise SettingsError(
-                    f"AsynDM: {spec.name} must be one of {', '.join(map(repr, spec.choices))}, got {value!r}"
-                )
+                allowed = ", ".join(map(repr, spec.choices))
+                raise SettingsError(f"AsynDM: {spec.name} must be one of {allowed}, got {shown(value)}")
             if spec.limits is not None:
                 object.__setattr__(self, spec.name, _number(spec, value))
         for low, high in (("min_area", "max_area"), ("start", "end")):
@@ -133,6 +132,8 @@ class Settings:
             object.__setattr__(self, "objects", parse_objects(self.objects))
             if not isinstance(self.mask, str):
                 raise ValueError(f"mask must be a picture in base64, got {type(self.mask).__name__}")
+            if not is_text(self.mask):
+                raise ValueError(f"mask must be a picture in base64, got {shown(self.mask)}")
             if self.mask and self.uses_mask:
                 mask_image.decode(self.mask)
         except ValueError as error:
@@ -171,9 +172,9 @@ class Settings:
             SettingsError: unknown key, wrong type, value out of range.
         """
         known = [f.name for f in fields(cls)]
-        unknown = [str(key) for key in values if key not in known]
+        unknown = [key for key in values if key not in known]
         if unknown:
-            names = ", ".join(map(repr, unknown))
+            names = ", ".join(map(shown, unknown))
             raise SettingsError(f"AsynDM: unknown setting {names}; known are {', '.join(known)}")
         return cls(**{"enabled": True, **values})
 
@@ -329,15 +330,15 @@ def is_enabled(args: Sequence[Any]) -> bool:
     """
     first = args[0] if args else False
     if isinstance(first, Mapping):
-        return first.get("enabled", True) not in (False, None)
-    return first not in (False, None)
+        first = first.get("enabled", True)
+    return first is not False and first is not None  # 0 equals False, and is none of the two
 
 
 def _number(spec: Field, value: Any) -> float:
     assert spec.limits is not None
     low, high = spec.limits
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise SettingsError(f"AsynDM: {spec.name} must be a number from {low:g} to {high:g}, got {value!r}")
+    if not is_number(value):
+        raise SettingsError(f"AsynDM: {spec.name} must be a number from {low:g} to {high:g}, got {shown(value)}")
     if not low <= value <= high:
-        raise SettingsError(f"AsynDM: {spec.name} must lie between {low:g} and {high:g}, got {value:g}")
+        raise SettingsError(f"AsynDM: {spec.name} must lie between {low:g} and {high:g}, got {shown(value)}")
     return float(value)

@@ -64,7 +64,8 @@ var asyndm = (function() {
         look(prefix);
     }
 
-    onUiLoaded(() => ['txt2img', 'img2img'].forEach((tab) => setUp('script_' + tab + '_asyndm_')));
+    // A panel's elements are named by its host; what they have in common is the beginning of the plot's name.
+    onUiLoaded(() => gradioApp().querySelectorAll('.asyndm-plot').forEach((plot) => setUp(plot.id.slice(0, -'plot'.length))));
 
     return {plot, look};
 })();

@@ -7,6 +7,11 @@ from asyndm_ext.hosts.webui import job, options, pictures, routes, xyz
 from asyndm_ext.ui import infotext, panel
 
 
+def with_styles(prompt, styles):
+    """A prompt as a job would have it; what the page has not sent yet is None."""
+    return shared.prompt_styles.apply_styles_to_prompt(prompt or "", styles or [])
+
+
 class AsynDM(scripts.Script):
     """Its panel and what a job does with it."""
 
@@ -27,13 +32,13 @@ class AsynDM(scripts.Script):
 
     def ui(self, is_img2img):
         xyz.register(self.title())  # here, because the plot draws its menus after the always-on scripts
-        prompt = tuple(self.prompt[key] for key in sorted(self.prompt))  # the prompt's own, then its styles
-        with_styles = shared.prompt_styles.apply_styles_to_prompt
-        controls, fields = panel.build(InputAccordion, self.elem_id, prompt if len(prompt) == 2 else None, with_styles)
-        self.infotext_fields = fields
+        boxes = tuple(self.prompt[key] for key in sorted(self.prompt))  # the prompt's own, then its styles
+        prompt = panel.PromptSource(boxes, with_styles) if len(boxes) == 2 else None
+        controls = panel.build(InputAccordion, self.elem_id, prompt)
+        self.infotext_fields = panel.infotext_fields(controls)
         # By these the buttons below a picture know the controls that go along to another tab.
-        self.paste_field_names = [key for control, key in fields if key is not infotext.pasted("mask")]
-        return controls
+        self.paste_field_names = [key for _, key in self.infotext_fields if key is not infotext.pasted("mask")]
+        return list(controls.values())
 
     def process(self, p, *args):
         if job.is_wanted(p, args):

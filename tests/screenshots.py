@@ -1,8 +1,9 @@
-"""Makes the pictures of docs/CONTROLS.md: what each control does to a picture of the tiny model, and the panel itself.
+"""Makes the pictures of docs/: what each control does to a picture of the tiny model, the panel, and the studio.
 
     python tests/screenshots.py effects     # the tiny model; minutes on a CPU
+    python tests/screenshots.py studio      # Chromium
     python tests/screenshots.py panel       # a WebUI (ASYNDM_WEBUI) and Chromium
-    python tests/screenshots.py             # both
+    python tests/screenshots.py             # all of them
 
 ``pip install -e '.[e2e]'`` brings what it needs.
 """
@@ -33,6 +34,8 @@ from asyndm_ext.ui.pictures import Recorder
 from asyndm_ext.ui.preview import over_preview
 from tests.e2e.browser import Browser, problem, wait
 from tests.e2e.server import PROBE, REPOSITORY, Install, WebUI
+from tests.e2e.studio import Studio, StudioBrowser
+from tests.e2e.studio import problem as studio_problem
 
 OUTPUT = REPOSITORY / "docs" / "images"
 PROMPT, SEED, STEPS = "a red circle and a blue square", 1, 20
@@ -183,6 +186,27 @@ def mask_control(browser: Browser, path: Path) -> None:
     shrink(path)
 
 
+def studio(output: Path) -> None:
+    """The studio after a run, in both themes and on a telephone."""
+    reason = studio_problem() or problem()
+    if reason:
+        raise SystemExit(f"no pictures of the studio: {reason}")
+    with Studio() as started:
+        for name, theme, size in (
+            ("studio-light", "light", (1400, 1300)),
+            ("studio-dark", "dark", (1400, 1300)),
+            ("studio-narrow", "dark", (400, 1300)),
+        ):
+            with StudioBrowser(started.url, size, theme) as browser:
+                browser.resize(*size)
+                wait(browser.chips, "chips")
+                browser.press_run(600)
+                browser.run("window.scrollTo(0, 0)")
+                path = output / f"{name}.png"
+                browser.driver.save_screenshot(str(path))
+                shrink(path)
+
+
 def shrink(path: Path) -> None:
     Image.open(path).convert("RGB").quantize(PALETTE).save(path, optimize=True)
     print(path, path.stat().st_size)
@@ -190,15 +214,17 @@ def shrink(path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=("effects", "panel", "both"), default="both")
+    parser.add_argument("what", nargs="?", choices=("effects", "studio", "panel", "all"), default="all")
     parser.add_argument("--only", nargs="+", choices=EFFECTS, default=list(EFFECTS), help="controls to draw")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     parser.add_argument("--models", type=Path, help="tiny checkpoints that the tests have made; made anew otherwise")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
-    if options.what != "panel":
+    if options.what in ("effects", "all"):
         effects(options.output, options.only)
-    if options.what != "effects":
+    if options.what in ("studio", "all"):
+        studio(options.output)
+    if options.what in ("panel", "all"):
         panel(options.output, options.models)
 
 

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 
 COMMANDS: dict[str, str] = {
+    "bench": "asyndm_ext.bench.cli",
+    "studio": "asyndm_ext.studio.command",
     "evaluate": "asyndm_ext.evaluate.main",
 }
 """Name of a command, to the module with its ``main(argv) -> int``: imported only when it is asked for."""

@@ -81,7 +81,8 @@ def variant_region(
 ) -> Region:
     """The one thing in which the variants differ. ``average``: attention of a plain pass, for a fixed mask."""
     if variant == "asyndm":
-        return region_for(job.settings, shape, _strengths(job), average=average)
+        mask = job.slow_fraction((shape[-2], shape[-1])) if job.settings.uses_mask else None
+        return region_for(job.settings, shape, _strengths(job), mask, average)
     return FixedRegion.everything(shape, job.settings.strength if variant == "concave" else 0.0)
 
 
@@ -122,7 +123,7 @@ def run_batch(
     """
     shared = _shared(jobs)
     assert not keep_average or variant == "plain"
-    if variant == "asyndm" and shared.settings.mask_source == "fixed" and average is None:
+    if variant == "asyndm" and shared.finds_a_fixed_mask and average is None:
         average = run_batch(model, jobs, "plain", keep_average=True).average
     table = NoiseTable.from_alphas_cumprod(model.alphas_cumprod)
     base = base_schedule(shared, table)
@@ -135,6 +136,7 @@ def run_batch(
     if solver.space == "sigma":
         x = x * base.nominal(0)
 
+    looks_for_objects = keep_average or (variant == "asyndm" and shared.settings.uses_objects)
     region = AverageAttention(shape) if keep_average else variant_region(shared, variant, shape, average)
     guided = GuidedUNet(
         model.unet,
@@ -144,7 +146,7 @@ def run_batch(
         table,
         model.prediction_type,
         solver.space,
-        columns=_columns(jobs) if variant == "asyndm" or keep_average else None,
+        columns=_columns(jobs) if looks_for_objects else None,
     )
     run = Run(
         guided,
@@ -160,6 +162,8 @@ def run_batch(
         started = time.perf_counter()
         latents = solver.sample(run, x, **solver.chosen(webui_arguments(shared, table)))
         seconds = time.perf_counter() - started
+    if not bool(torch.isfinite(latents).all()):
+        raise RuntimeError("the sampled picture is not finite (NaN in the model?)")
     return Batch(latents, region.maps if isinstance(region, AverageAttention) else None, seconds)
 
 

@@ -11,8 +11,7 @@ import json
 import random
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +21,6 @@ from asyndm_ext import __version__
 _INSTALL = "pip install 'asyndm-webui[embedded]' brings it"
 
 try:
-    import torch
     from PIL.PngImagePlugin import PngInfo
     from tqdm import tqdm
 
@@ -40,6 +38,7 @@ try:
         run_variant,
         step_count,
     )
+    from asyndm_ext.embedded.threads import threads_for
     from asyndm_ext.embedded.vocabulary import Tokenizer
     from asyndm_ext.objects import ObjectSpec, parse_objects
     from asyndm_ext.schedule import CURVES
@@ -50,7 +49,6 @@ except ModuleNotFoundError as missing:
 if TYPE_CHECKING:
     from asyndm_ext.embedded.model import TinyModel
 
-_SMALL = 256 * 256  # pixels
 _EXAMPLE = 'asyndm "a red circle and a blue square"'
 _SIZE = re.compile(r"(\d+)(?:x(\d+))?")
 
@@ -87,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from asyndm_ext.embedded.model import load_tiny
 
         model = load_tiny()
-        with _one_thread(small=job.width * job.height <= _SMALL):
+        with threads_for(job.width * job.height):
             results = _sample(model, job)
             files = _write(model, job, results, arguments.out)
     except ModuleNotFoundError as missing:
@@ -169,21 +167,6 @@ def _objects(arguments: argparse.Namespace) -> tuple[tuple[ObjectSpec, ...], str
     if given:
         return given, "--objects"
     return tuple(map(ObjectSpec, automatic_objects(Tokenizer().words(arguments.prompt)))), "prompt"
-
-
-@contextmanager
-def _one_thread(small: bool) -> Iterator[None]:
-    """Small pictures on a single thread.
-
-    Their operations last microseconds, so more threads win little; and beside another busy program the threads wait
-    for each other, which has been seen to take fifty times as long.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1 if small else before)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _sample(model: TinyModel, job: Job) -> dict[Variant, Result]:

@@ -30,18 +30,30 @@ _VIEW = 384  # about the side of a picture in the comparison, pixels
 
 # --- side by side ---------------------------------------------------------------------------------------------------
 
-_TITLES: dict[Variant, str] = {"plain": "Plain", "concave": "Plain, concave", "asyndm": "AsynDM"}
+TITLES: dict[Variant, str] = {"plain": "Plain", "concave": "Plain, concave", "asyndm": "AsynDM"}
 
 
-def _explanation(job: Job, variant: Variant) -> str:
+def explanation(job: Job, variant: Variant) -> str:
+    """What this clock does, in a sentence."""
     if variant != "plain" and job.settings.strength == 0:
         return "Strength 0: nothing is held back."
     if variant == "plain":
         return "Every pixel loses its noise on the ordinary schedule."
-    if variant == "concave":
+    if variant == "concave" or job.settings.region == "everything":
         return "Every pixel keeps its noise for longer, whatever it shows."
+    return f"Only the pixels {_where(job)} keep their noise for longer; the rest is on time."
+
+
+def _where(job: Job) -> str:
+    """Which pixels are slow, after "the pixels"."""
     objects = " and ".join(f'"{spec.name}"' for spec in job.settings.objects)
-    return f"Only the pixels of {objects} keep their noise for longer; the rest is on time."
+    inverted = "outside" if job.settings.mask_invert else "under"
+    return {
+        "objects": f"of {objects}",
+        "mask": f"{inverted} the mask",
+        "objects or mask": f"of {objects} and those {inverted} the mask",
+        "objects and mask": f"of {objects} that are {inverted} the mask",
+    }[job.settings.region]
 
 
 def comparison(job: Job, results: Mapping[Variant, Result], pictures: Mapping[Variant, Image.Image]) -> Image.Image:
@@ -62,8 +74,8 @@ def comparison(job: Job, results: Mapping[Variant, Result], pictures: Mapping[Va
         view = pictures[variant].resize((width, height), Image.Resampling.BICUBIC)
         sheet.framed(view, x + (column - width) // 2, top)
         y = top + height + 12
-        sheet.text(x, y, _TITLES[variant], size=19)
-        sheet.paragraph(x, y + 27, column, _explanation(job, variant), size=14, colour=GREY)
+        sheet.text(x, y, TITLES[variant], size=19)
+        sheet.paragraph(x, y + 27, column, explanation(job, variant), size=14, colour=GREY)
         _chart(sheet, result, (x, top + height + text_height, column, chart_height))
     return sheet.image
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import torch
 from torch import Tensor
 
-from asyndm_ext import __version__
+from asyndm_ext import __version__, mask_image
 from asyndm_ext.embedded.batch import Variant, base_schedule, run_batch
 from asyndm_ext.embedded.scenes import COLOURS, COUNTS, SHAPES
 from asyndm_ext.embedded.vocabulary import Tokenizer
@@ -24,6 +24,7 @@ from asyndm_ext.objects import ObjectSpec
 from asyndm_ext.run import StepRecord
 from asyndm_ext.settings import Settings
 from asyndm_ext.solvers import SOLVERS
+from asyndm_ext.ui.coverage import Coverage
 
 if TYPE_CHECKING:
     from asyndm_ext.embedded.model import TinyModel  # diffusers takes seconds to import: not for a wrong argument
@@ -101,7 +102,8 @@ class Job:
     """What to draw. Checks itself, so that a bad value is refused before anything is loaded or written.
 
     Attributes:
-        settings: AsynDM's own; its objects are phrases of the prompt, at least one.
+        settings: AsynDM's own. If enabled, a region of objects needs phrases of the prompt, at least one, and one
+            with a mask needs a mask.
         scheduler: how the noise levels are spaced, one of :data:`SCHEDULERS`; timestep solvers know "uniform" only.
         guidance: CFG scale.
         width, height: of the picture, in pixels.
@@ -145,8 +147,18 @@ class Job:
                 f"width and height must be multiples of {SIDE_STEP} up to {MAX_SIDE}, got {self.width}x{self.height}",
             )
         Tokenizer().encode(self.prompt)
-        _require(bool(self.settings.objects), f"no object found in the prompt {self.prompt!r}; name one with --objects")
-        object_columns(Tokenizer(), self.prompt, self.settings.objects)
+        if self.settings.enabled:
+            self._check_region()
+
+    def _check_region(self) -> None:
+        if self.settings.uses_objects:
+            _require(
+                bool(self.settings.objects), f"no object found in the prompt {self.prompt!r}; name one of its words"
+            )
+            object_columns(Tokenizer(), self.prompt, self.settings.objects)
+        if self.settings.uses_mask:
+            _require(bool(self.settings.mask), f"the region {self.settings.region!r} needs a mask, and there is none")
+            self.slow_fraction((self.height // SIDE_STEP, self.width // SIDE_STEP))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -162,6 +174,20 @@ class Job:
     def columns(self) -> list[list[int]]:
         """Text columns per object."""
         return object_columns(Tokenizer(), self.prompt, self.settings.objects)
+
+    @property
+    def finds_a_fixed_mask(self) -> bool:
+        """Whether the objects are looked for in a plain pass before AsynDM's own."""
+        return self.settings.uses_objects and self.settings.mask_source == "fixed"
+
+    def slow_fraction(self, size: tuple[int, int]) -> Tensor:
+        """The settings' mask at a latent of this size ``(H, W)``: ``(1,1,H,W)``, fractions.
+
+        Raises:
+            ValueError: nothing is slow.
+        """
+        mask = mask_image.decode(self.settings.mask)
+        return mask_image.slow_fraction(mask, size, self.settings.mask_invert)
 
     def infotext(self, variant: Variant = "asyndm") -> str:
         """The parameters as the WebUI writes them into a PNG: prompt, then ``key: value`` pairs."""
@@ -205,6 +231,7 @@ class Result:
         strength: how slow each pixel was.
         timestep: each pixel's noise level at the start of the step, from 999 (noise) down to 0 (clean).
         seconds_per_step: wall time of the sampling loop, divided by the steps.
+        note: what the user should know about it, or None.
     """
 
     latent: Tensor
@@ -212,6 +239,7 @@ class Result:
     strength: Tensor
     timestep: Tensor
     seconds_per_step: float
+    note: str | None = None
 
     @property
     def slow_fraction(self) -> list[float]:
@@ -229,25 +257,48 @@ def step_count(model: TinyModel, job: Job) -> int:
     return base_schedule(job, NoiseTable.from_alphas_cumprod(model.alphas_cumprod)).steps
 
 
-def run_variant(model: TinyModel, job: Job, variant: Variant, on_step: Callable[[], None] = lambda: None) -> Result:
+def count_of_all(model: TinyModel, job: Job, variants: Sequence[Variant]) -> int:
+    """How many steps these variants take together, the plain pass for a fixed mask included."""
+    passes = len(variants) + (job.finds_a_fixed_mask and "asyndm" in variants)
+    return passes * step_count(model, job)
+
+
+def run_variant(
+    model: TinyModel,
+    job: Job,
+    variant: Variant,
+    on_step: Callable[[], object] = lambda: None,
+    on_prediction: Callable[[Tensor], object] = lambda latent: None,
+) -> Result:
     """Sample one picture.
 
     Args:
         model: the embedded model, or one of its kind.
         job: what to draw.
         variant: which pixels are slow.
-        on_step: called after every step.
+        on_step: called after every step, also of the plain pass before a fixed mask; what it raises ends the run.
+        on_prediction: called in every step with what the model takes the finished latent for, ``(1,C,H,W)``.
     """
     records: list[StepRecord] = []
     predictions: list[Tensor] = []
+    coverage = Coverage()
+
+    def look(record: StepRecord) -> None:
+        on_step()
 
     def watch(record: StepRecord) -> None:
         records.append(record)
+        coverage.watch(record)
         on_step()
 
-    batch = run_batch(
-        model, [job], variant, callback=lambda step: predictions.append(step["denoised"].cpu()), watch=watch
-    )
+    def report(step: dict[str, Any]) -> None:
+        predictions.append(step["denoised"].cpu())
+        on_prediction(predictions[-1])
+
+    average = None
+    if variant == "asyndm" and job.finds_a_fixed_mask:
+        average = run_batch(model, [job], "plain", keep_average=True, watch=look).average
+    batch = run_batch(model, [job], variant, average=average, callback=report, watch=watch)
     table = NoiseTable.from_alphas_cumprod(model.alphas_cumprod)
     level = torch.cat([record.level for record in records]).squeeze(1)
     return Result(
@@ -256,4 +307,5 @@ def run_variant(model: TinyModel, job: Job, variant: Variant, on_step: Callable[
         strength=torch.cat([record.strength for record in records]).squeeze(1),
         timestep=level if job.walks_timesteps else table.sigma_to_t(level),
         seconds_per_step=batch.seconds / len(records),
+        note=coverage.note(job.settings) if variant == "asyndm" else None,
     )

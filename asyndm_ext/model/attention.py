@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,6 +36,13 @@ class TokenRow:
     columns: Sequence[Sequence[int]]
 
 
+def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Matrix products in the dtype of what goes into them: hosts sample under autocast, which would make them half."""
+    if device.type in ("cpu", "cuda"):
+        return torch.autocast(device.type, enabled=False)
+    return nullcontext()  # older versions of torch know no autocast elsewhere, and refuse to turn it off
+
+
 def token_probabilities(q: Tensor, k: Tensor, heads: int, scale: float, columns: Sequence[Sequence[int]]) -> Tensor:
     """Softmax over all keys, then per object the mean over its tokens and over heads.
 
@@ -45,13 +52,20 @@ def token_probabilities(q: Tensor, k: Tensor, heads: int, scale: float, columns:
     Returns:
         ``(n, L)`` float32; NaN-free zeros for an object without columns.
     """
-    queries = q.float().view(q.shape[0], heads, -1).transpose(0, 1)
-    keys = k.float().view(k.shape[0], heads, -1).transpose(0, 1)
-    probabilities = (queries @ keys.transpose(1, 2) * scale).softmax(dim=-1).mean(dim=0)
-    picked = [
-        probabilities[:, list(c)].mean(dim=1) if len(c) else torch.zeros_like(probabilities[:, 0]) for c in columns
-    ]
-    return torch.stack(picked)
+    queries = q.float().unflatten(-1, (heads, -1)).transpose(0, 1)
+    keys = k.float().unflatten(-1, (heads, -1)).transpose(0, 1)
+    with without_autocast(q.device):
+        probabilities = (queries @ keys.transpose(1, 2) * scale).softmax(dim=-1).mean(dim=0)
+    return mean_per_object([[probabilities[:, column] for column in own] for own in columns], len(q), q.device)
+
+
+def mean_per_object(found: Sequence[Sequence[Tensor]], pixels: int, device: torch.device) -> Tensor:
+    """Each object's tokens' probabilities, ``(L,)`` each -> the mean of each object's, ``(n,L)``; 0 where it has none.
+
+    One by one rather than by a list of numbers, which a GPU would have to wait for.
+    """
+    nothing = torch.zeros(pixels, device=device)
+    return torch.stack([torch.stack(list(own)).mean(dim=0) if own else nothing for own in found])
 
 
 class AttentionCapture(ABC):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from asyndm_ext.model.patches import patch_grid
+from asyndm_ext.model.pieces import scale_shift
 from asyndm_ext.model.timesteps import TimestepTable
 
 
@@ -129,10 +130,11 @@ class TokenModulations:
         def hook(module: nn.Module, args: tuple) -> tuple | None:
             if number not in self._sites_left:
                 return None
-            x = args[0]
-            scale, shift = self._per_token(number, site.scale, x), self._per_token(number, site.shift, x)
+            chunks, index = self._chunks[number], self._index_of(number, args[0])
+            # What a block modulates it has made for this module alone.
+            x = scale_shift(args[0], index, chunks[site.scale], chunks[site.shift])
             self._done(number)
-            return (x * scale + shift, *args[1:])
+            return (x, *args[1:])
 
         return hook
 
@@ -140,17 +142,16 @@ class TokenModulations:
         def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
             if number not in self._sites_left:
                 return None
-            gate = self._per_token(number, site.gate, output)
+            index = self._index_of(number, output)
+            output = scale_shift(output, index, self._chunks[number][site.gate], None)
             self._done(number)
-            return output * gate
+            return output
 
         return hook
 
-    def _per_token(self, number: int, chunk: int, tokens: Tensor) -> Tensor:
-        """One chunk of a modulation for each token of ``(N, L, D)``: the same shape."""
-        rows = self._chunks[number][chunk]
-        index = self._index(tokens.shape[1], self.modulations[number].with_text)
-        return rows.index_select(0, index.to(rows.device)).view(*tokens.shape[:2], -1)
+    def _index_of(self, number: int, tokens: Tensor) -> Tensor:
+        """Row of a modulation's chunks for each token of ``(N, L, D)``, beside them."""
+        return self._index(tokens.shape[1], self.modulations[number].with_text).to(tokens.device)
 
     def _index(self, tokens: int, with_text: bool) -> Tensor:
         """Row of the tables for each token, ``(N*L,)``; built once per kind of stream and model call."""

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from asyndm_ext.model.pieces import add_rows, in_place, picked_rows
 from asyndm_ext.model.timesteps import TimestepTable, timestep_embedding
 
 
@@ -105,9 +106,10 @@ class UNetTimeConditioning:
         self.calls = 0
         self._embedded: tuple[TimestepTable, Tensor] | None = None
         self._nominal: Tensor | None = None
+        self._projected_from: tuple[Tensor, Tensor, list[int]] | None = None
         self._inside = False
         self._gathers: dict[tuple[int, int], Tensor] = {}
-        self._sizes: dict[int, torch.Size] = {}
+        self._features: dict[int, Tensor] = {}
 
     @contextmanager
     def attached(self) -> Iterator[UNetTimeConditioning]:
@@ -118,8 +120,8 @@ class UNetTimeConditioning:
             handles.append(layout.time_mlp.register_forward_hook(self._on_time_mlp))
             for number, block in enumerate(layout.blocks):
                 if block.adds_4d:
-                    handles.append(block.conv.register_forward_hook(self._remember_size(number)))
-                    handles.append(block.projection.register_forward_hook(self._on_projection_4d(number)))
+                    handles.append(block.conv.register_forward_hook(self._remember(number)))
+                    handles.append(block.projection.register_forward_hook(self._on_projection(number)))
                 else:
                     handles.append(block.projection.register_forward_hook(self._on_projection_2d(block)))
                     handles.append(block.conv.register_forward_hook(self._on_conv(block)))
@@ -136,8 +138,9 @@ class UNetTimeConditioning:
         self.rows = rows
         self.calls = 0
         self._nominal = None
+        self._projected_from = None
         self._gathers.clear()
-        self._sizes.clear()
+        self._features.clear()
 
     # -- time embedding
 
@@ -163,6 +166,11 @@ class UNetTimeConditioning:
         What others added to the embedding (SDXL's label embedding) differs per batch row, so it is carried
         over as the difference from the scalar embedding; where nothing was added, rows of one image share.
         """
+        if self._projected_from is None or self._projected_from[0] is not emb:  # the same in every block
+            self._projected_from = (emb, *self._rows_of(emb))
+        return self._projected_from[1:]
+
+    def _rows_of(self, emb: Tensor) -> tuple[Tensor, list[int]]:
         assert self.table is not None and self._embedded is not None and self._nominal is not None
         table_rows = self._embedded[1]
         offsets = self.table.offsets()
@@ -179,19 +187,14 @@ class UNetTimeConditioning:
         return torch.cat(parts).to(emb.dtype), first
 
     def _gather_index(self, h: int, w: int, first: list[int]) -> Tensor:
-        """Row of the projected table for each pixel, ``(N*h*w,)``; built once per resolution and model call."""
+        """Row of the projected table for each pixel, ``(N,h*w)``; built once per resolution and model call."""
         if (h, w) not in self._gathers:
             assert self.table is not None
             index = self.table.index_at(h, w)
             rows = torch.as_tensor(list(self.rows), device=index.device)
             start = torch.as_tensor(first, device=index.device)
-            self._gathers[(h, w)] = (index[rows] + start.view(-1, 1, 1)).flatten()
+            self._gathers[(h, w)] = (index[rows] + start.view(-1, 1, 1)).flatten(1)
         return self._gathers[(h, w)]
-
-    def _gather(self, projected: Tensor, first: list[int], h: int, w: int) -> Tensor:
-        """``(R', C)`` -> ``(N, C, h, w)``."""
-        picked = projected.index_select(0, self._gather_index(h, w, first).to(projected.device))
-        return picked.view(len(self.rows), h, w, -1).permute(0, 3, 1, 2)
 
     def _expects(self, emb: Tensor) -> bool:
         """Whether this call is the one a map was set for (a control net's own blocks, say, never are)."""
@@ -201,23 +204,29 @@ class UNetTimeConditioning:
             raise RuntimeError(f"the network ran on {len(emb)} rows where {len(self.rows)} were expected")
         return True
 
-    # -- ldm and sgm: the block takes a 4-D projection as it is
+    # -- ldm and sgm: the block has made its features by then, and adds a projection of any shape that fits
 
-    def _remember_size(self, number: int) -> Callable:
+    def _remember(self, number: int) -> Callable:
         def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
             if self.table is not None:
-                self._sizes[number] = output.shape[-2:]
+                self._features[number] = output
 
         return hook
 
-    def _on_projection_4d(self, number: int) -> Callable:
+    def _on_projection(self, number: int) -> Callable:
         def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
             if not self._expects(args[0]):
                 return None
-            h, w = self._sizes.pop(number)
+            features = self._features.pop(number)
             rows, first = self._embedding_rows(args[0])
             self.calls += 1
-            return self._gather(self._quietly(module, rows), first, h, w)
+            projected = self._quietly(module, rows)
+            h, w = features.shape[-2:]
+            index = self._gather_index(h, w, first).to(projected.device)
+            if not in_place(features, projected):
+                return picked_rows(index, projected, (h, w))
+            add_rows(features, index, projected)
+            return torch.zeros_like(output)
 
         return hook
 
@@ -231,7 +240,8 @@ class UNetTimeConditioning:
             rows, first = self._embedding_rows(self._nominal)
             assert block.activation is not None
             self.calls += 1
-            return output + self._gather(self._quietly(block.projection, block.activation(rows)), first, h, w)
+            projected = self._quietly(block.projection, block.activation(rows))
+            return add_rows(output, self._gather_index(h, w, first).to(projected.device), projected)
 
         return hook
 

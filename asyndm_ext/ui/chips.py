@@ -5,7 +5,7 @@ All that a chip does is decided here; the page only puts a chip's text into the 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -30,15 +30,20 @@ class Chip:
     after: str
 
 
-def chips(prompt: str, objects: str) -> list[Chip]:
+def chips(prompt: str, objects: str, find: Callable[[str], Sequence[str]] = automatic_objects) -> list[Chip]:
     """The objects that are found in the prompt, and those that the user has named besides.
 
     With an empty field all that are found are on; the first click takes one off by naming the others.
 
+    Args:
+        prompt: as a job would have it.
+        objects: the Objects field.
+        find: how a job finds the objects of a prompt.
+
     Raises:
-        ValueError: the Objects field cannot be read.
+        ValueError: the Objects field cannot be read, or ``find`` cannot read the prompt.
     """
-    found, named = automatic_objects(prompt), parse_objects(objects)
+    found, named = find(prompt), parse_objects(objects)
     if not named:
         return [
             Chip(word, True, True, _joined([other for other in found if other != word] or [word])) for word in found
@@ -64,12 +69,12 @@ def _words(text: str) -> str:
     return f" {' '.join(plain_text(text).replace(',', ' ').split())} ".casefold()
 
 
-def html(prompt: str, objects: str, region: str) -> str:
-    """The line below the Objects field."""
+def html(prompt: str, objects: str, region: str, find: Callable[[str], Sequence[str]] = automatic_objects) -> str:
+    """The line below the Objects field; the arguments are those of :func:`chips`."""
     if "objects" not in region:
         return _line(f"The region “{region}” does not use objects.")
     try:
-        found = chips(prompt, objects)
+        found = chips(prompt, objects, find)
     except ValueError as error:
         return _line(str(error), "asyndm-wrong")
     if not found:

@@ -108,10 +108,12 @@ def _value(spec: Field, text: str) -> Any:
     if spec.is_switch:
         return {"true": True, "false": False}.get(text.lower())
     if spec.limits is not None:
+        low, high = spec.limits
         try:
-            return float(text)
+            number = float(text)
         except ValueError:
             return None
+        return number if low <= number <= high else None
     return text if not spec.choices or text in spec.choices else None
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
 from typing import Any
 
 import gradio as gr
 
+from asyndm_ext.prompt import automatic_objects
 from asyndm_ext.settings import FIELDS, Field
 from asyndm_ext.ui import chips, curve_plot, mask_control
 from asyndm_ext.ui.infotext import pasted
@@ -30,25 +33,44 @@ NAMES = ("enabled", *(spec.name for spec in FIELDS))
 _SCRIPT = "_js" if gr.__version__.startswith("3.") else "js"
 
 
+@dataclass(frozen=True)
+class PromptSource:
+    """The prompt on the host's page.
+
+    Attributes:
+        controls: what it is written with: the text box, a dropdown of styles.
+        read: the prompt as a job would have it, given the controls' values.
+        find: the objects that a job would find in it; a ValueError of it is shown in their place.
+    """
+
+    controls: tuple[Any, ...]
+    read: Callable[..., str]
+    find: Callable[[str], Sequence[str]] = automatic_objects
+
+
 def build(
-    input_accordion: type,
+    input_accordion: Callable[..., AbstractContextManager[Any]],
     elem_id: Callable[[str], str],
-    prompt: tuple[Any, Any] | None = None,
-    with_styles: Callable[[str, list[str]], str] | None = None,
-) -> tuple[list[Any], list[tuple[Any, Any]]]:
+    prompt: PromptSource | None = None,
+    *,
+    is_open: bool = False,
+    without: Collection[str] = (),
+    helps: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Draw the panel.
 
     Args:
         input_accordion: the host's ``InputAccordion``, which is the enable switch itself.
-        elem_id: the script's namer of elements.
-        prompt: the tab's text box with the prompt and its dropdown of styles; without them there are no chips.
-        with_styles: a prompt with styles, given their names, as a job would have it.
+        elem_id: the host's namer of elements.
+        prompt: where the prompt stands; without it there are no chips.
+        is_open: the enable switch as the page begins.
+        without: settings that mean nothing to the host; they get no control.
+        helps: what stands below a control, where the host needs other words than the table of settings has.
 
     Returns:
-        The controls in the order of :class:`~asyndm_ext.settings.Settings`, and the pairs (control, how to
-        read it from an infotext) for pasting.
+        The controls by their names, in the order of :class:`~asyndm_ext.settings.Settings`.
     """
-    specs = {spec.name: spec for spec in FIELDS}
+    specs = {spec.name: replace(spec, help=(helps or {}).get(spec.name, spec.help)) for spec in FIELDS}
     controls: dict[str, Any] = {}
 
     def draw(*names: str) -> None:
@@ -56,11 +78,14 @@ def build(
             controls[name] = _control(specs[name], elem_id)
 
     def draw_rows(rows: tuple[tuple[str, ...], ...]) -> None:
-        for names in rows:
-            with gr.Row():
-                draw(*names)
+        for row in rows:
+            names = [name for name in row if name not in without]
+            if names:
+                with gr.Row():
+                    draw(*names)
 
-    with input_accordion(False, label="AsynDM", elem_id=elem_id("enabled")) as enabled:
+    with input_accordion(is_open, label="AsynDM", elem_id=elem_id("enabled")) as enabled:
+        controls["enabled"] = enabled
         draw("objects")
         line = gr.HTML(chips.html("", "", specs["region"].default), elem_id=elem_id("chips"))
         with gr.Row(elem_id=elem_id("clock")):
@@ -72,12 +97,17 @@ def build(
         controls["mask"] = mask_control.build(specs["mask"], elem_id)
         with gr.Accordion("Advanced", open=False, elem_id=elem_id("advanced")):
             draw_rows(ADVANCED)
-        find = gr.Button("Find objects", visible=False, elem_id=elem_id("find"))
+        # Pressed by the page; a button that gradio itself hides is not on every version's page.
+        find = gr.Button("Find objects", elem_id=elem_id("find"), elem_classes=["asyndm-hidden"])
     _follow_the_sliders(controls, elem_id(""))
-    if prompt is not None and with_styles is not None:
-        _follow_the_prompt(enabled, controls, prompt, with_styles, (find, line), elem_id(""))
-    ordered = [enabled, *(controls[spec.name] for spec in FIELDS)]
-    return ordered, [(control, pasted(name)) for control, name in zip(ordered, NAMES, strict=True)]
+    if prompt is not None:
+        _follow_the_prompt(controls, prompt, (find, line), elem_id(""))
+    return {name: controls[name] for name in NAMES if name in controls}
+
+
+def infotext_fields(controls: Mapping[str, Any]) -> list[tuple[Any, Any]]:
+    """Pairs (control, how to read it from an infotext) for the WebUI's pasting."""
+    return [(control, pasted(name)) for name, control in controls.items()]
 
 
 def _follow_the_sliders(controls: Mapping[str, Any], prefix: str) -> None:
@@ -86,30 +116,17 @@ def _follow_the_sliders(controls: Mapping[str, Any], prefix: str) -> None:
         _on_the_page(control.change, f"(strength, curve) => asyndm.plot('{prefix}', strength, curve)", shown)
 
 
-def _follow_the_prompt(
-    enabled: Any,
-    controls: Mapping[str, Any],
-    prompt: tuple[Any, Any],
-    with_styles: Callable[[str, list[str]], str],
-    finder: tuple[Any, Any],
-    prefix: str,
-) -> None:
+def _follow_the_prompt(controls: Mapping[str, Any], prompt: PromptSource, finder: tuple[Any, Any], prefix: str) -> None:
     """Look for objects a moment after the last change; the page waits, and only while the panel is open."""
     find, line = finder
-    text, styles = prompt
-    for changed in (enabled, text, styles, controls["objects"], controls["region"]):
+    own = [controls["objects"], controls["region"]]
+    for changed in (controls["enabled"], *prompt.controls, *own):
         _on_the_page(changed.change, f"() => asyndm.look('{prefix}')", [])
 
-    def found(text: str, styles: list[str] | None, objects: str, region: str) -> str:
-        return chips.html(with_styles(text or "", styles or []), objects or "", region)
+    def found(objects: str, region: str, *written: Any) -> str:
+        return chips.html(prompt.read(*written), objects or "", region, prompt.find)
 
-    find.click(
-        fn=found,
-        inputs=[text, styles, controls["objects"], controls["region"]],
-        outputs=[line],
-        show_progress="hidden",
-        queue=False,
-    )
+    find.click(fn=found, inputs=[*own, *prompt.controls], outputs=[line], show_progress="hidden", queue=False)
 
 
 def _on_the_page(event: Any, script: str, inputs: list[Any]) -> None:

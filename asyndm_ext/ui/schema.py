@@ -16,6 +16,9 @@ NUMBER: Schema = {"type": "number"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 SWITCH: Schema = {"type": "boolean"}
 FRACTION: Schema = {"type": "number", "minimum": 0, "maximum": 1}
+MAX_STEPS = 10_000
+"""For the tokens of a prompt: the words that prompt editing alternates are listed step by step."""
+
 SOME_TEXT: Schema = {"type": ["string", "null"]}
 
 
@@ -94,11 +97,13 @@ TOKENS_REQUEST = record(
     {
         "negative": described(TEXT, "Its tokens are listed too."),
         "objects": described(_objects(), "As in the settings; without, those that would be found automatically."),
-        "steps": described({"type": "integer", "minimum": 1, "default": 20}, "For prompt editing."),
+        "steps": described(
+            {"type": "integer", "minimum": 1, "maximum": MAX_STEPS, "default": 20}, "For prompt editing."
+        ),
     },
 )
 
-COLUMNS: Schema = many(COUNT, "Rows of the text conditioning: in CLIP 77 per chunk, the first is the start token.")
+COLUMNS: Schema = many(COUNT, "Rows of the text conditioning: CLIP's, 77 per chunk, the start token first, then T5's.")
 _TEXT_AT = {
     "until": described({"type": "integer"}, "The last step at which prompt editing leaves this text."),
     "text": TEXT,

@@ -5,6 +5,7 @@ Works on gradio 3 (A1111) and 4 (Forge). Chromium and its driver are looked for 
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
@@ -28,7 +29,8 @@ FLAGS = (
     "--hide-scrollbars",
     "--force-device-scale-factor=1",
 )
-SECONDS = 60
+SECONDS = float(os.environ.get("ASYNDM_E2E_SECONDS", "60"))
+"""How long anything may take; more on a machine that is busy with something else."""
 # The address of the server is another one each time.
 T = TypeVar("T")
 
@@ -57,11 +59,16 @@ def wait(until: Callable[[], T], what: str, seconds: float = SECONDS) -> T:
 class Browser:
     """One window on one WebUI.
 
+    Attributes:
+        READY: what says, in JavaScript, that the page's scripts have run.
+
     Args:
         url: of the WebUI.
         size: of the window.
         theme: "dark" or "light".
     """
+
+    READY = "return typeof uiLoadedCallbacks !== 'undefined' && executedOnLoaded && Object.keys(opts).length > 0"
 
     def __init__(self, url: str, size: tuple[int, int] = (1400, 1700), theme: str = "dark") -> None:
         from selenium import webdriver
@@ -79,8 +86,7 @@ class Browser:
     def open(self, theme: str = "dark") -> None:
         """Loads the page anew and waits until its scripts have run."""
         self.driver.get(f"{self.url}/?__theme={theme}")
-        ready = "return typeof uiLoadedCallbacks !== 'undefined' && executedOnLoaded && Object.keys(opts).length > 0"
-        wait(lambda: self.run(ready), "the page")
+        wait(lambda: self.run(self.READY), "the page")
 
     def close(self) -> None:
         self.driver.quit()

@@ -5,6 +5,7 @@ Importing this needs nothing but pytest: it is also collected where no WebUI is.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,12 +13,17 @@ import pytest
 
 from .browser import problem as browser_problem
 from .server import PROBE, REPOSITORY, Install, WebUI, checkpoints_in, running
+from .studio import problem as studio_problem
 
 HERE = Path(__file__).resolve().parent
 NOT_RUN = "e2e tests NOT run: set ASYNDM_WEBUI (an installed WebUI) and ASYNDM_WEBUI_PYTHON (its Python)"
+NEED_NO_WEBUI = ("test_studio.py",)
 LOG_CHARACTERS = 6000
+KONTEXT = "ASYNDM_KONTEXT"
+KONTEXT_NOT_RUN = f"Kontext tests NOT run: set {KONTEXT} (a checkout of DenOfEquity/forge2_flux_kontext)"
 _skipped: list[str] = []
 _without_browser: list[str] = []
+_without_kontext: list[str] = []
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -26,11 +32,11 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skips everything in this folder when there is no WebUI."""
+    """Skips everything in this folder that needs a WebUI when there is none."""
     if Install.from_environment() is not None:
         return
     for item in items:
-        if HERE in Path(item.fspath).parents:
+        if HERE in Path(item.fspath).parents and Path(item.fspath).name not in NEED_NO_WEBUI:
             item.add_marker(pytest.mark.skip(reason=NOT_RUN))
             _skipped.append(item.nodeid)
 
@@ -41,6 +47,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_sep("!", f"{NOT_RUN}; {len(_skipped)} skipped", red=True, bold=True)
     if _without_browser:
         terminalreporter.write_sep("!", f"browser tests NOT run: {_without_browser[0]}", red=True, bold=True)
+    if _without_kontext:
+        terminalreporter.write_sep("!", _without_kontext[0], red=True, bold=True)
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -107,6 +115,30 @@ def chromium() -> None:
     if reason:
         _without_browser.append(reason)
         pytest.skip(f"no browser: {reason}")
+
+
+@pytest.fixture(scope="session")
+def kontext(install: Install) -> Path:
+    """Folder of the extension that brings Kontext to Forge."""
+    if install.kind != "forge":
+        pytest.skip("this is no Forge")
+    name = os.environ.get(KONTEXT)
+    if not name:
+        _without_kontext.append(KONTEXT_NOT_RUN)
+        pytest.skip(KONTEXT_NOT_RUN)
+    folder = Path(name).expanduser().resolve()
+    if not (folder / "scripts" / "kontext.py").is_file():
+        pytest.fail(f"{KONTEXT}={folder} holds no scripts/kontext.py", pytrace=False)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def gradio_installed() -> None:
+    """For the tests of the studio."""
+    reason = studio_problem()
+    if reason:
+        _without_browser.append(reason)
+        pytest.skip(f"no studio: {reason}")
 
 
 @pytest.fixture(scope="session")

@@ -80,6 +80,21 @@ def control_weights() -> dict:
     return weights
 
 
+def ip_adapter_weights() -> dict:
+    """An IP-Adapter for the tiny SD1: four tokens out of 16 numbers, and keys and values of them for all attentions."""
+    import torch
+
+    text = SIZES["unets"]["SD15"]["recognised_by"]["context_dim"]
+    channels = SIZES["unets"]["SD15"]["recognised_by"]["model_channels"]
+    shapes = {"image_proj.proj.weight": (4 * text, 16), "image_proj.proj.bias": (4 * text,)}
+    shapes.update({"image_proj.norm.weight": (text,), "image_proj.norm.bias": (text,)})
+    # Blocks on the way down, on the way up, then the one in the middle.
+    for number, factor in enumerate([1, 1, 2, 2, 4, 4, 4, 4, 4, 2, 2, 2, 1, 1, 1, 4]):
+        for kind in ("k", "v"):
+            shapes[f"ip_adapter.{2 * number + 1}.to_{kind}_ip.weight"] = (factor * channels, text)
+    return {name: checkpoints.random_like(name, torch.empty(shape)).half() for name, shape in shapes.items()}
+
+
 def autoencoder_layout() -> dict:
     """Names and shapes of the autoencoder, which is the same for all."""
     from backend.nn.vae import IntegratedAutoencoderKL
@@ -132,10 +147,11 @@ def write_all(webui: Path, root: Path, names: list[str]) -> None:
     import safetensors.torch
     import yaml
 
-    control = root / "models" / "ControlNet" / "tiny-control.safetensors"
-    if not control.exists():
-        control.parent.mkdir(parents=True, exist_ok=True)
-        safetensors.torch.save_file(control_weights(), control, metadata={"format": "pt"})
+    for stem, weights in (("tiny-control", control_weights), ("tiny-ip-adapter", ip_adapter_weights)):
+        file = root / "models" / "ControlNet" / f"{stem}.safetensors"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            safetensors.torch.save_file(weights(), file, metadata={"format": "pt"})
     for name in names:
         file = folder / f"{name}.safetensors"
         if file.exists():

@@ -18,7 +18,7 @@ SEED = 20260102
 SIZES = json.loads((Path(__file__).parent / "tiny_models_extension" / "sd3_sizes.json").read_text(encoding="utf-8"))
 DEPTH = 3  # the WebUI makes it 64 channels and one head per block
 GRID = 64  # of position embeddings, tokens a side: pictures up to 1024 pixels
-TEXT_CHANNELS = 4096  # hard-coded in the WebUI
+TEXT_CHANNELS = SIZES["text_channels"]  # hard-coded in the WebUI
 
 # First match wins: (pattern of the name, factor on the variance-preserving standard deviation). Attention is peaked,
 # so that it differs from place to place, and the step matters.
@@ -91,6 +91,7 @@ def skeleton(webui: Path) -> dict:
             "text_encoders.clip_g.transformer": other_impls.CLIPTextModel(
                 {"hidden_act": "gelu", **SIZES["clip_g"]}, torch.float32, "cpu"
             ),
+            "text_encoders.t5xxl.transformer": other_impls.T5(SIZES["t5"], torch.float32, "cpu"),
         }
     return {f"{prefix}.{name}": weight for prefix, part in parts.items() for name, weight in part.state_dict().items()}
 

@@ -47,7 +47,7 @@ CHECKPOINT_WRITERS = {"a1111": "checkpoints.py", "forge": "forge_checkpoints.py"
 # Previews would download an approximate autoencoder for some models; pictures come back over HTTP anyway.
 OPTIONS = {"live_previews_enable": False, "samples_save": False, "grid_save": False}
 STYLES = "name,prompt,negative_prompt\nzoo,{prompt} beside a zebra,dog\n"
-START_SECONDS = 240
+START_SECONDS = int(os.environ.get("ASYNDM_START_SECONDS", "240"))  # a machine that does much else needs more
 REQUEST_SECONDS = 600
 
 running: list[WebUI] = []
@@ -185,6 +185,8 @@ class WebUI:
     page: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     flags: Sequence[str] = ()
+    without: Sequence[str] = ()
+    """Flags of ours to leave out."""
     credentials: str = ""
     """What --api-auth asks for, "user:password"."""
     name: str = "webui"
@@ -246,7 +248,7 @@ class WebUI:
         else:  # a data folder elsewhere: without this the page comes without the WebUI's and the extensions' scripts
             for source in (self.install.folder, self.models, *self.extensions.values()):
                 command += ["--gradio-allowed-path", str(Path(source).resolve())]
-        return command + list(self.flags)
+        return [part for part in command if part not in self.without] + list(self.flags)
 
     def start(self) -> WebUI:
         """Starts the process and waits until it answers."""

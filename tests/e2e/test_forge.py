@@ -264,6 +264,39 @@ class TestTogether:
         assert all(ours < theirs for ours, theirs in zip(slow[1:4], plain[1:4], strict=True)), (slow, plain)
         nothing_left(webui)
 
+    @pytest.mark.parametrize("batch_size", [1, 2])
+    @pytest.mark.parametrize("sampler", ["Euler a", "DDIM"])
+    def test_ip_adapter(self, webui: WebUI, sampler: str, batch_size: int) -> None:
+        """It takes the place of all cross-attentions; our masks are of the text's keys, which it leaves as they are."""
+        names = webui.get("/controlnet/model_list")["model_list"]
+        name = next(entry for entry in names if entry.startswith("tiny-ip-adapter"))
+        request = {"prompt": PROMPT, "sampler_name": sampler, "batch_size": batch_size}
+
+        def picture(settings: dict | None, left: int = 64) -> np.ndarray:
+            seen = to_base64(np.repeat(box(left, 96, left + 96, 192)[:, :, None], 3, axis=2))
+            unit = {"enabled": True, "module": "asyndm IP-Adapter", "model": name, "image": seen, "weight": 0.8}
+            scripts = {"ControlNet": {"args": [unit]}}
+            scripts.update({} if settings is None else asyndm(settings)["alwayson_scripts"])
+            answer = webui.txt2img("tiny-sd1", **request, alwayson_scripts=scripts)
+            return np.stack(answer.images[:batch_size])
+
+        alone = picture(None)
+        without = np.stack(off(webui, "tiny-sd1", sampler_name=sampler, batch_size=batch_size).images[:batch_size])
+        assert difference(alone, without) > 5, "it does something"
+        together = picture(SETTINGS)
+        strength = levels(webui)[2]
+        slow = (strength > 0).mean(axis=(1, 2, 3))
+        assert np.all((slow > 0.02) & (slow < 0.98)), f"fraction of slow pixels {slow}"
+        assert difference(alone, together) > 5
+        assert difference(together, picture(SETTINGS, left=0)) > 0, "and so does its picture"
+        nothing_left(webui)
+        assert difference(alone, picture({**SETTINGS, "strength": 0})) <= GREY_LEVELS
+        # In the first step the latent is the same noise with and without it, and its part is small: so are the masks.
+        on(webui, "tiny-sd1", sampler_name=sampler, batch_size=batch_size)
+        agreement = np.mean((levels(webui)[2][0] > 0) == (strength[0] > 0))
+        assert agreement > 0.5, agreement
+        assert np.array_equal(alone, picture(None))
+
 
 def write_lora(webui: WebUI) -> None:
     """Two rows for some projections of the tiny SD1, large enough to be seen."""
@@ -300,3 +333,44 @@ def test_every_attention_gives_the_same_masks(webui: WebUI, launch: Callable[...
         server.stop()
     for name, mask in masks.items():
         assert np.mean(mask != masks["pytorch"]) < 0.005, name
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision(
+    webui: WebUI,
+    launch: Callable[..., WebUI],
+    monkeypatch: pytest.MonkeyPatch,
+    dtype: str,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    """Scenario 36: weights in half precision and a network that computes in it; ours is float32 or better."""
+    monkeypatch.setenv("ASYNDM_E2E_FORGE_DTYPE", dtype)
+    server = launch(
+        f"forge-{dtype}",
+        extensions={"asyndm": REPOSITORY, "asyndm-e2e-probe": PROBE},
+        flags=["--unet-in-bf16" if dtype == "bfloat16" else "--unet-in-fp16"],
+    )
+    for model, sampler in (("tiny-sd1", "Euler"), ("tiny-flux", "DPM++ 2M"), ("tiny-sd3", "DDIM")):
+        request = {"sampler_name": sampler, **SIMPLE}
+        before = off(server, model, **request)
+        slow = on(server, model, **request)
+        nominal, level, strength = levels(server)
+        probed = server.txt2img(model, prompt=PROMPT, **request, **asyndm(SETTINGS, probe={}))
+        assert {call["dtype"] for call in server.get("/asyndm-probe/last")["calls"]} == {f"torch.{dtype}"}
+        assert probed.png == slow.png
+        assert difference(before.image, slow.image) > 10 and slow.image.std() > 5
+        moved = (strength > 0).mean(axis=(1, 2, 3))
+        assert np.all((moved > 0.02) & (moved < 0.98)), f"fraction of slow pixels {moved}"
+        # Not rounded to the network's precision: the levels are those of a network in float32, but for the masks.
+        on(webui, model, **request)
+        full = levels(webui)
+        assert np.allclose(nominal, full[0], rtol=1e-6)
+        same = (strength == full[2]).all(axis=0)
+        assert same.mean() > 0.5 and np.allclose(level[:, same], full[1][:, same], rtol=1e-6)
+        zero = on(server, model, {**SETTINGS, "strength": 0}, **request)
+        faint = on(server, model, {**SETTINGS, "strength": 1e-4}, **request)
+        with capsys.disabled():
+            differences = [difference(before.image, one.image) for one in (zero, faint)]
+            print(f"\n{model}, {sampler}, {dtype}: strengths 0 and 0.0001 differ by {differences} grey levels from off")
+        assert difference(before.image, zero.image) <= GREY_LEVELS
+    server.stop()

@@ -192,20 +192,31 @@ class Flux(nn.Module):
 
         ``reference``: tokens ``(N, R, 16)`` that follow the picture's.
         """
-        height, width = x.shape[-2:]
-        x = functional.pad(x, (0, width % 2, 0, height % 2), mode="circular")
-        h, w = x.shape[-2] // 2, x.shape[-1] // 2
-        patches = functional.pixel_unshuffle(x, 2).flatten(2).transpose(1, 2)
-        ids = torch.stack([torch.zeros(h, w), *torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")], dim=-1)
-        ids = torch.cat([torch.zeros(context.shape[1], 3), ids.flatten(0, 1)])
+        tokens, ids, (h, w) = self.patches(x)
         if reference is not None:
-            patches = torch.cat([patches, reference], dim=1)
-            ids = torch.cat(
-                [ids, torch.stack([torch.ones(reference.shape[1]), *2 * [torch.arange(reference.shape[1])]], -1)]
-            )
-        pe = self.pe_embedder(ids.expand(len(x), -1, -1))
-        image = self.blocks(self.img_in(patches), self.txt_in(context), t, y, pe)[:, : h * w]
-        return functional.pixel_shuffle(image.transpose(1, 2).unflatten(-1, (h, w)), 2)[:, :, :height, :width]
+            where = torch.arange(reference.shape[1]).float()
+            tokens = torch.cat([tokens, reference], dim=1)
+            ids = torch.cat([ids, torch.stack([torch.ones_like(where), where, where], dim=-1)])
+        return self.picture(self.inner_forward(tokens, ids, context, t, y), h, w)[:, :, : x.shape[-2], : x.shape[-1]]
+
+    @staticmethod
+    def patches(x: Tensor, picture: int = 0) -> tuple[Tensor, Tensor, tuple[int, int]]:
+        """Tokens ``(N, h*w, 16)`` of a latent, which is padded to whole patches, their ids ``(h*w, 3)`` and (h, w)."""
+        x = functional.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2), mode="circular")
+        h, w = x.shape[-2] // 2, x.shape[-1] // 2
+        rows, columns = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+        ids = torch.stack([torch.full((h, w), picture), rows, columns], dim=-1)
+        return functional.pixel_unshuffle(x, 2).flatten(2).transpose(1, 2), ids.flatten(0, 1).float(), (h, w)
+
+    @staticmethod
+    def picture(tokens: Tensor, h: int, w: int) -> Tensor:
+        """The latent of the first ``h*w`` tokens."""
+        return functional.pixel_shuffle(tokens[:, : h * w].transpose(1, 2).unflatten(-1, (h, w)), 2)
+
+    def inner_forward(self, tokens: Tensor, ids: Tensor, context: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        """From tokens ``(N, L, 16)`` with ids ``(L, 3)`` to tokens."""
+        pe = self.pe_embedder(torch.cat([torch.zeros(context.shape[1], 3), ids]).expand(len(tokens), -1, -1))
+        return self.blocks(self.img_in(tokens), self.txt_in(context), t, y, pe)
 
     def blocks(self, img: Tensor, txt: Tensor, t: Tensor, y: Tensor, pe: Tensor) -> Tensor:
         vec = self.time_in(sinusoid(1000 * t, SINUSOID).to(img.dtype))

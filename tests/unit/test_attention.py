@@ -269,3 +269,14 @@ def test_half_precision_gives_float32_maps(dtype: torch.dtype) -> None:
 def test_the_quarter_grid_is_two_strided_convolutions(size: tuple[int, int]) -> None:
     conv = nn.Conv2d(1, 1, 3, stride=2, padding=1)
     assert quarter_grid(*size) == conv(conv(torch.zeros(1, 1, *size))).shape[-2:]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_probabilities_are_in_float32_also_under_autocast(dtype: torch.dtype) -> None:
+    """Hosts sample in autocast, which would multiply the queries and keys in half precision."""
+    q, k = (2 * normal(n, 16, seed=n).to(dtype) for n in (20, TOKENS))
+    expected = token_probabilities(q.double(), k.double(), 2, 0.35, [[1], [2, 3], []])
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = token_probabilities(q, k, 2, 0.35, [[1], [2, 3], []])
+    assert found.dtype == torch.float32 and float(found[2].abs().max()) == 0
+    torch.testing.assert_close(found, expected.float(), atol=1e-7, rtol=1e-5)

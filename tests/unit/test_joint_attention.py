@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from support import flux, mmdit
 from support.dit import NAMES, TEXT_TOKENS, DiT, normal
 from torch import Tensor, nn
 
+from asyndm_ext.model import joint_attention, softmax_sum
 from asyndm_ext.model.attention import TokenRow
 from asyndm_ext.model.joint_attention import JointAttentionCapture, indicator, joint_probabilities
 from asyndm_ext.model.network import time_conditioning
@@ -20,6 +22,7 @@ from asyndm_ext.regions import ObjectRegion
 
 SIZES = [(16, 16), (16, 24), (13, 9), (20, 12)]
 Log = list[Tensor]
+HOST = nn.functional.scaled_dot_product_attention
 
 
 @pytest.fixture(params=NAMES)
@@ -109,6 +112,40 @@ def test_maps_are_the_joint_softmax(dit: DiT, size: tuple[int, int], explicit: C
     assert float((spread / expected.mean(dim=(-2, -1))).min()) > 0.1, "maps that nothing could tell apart"
 
 
+@pytest.mark.parametrize("size", SIZES[1:3])
+def test_an_attention_that_is_not_torchs_gives_the_same_maps(
+    dit: DiT, size: tuple[int, int], explicit: Callable[..., Log], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """xformers and the like: nothing comes by, so each layer is read once the next one is under way."""
+    x, rows = normal(2, 4, *size, seed=1), [TokenRow(0, [[2], [0, 5]]), None]
+    expected = expected_maps(explicit(dit, x), size, rows)
+    with_sums = captured(dit, x, rows, objects=2, images=1)
+    for module in (mmdit, flux):
+        monkeypatch.setattr(module, "attend", _by_another_name(module.attend))
+    close(captured(dit, x, rows, objects=2, images=1), expected)
+    close(with_sums, expected)
+
+
+def _by_another_name(attend: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """The stand-in's attention with torch's function called by a name of its own."""
+    code = {**attend.__globals__, "functional": SimpleNamespace(scaled_dot_product_attention=HOST)}
+    return FunctionType(attend.__code__, code, argdefs=attend.__defaults__)
+
+
+def test_torchs_attention_is_asked_and_no_second_one_made(dit: DiT, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(joint_attention, "joint_probabilities", lambda *_: pytest.fail("a second attention"))
+    captured(dit, normal(1, 4, 8, 8, seed=1), [TokenRow(0, [[2], [0, 5]])], objects=2, images=1)
+
+
+def test_where_the_sum_is_not_told_a_second_attention_is_made(dit: DiT, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, rows = normal(1, 4, 8, 8, seed=1), [TokenRow(0, [[2], [0, 5]])]
+    with_sums = captured(dit, x, rows, objects=2, images=1)
+    monkeypatch.setattr(softmax_sum, "fused_kernel", lambda *_: None)
+    plain = dit(x, 300.0)
+    close(captured(dit, x, rows, objects=2, images=1), with_sums.double())
+    assert torch.equal(dit(x, 300.0), plain)
+
+
 def test_conditional_rows_only_each_for_its_image(dit: DiT, explicit: Callable[..., Log]) -> None:
     """Image 0 has two conditions, one without the second object; the last two rows are unconditional."""
     size, prompts = (10, 14), [3, 4, 5, 6, 6]
@@ -194,7 +231,8 @@ def test_hooks_go_and_nothing_is_kept_after_an_error(dit: DiT) -> None:
     finally:
         handle.remove()
     assert hooks(dit.net) == before
-    assert not capture._held and not capture._values and capture._rotation is None
+    assert not capture._held and not capture._values and capture._rotation is None and capture._next is None
+    assert nn.functional.scaled_dot_product_attention is HOST
 
 
 def test_rows_that_do_not_fit_give_no_map_and_the_region_says_so(dit: DiT) -> None:
@@ -213,6 +251,12 @@ def test_half_precision_weights_are_read_in_float32(dit: DiT, dtype: torch.dtype
     half = DiT(dit.name, dtype)
     x, rows = normal(1, 4, 8, 8, seed=12), [TokenRow(0, [[1], [3, 4]])]
     close(captured(half, x, rows, objects=2, images=1), expected_maps(explicit(dit, x), (8, 8), rows), 0.03)
+
+
+def test_a_column_beyond_the_text_is_an_error(dit: DiT) -> None:
+    """Its key would be one of the picture's own tokens."""
+    with pytest.raises(RuntimeError, match=f"column {TEXT_TOKENS}, the text has {TEXT_TOKENS}"):
+        captured(dit, normal(1, 4, 8, 8, seed=16), [TokenRow(0, [[1, TEXT_TOKENS]])], objects=1, images=1)
 
 
 def test_region_from_the_maps_is_constant_per_patch(dit: DiT) -> None:

@@ -15,6 +15,10 @@ LAYOUTS = {
     "a1111": ["modules/processing.py", "ldm/__init__.py"],
     "forge": ["modules_forge/main_entry.py", "backend/__init__.py", "backend/sampling/sampling_function.py"],
     "classic": ["modules_forge/main_entry.py", "ldm_patched/modules/samplers.py"],
+    "neo": [
+        "modules_forge/packages/huggingface_guess/__init__.py",
+        "backend/sampling/sampling_function.py",
+    ],
     "another backend": ["modules_forge/main_entry.py", "ldm_patched/modules/samplers.py", "backend/__init__.py"],
 }
 
@@ -37,7 +41,8 @@ def test_supported(webui: str) -> None:
     assert webui_kind() == webui
 
 
-@pytest.mark.parametrize("webui", ["classic", "another backend"], indirect=True)
+@pytest.mark.parametrize("webui", ["classic", "another backend", "neo"], indirect=True)
 def test_unsupported_says_what_is_supported(webui: str) -> None:
-    with pytest.raises(AsynDMError, match=r"supports AUTOMATIC1111's WebUI \(1.10\) and Forge.*reForge"):
+    which = "moved on.*Neo" if webui == "neo" else "older Forge.*reForge"
+    with pytest.raises(AsynDMError, match=rf"supports AUTOMATIC1111's WebUI \(1.10\) and Forge.*{which}"):
         webui_kind()

@@ -95,6 +95,8 @@ def test_refused(values: dict, message: str) -> None:
         ([True], True),
         ([{}], True),
         ([{"enabled": False}], False),
+        ([{"enabled": 0}], True),
+        ([0], True),
         ([{"enabled": "no"}], True),  # malformed: must fail loudly later, not pass as off
         (["false"], True),
     ],

@@ -18,6 +18,7 @@ from asyndm_ext.evaluate.prompts import Prompt
 
 QUESTION = "Describe this image in one sentence."
 _LONGEST = 64
+_LONGEST_TEXT = 512
 
 
 class BertScore:
@@ -61,11 +62,13 @@ class BertScore:
 def _local_recall(folder: str, layers: int, device: str) -> Callable[[list[str], list[str]], Sequence[float]]:
     try:
         import bert_score
-    except ModuleNotFoundError as missing:
-        raise MetricUnavailable(f"bertscore needs the package bert-score ({missing.name} is missing)") from None
+    except ImportError as missing:
+        raise MetricUnavailable(f"bertscore needs the package bert-score ({missing})") from None
     if not (Path(folder) / "config.json").is_file():
         raise MetricUnavailable(f"bertscore: there is no model in the folder {folder}")
     scorer = bert_score.BERTScorer(model_type=folder, num_layers=layers, device=device)
+    # A folder without this entry stands for no limit, which the tokenizer cannot take as a number.
+    scorer._tokenizer.model_max_length = min(scorer._tokenizer.model_max_length, _LONGEST_TEXT)
 
     def recall(descriptions: list[str], references: list[str]) -> Sequence[float]:
         return scorer.score(descriptions, references)[1].tolist()

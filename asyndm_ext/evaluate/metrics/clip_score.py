@@ -30,10 +30,8 @@ class ClipScore:
     def __init__(self, weights: str, model: str = "ViT-H-14", device: str = "cpu") -> None:
         try:
             import open_clip
-        except ModuleNotFoundError as missing:
-            raise MetricUnavailable(
-                f"clipscore needs the package open_clip_torch ({missing.name} is missing)"
-            ) from None
+        except ImportError as missing:
+            raise MetricUnavailable(f"clipscore needs the package open_clip_torch ({missing})") from None
         if not Path(weights).is_file():
             raise MetricUnavailable(f"clipscore: there are no weights at {weights}")
         self._device = device

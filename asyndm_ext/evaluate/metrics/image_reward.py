@@ -20,7 +20,8 @@ class ImageReward:
         config: med_config.json beside it; found there if absent.
         device: where to compute.
 
-    The package reads the tokenizer ``bert-base-uncased`` from the Hugging Face cache.
+    The package reads the tokenizer ``bert-base-uncased`` from the Hugging Face cache, and wants older versions of timm
+    and transformers than the other judges: give it an environment of its own and run the same command in both.
     """
 
     columns = (
@@ -31,8 +32,8 @@ class ImageReward:
         config = config or str(Path(weights).with_name("med_config.json"))
         try:
             import ImageReward as package
-        except ModuleNotFoundError as missing:
-            raise MetricUnavailable(f"imagereward needs the package image-reward ({missing.name} is missing)") from None
+        except ImportError as missing:
+            raise MetricUnavailable(f"imagereward needs the package image-reward, whole ({missing})") from None
         for path in (weights, config):
             if not Path(path).is_file():
                 raise MetricUnavailable(f"imagereward: there is no {path}")

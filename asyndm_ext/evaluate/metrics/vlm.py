@@ -30,7 +30,7 @@ class LocalVlm:
     def __init__(self, weights: str, device: str = "cpu", dtype: str = "bfloat16") -> None:
         try:
             from transformers import AutoModelForImageTextToText, AutoProcessor
-        except (ModuleNotFoundError, ImportError) as missing:
+        except ImportError as missing:
             raise MetricUnavailable(f"this judge needs the package transformers, 4.49 or later ({missing})") from None
         if not (Path(weights) / "config.json").is_file():
             raise MetricUnavailable(f"there is no model in the folder {weights}")

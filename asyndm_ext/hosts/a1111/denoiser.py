@@ -7,6 +7,7 @@ job; its class is exchanged for a subclass and put back, so nothing outlives the
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
@@ -37,7 +38,7 @@ RESCALED = (
 class InnerModel:
     """Stands in front of the host's innermost model wrapper; everything but the call goes through to it."""
 
-    def __init__(self, host: Any, owner: PixelDenoiser) -> None:
+    def __init__(self, host: Any, owner: Any) -> None:
         self._host = host
         self._owner = owner
 
@@ -113,7 +114,8 @@ class PixelDenoiser:
             setattr(self._denoiser, name, value)
 
     def _subclass(self, host_class: type) -> type:
-        owner = self
+        # A class is always a circle of references: what it holds on to stays until the garbage collector comes by.
+        owner = weakref.proxy(self)
 
         class AsynDMDenoiser(host_class):  # type: ignore[misc, valid-type]
             @property
@@ -129,7 +131,7 @@ class PixelDenoiser:
         """The host makes a new inner model when the refiner takes over; the hooks move along with it."""
         if self._wrapped is None or host is not self._bound:
             self._bind(host)
-            self._wrapped = InnerModel(host, self)
+            self._wrapped = InnerModel(host, weakref.proxy(self))
         return self._wrapped
 
     def _bind(self, host: Any) -> None:

@@ -10,6 +10,7 @@ from modules.models.sd3.sd3_model import SD3Inferencer
 
 from asyndm_ext.hosts.a1111.denoiser import PixelDenoiser
 from asyndm_ext.hosts.webui.errors import AsynDMError
+from asyndm_ext.hosts.webui.finders import Finder, JoinedFinder, PieceFinder, TokenFinder, finder_for
 from asyndm_ext.hosts.webui.tokens import ObjectColumns
 from asyndm_ext.model.network import time_conditioning
 from asyndm_ext.solvers import FLOW, SOLVERS, Solver
@@ -39,10 +40,15 @@ class A1111:
         extra_args = arguments["extra_args"] or {}
         return PixelDenoiser(denoiser, extra_args, solver.space, images, objects, solver.guidance, solver.uncond)
 
-    def text_encoder(self) -> Any:
-        """SD1 and SD2 have one, SDXL has several with equal token positions, SD3 two in one before T5's tokens."""
+    def finder(self) -> Finder:
+        """SD1 and SD2 have one encoder, SDXL has several with equal token positions, SD3 two in one before T5."""
         conditioner = shared.sd_model.cond_stage_model
         for encoder in [conditioner, *getattr(conditioner, "embedders", []), getattr(conditioner, "model_lg", None)]:
             if hasattr(encoder, "tokenize_line") and hasattr(encoder, "tokenize"):
-                return encoder
+                finder = finder_for(encoder)
+                t5 = getattr(conditioner, "model_t5", None)
+                # Otherwise T5's part of the conditioning is 0: it is loaded with the model or not at all.
+                if isinstance(finder, TokenFinder) and getattr(t5, "t5xxl", None) and shared.opts.sd3_enable_t5:
+                    return JoinedFinder(finder, PieceFinder(t5), cut=True)
+                return finder
         raise AsynDMError(f"AsynDM does not know the text encoder {type(conditioner).__name__} of this model")

@@ -8,6 +8,7 @@ another model takes over, and put back.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, Literal
@@ -109,7 +110,8 @@ class PixelDenoiser:
             setattr(self._denoiser, name, value)
 
     def _subclass(self, host_class: type) -> type:
-        owner = self
+        # A class is always a circle of references: what it holds on to stays until the garbage collector comes by.
+        owner = weakref.proxy(self)
 
         class AsynDMDenoiser(host_class):  # type: ignore[misc, valid-type]
             @property

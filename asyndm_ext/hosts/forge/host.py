@@ -10,6 +10,7 @@ from modules import shared
 
 from asyndm_ext.hosts.forge.denoiser import PixelDenoiser, support
 from asyndm_ext.hosts.webui.errors import AsynDMError, NotApplied
+from asyndm_ext.hosts.webui.finders import Finder, JoinedFinder, PieceFinder, TokenFinder
 from asyndm_ext.hosts.webui.tokens import ObjectColumns
 from asyndm_ext.model.dit_time import is_chroma, is_flux
 from asyndm_ext.model.unet_time import UnsupportedModel
@@ -17,7 +18,7 @@ from asyndm_ext.solvers import Solver
 
 # SD1 and SD2 have one, SDXL two with equal token positions, SD3 these two before T5's tokens.
 CLIP_ENGINES = ("text_processing_engine", "text_processing_engine_l")
-# What Flux and Chroma read; the text that Flux gives CLIP is only summed up.
+# All that Flux and Chroma read (the text that Flux gives CLIP is only summed up), and SD3 after CLIP's, if it is on.
 T5_ENGINE = "text_processing_engine_t5"
 
 
@@ -49,14 +50,21 @@ class Forge:
         extra_args = arguments["extra_args"] or {}
         return PixelDenoiser(denoiser, extra_args, solver.space, images, objects, solver.uncond)
 
-    def text_encoder(self) -> Any:
+    def finder(self) -> Finder:
         _check()
-        network = shared.sd_model.forge_objects.unet.model.diffusion_model
-        for name in (T5_ENGINE,) if is_flux(network) or is_chroma(network) else CLIP_ENGINES:
-            engine = getattr(shared.sd_model, name, None)
-            if engine is not None:
-                return engine
-        raise AsynDMError(f"AsynDM does not know the text encoder of {type(shared.sd_model).__name__}")
+        model = shared.sd_model
+        network = model.forge_objects.unet.model.diffusion_model
+        t5 = getattr(model, T5_ENGINE, None)
+        if t5 is not None and (is_flux(network) or is_chroma(network)):
+            return PieceFinder(t5)
+        for name in CLIP_ENGINES:
+            clip = getattr(model, name, None)
+            if clip is not None:
+                # Turned off, T5's part of SD3's conditioning is 0.
+                if t5 is not None and shared.opts.sd3_enable_t5:
+                    return JoinedFinder(TokenFinder(clip), PieceFinder(t5), cut=False)
+                return TokenFinder(clip)
+        raise AsynDMError(f"AsynDM does not know the text encoder of {type(model).__name__}")
 
 
 def _is_unipc_on_flux(solver: Solver) -> bool:

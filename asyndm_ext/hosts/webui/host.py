@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from asyndm_ext.hosts.webui.finders import Finder
 from asyndm_ext.hosts.webui.kind import webui_kind
 from asyndm_ext.hosts.webui.tokens import ObjectColumns
 from asyndm_ext.noise import NoiseTable
@@ -70,11 +71,11 @@ class Host(Protocol):
     def is_flow(self) -> bool:
         """Whether the loaded model is a rectified flow: sigma from 1 to 0."""
 
-    def text_encoder(self) -> Any:
-        """The loaded model's encoder that knows ``tokenize_line`` and ``tokenize``.
+    def finder(self) -> Finder:
+        """Tells where the tokens of objects are in the loaded model's conditioning.
 
         Raises:
-            AsynDMError: none found.
+            AsynDMError: the model's text encoder is not known, or set to tokenize in a way that is not.
         """
 
 

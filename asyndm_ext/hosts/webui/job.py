@@ -142,7 +142,7 @@ class _Pass:
             raise NotApplied(str(error)) from error
         images, _, height, width = x.shape
         self.shape = (images, 1, height, width)
-        self.objects = resolve_objects(p, self.host.text_encoder(), settings.objects) if settings.uses_objects else None
+        self.objects = resolve_objects(p, self.host.finder(), settings.objects) if settings.uses_objects else None
 
     def sample(self) -> Tensor:
         """The finished latent ``(B,C,H,W)``."""

@@ -13,16 +13,21 @@ def webui_kind() -> Literal["a1111", "forge"]:
 
     Raises:
         AsynDMError: a descendant of Forge's early days (Forge Classic, reForge), whose model calls go through another
-            engine.
+            engine, or one that has moved on from it (Forge Neo, which keeps packages of others in its own).
     """
-    if _has("modules_forge"):
-        if _has("backend.sampling.sampling_function"):
-            return "forge"
+    if not _has("modules_forge"):
+        return "a1111"
+    if not _has("backend.sampling.sampling_function"):
         raise AsynDMError(
             "AsynDM supports AUTOMATIC1111's WebUI (1.10) and Forge (lllyasviel's, of 2025); this WebUI is built on an "
             "older Forge (Forge Classic or reForge, say), whose models it cannot reach"
         )
-    return "a1111"
+    if _has("modules_forge.packages"):
+        raise AsynDMError(
+            "AsynDM supports AUTOMATIC1111's WebUI (1.10) and Forge (lllyasviel's, of 2025); this WebUI has moved on "
+            "from that Forge (Forge Neo, say), and AsynDM was never run in it"
+        )
+    return "forge"
 
 
 def _has(name: str) -> bool:

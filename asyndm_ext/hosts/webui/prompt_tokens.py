@@ -12,24 +12,22 @@ from typing import Any, NamedTuple
 
 from modules import extra_networks, prompt_parser, script_callbacks
 
-from asyndm_ext.hosts.webui.tokens import PieceFinder, TokenFinder, finder_for
+from asyndm_ext.hosts.webui.finders import Finder, JoinedFinder, PieceFinder, TokenFinder
 from asyndm_ext.objects import ObjectSpec
 from asyndm_ext.prompt import automatic_objects
 
 
-def read(encoder: Any, prompt: str, negative: str | None, objects: Sequence[ObjectSpec], steps: int) -> dict[str, Any]:
+def read(
+    finder: Finder, prompt: str, negative: str | None, objects: Sequence[ObjectSpec], steps: int
+) -> dict[str, Any]:
     """The answer to a request for tokens, JSON types.
 
     Args:
-        encoder: the loaded model's, see :meth:`asyndm_ext.hosts.webui.host.Host.text_encoder`.
+        finder: the loaded model's, see :meth:`asyndm_ext.hosts.webui.host.Host.finder`.
         prompt, negative: as in a job; no styles are added.
         objects: whose columns to look up; empty: those that would be found automatically.
         steps: of the job, for prompt editing.
-
-    Raises:
-        AsynDMError: the WebUI is set to tokenize in a way that AsynDM does not know.
     """
-    finder = finder_for(encoder)
     indexes, flat, _ = prompt_parser.get_multicond_prompt_list([_cleaned(prompt, steps, True)])
     schedules = prompt_parser.get_learned_conditioning_prompt_schedules(flat, steps)
     parts = [(weight, schedules[index]) for index, weight in indexes[0]]
@@ -39,13 +37,10 @@ def read(encoder: Any, prompt: str, negative: str | None, objects: Sequence[Obje
     ]
     present = [spec for spec in wanted if any(finder.columns(text, spec) for text in texts)]
     return {
-        "parts": [
-            {"weight": weight, "texts": [_text(finder, encoder, end, text, present) for end, text in schedule]}
-            for weight, schedule in parts
-        ],
+        "parts": [{"weight": weight, "texts": _texts(finder, schedule, present)} for weight, schedule in parts],
         "objects": [str(spec) for spec in present],
         "missing": [str(spec) for spec in objects if spec not in present],
-        "negative": None if negative is None else _negative(finder, encoder, _cleaned(negative, steps, False), steps),
+        "negative": None if negative is None else _negative(finder, _cleaned(negative, steps, False), steps),
     }
 
 
@@ -56,25 +51,41 @@ def _cleaned(prompt: str, steps: int, is_positive: bool) -> str:
     return extra_networks.parse_prompt(params.prompt)[0]
 
 
-def _negative(finder: TokenFinder, encoder: Any, prompt: str, steps: int) -> list[dict[str, Any]]:
-    schedule = prompt_parser.get_learned_conditioning_prompt_schedules([prompt], steps)[0]
-    return [_text(finder, encoder, end, text) for end, text in schedule]
+def _negative(finder: Finder, prompt: str, steps: int) -> list[dict[str, Any]]:
+    return _texts(finder, prompt_parser.get_learned_conditioning_prompt_schedules([prompt], steps)[0])
 
 
-def _text(
-    finder: TokenFinder, encoder: Any, end: int, text: str, objects: Sequence[ObjectSpec] | None = None
-) -> dict[str, Any]:
-    tokens, words = tokens_and_words(finder, encoder, text)
-    answer = {"until": end, "text": text, "tokens": tokens, "words": words}
-    if objects is None:
-        return answer
-    found = [{"name": str(spec), "columns": list(finder.columns(text, spec))} for spec in objects]
-    return {**answer, "objects": [one for one in found if one["columns"]]}
+def _texts(
+    finder: Finder, schedule: Sequence[tuple[int, str]], objects: Sequence[ObjectSpec] | None = None
+) -> list[dict[str, Any]]:
+    """What prompt editing makes of a prompt over the steps."""
+    among = [text for _, text in schedule]
+    answers = []
+    for end, text in schedule:
+        tokens, words = tokens_and_words(finder, text, among)
+        answer = {"until": end, "text": text, "tokens": tokens, "words": words}
+        if objects is not None:
+            found = [{"name": str(spec), "columns": list(finder.columns(text, spec, among))} for spec in objects]
+            answer["objects"] = [one for one in found if one["columns"]]
+        answers.append(answer)
+    return answers
 
 
-def tokens_and_words(finder: TokenFinder, encoder: Any, text: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The tokens of a text with their columns, and the words that they make, from first to last."""
-    tokenizer = _tokenizer(encoder)
+def tokens_and_words(
+    finder: Finder, text: str, among: Sequence[str] = ()
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The tokens of a text with their columns, and the words that they make, from first to last.
+
+    Where CLIP and T5 both read the text, the tokens are CLIP's and then T5's; the words are as CLIP reads them.
+    """
+    if isinstance(finder, JoinedFinder):
+        of_clip, as_words = tokens_and_words(finder.clip, text)
+        of_t5, _ = tokens_and_words(finder.t5, text)
+        columns = finder.behind([token["column"] for token in of_t5], [text, *among])
+        behind = [{**token, "column": column} for token, column in zip(of_t5, columns, strict=False)]
+        return of_clip + behind, as_words
+    assert isinstance(finder, (TokenFinder, PieceFinder))
+    tokenizer = _tokenizer(finder.encoder)
     starts_word = isinstance(finder, PieceFinder)  # T5 marks where a word starts, CLIP where it ends
     if isinstance(finder, PieceFinder):
         entries = [_Entry((column,), token) for column, token in finder.pieces(text)]

@@ -13,6 +13,7 @@ from modules import sd_samplers
 from asyndm_ext.hosts.webui import job, prompt_tokens
 from asyndm_ext.hosts.webui.errors import AsynDMError
 from asyndm_ext.hosts.webui.host import Host, current
+from asyndm_ext.messages import is_text, shown
 from asyndm_ext.model.unet_time import UnsupportedModel
 from asyndm_ext.objects import parse_objects
 from asyndm_ext.ui import api, schema
@@ -53,7 +54,7 @@ def _takes(body: schema.Schema) -> dict[str, Any]:
 
 def capabilities():  # type: ignore[no-untyped-def] # FastAPI would read an annotation as a model
     """What AsynDM can do here: samplers, models, settings."""
-    host = current()
+    host = _host()
     model = host.model()
     flow = model is not None and host.is_flow()
     samplers = (api.sampler(name, function, flow, host.excludes) for name, function in _samplers())
@@ -70,27 +71,37 @@ def tokens(request: dict = Body(...)):  # type: ignore[no-untyped-def] # noqa: B
     prompt, negative, steps = request.get("prompt"), request.get("negative"), request.get("steps", 20)
     unknown = set(request) - set(schema.TOKENS_REQUEST["properties"])
     if unknown:
-        raise HTTPException(422, f"unknown: {', '.join(map(repr, sorted(unknown)))}")
-    if not isinstance(prompt, str) or not isinstance(negative, (str, type(None))):
+        raise HTTPException(422, f"unknown: {', '.join(map(shown, sorted(unknown)))}")
+    if not is_text(prompt) or not (negative is None or is_text(negative)):
         raise HTTPException(422, "prompt must be a text, and negative one or null")
-    if type(steps) is not int or steps < 1:
-        raise HTTPException(422, f"steps must be 1, 2, ..., got {steps!r}")
+    if type(steps) is not int or not 1 <= steps <= schema.MAX_STEPS:
+        raise HTTPException(422, f"steps must be 1, 2, ... up to {schema.MAX_STEPS}, got {shown(steps)}")
     try:
         objects = parse_objects(request.get("objects"))
     except ValueError as error:
         raise HTTPException(422, str(error)) from error
-    host = current()
+    host = _host()
     if host.model(load=True) is None:
         raise HTTPException(503, "no model is loaded yet, so there is no tokenizer to ask")
     try:
-        return prompt_tokens.read(host.text_encoder(), prompt, negative, objects, steps)
+        return prompt_tokens.read(host.finder(), prompt, negative, objects, steps)
     except AsynDMError as error:
         raise HTTPException(409, str(error)) from error
+    except RecursionError as error:
+        raise HTTPException(422, "the brackets of the prompt are nested too deeply for the WebUI") from error
 
 
 def last_run(masks: bool = True):  # type: ignore[no-untyped-def]
     """What the last job with AsynDM did, step by step; null before the first."""
     return job.last_run.answer(masks)
+
+
+def _host() -> Host:
+    """Raises HTTPException: this WebUI is one that AsynDM does not support."""
+    try:
+        return current()
+    except AsynDMError as error:
+        raise HTTPException(409, str(error)) from error
 
 
 def _model(host: Host, model: Any) -> dict[str, Any]:

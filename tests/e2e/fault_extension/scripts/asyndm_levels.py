@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gradio as gr
+import torch
 from modules import (
     img2img,
     infotext_utils,
     processing,
+    prompt_parser,
     script_callbacks,
     scripts,
     sd_samplers,
@@ -16,10 +18,10 @@ from modules import (
 )
 
 try:
-    from asyndm_ext.hosts.webui import host, job, tokens
+    from asyndm_ext.hosts.webui import finders, host, job
     from asyndm_ext.objects import parse_objects
 except ImportError:  # the WebUI without the extension under test
-    host = job = tokens = None
+    finders = host = job = None
 
 records: list[dict] = []
 packed: dict = {}
@@ -180,22 +182,43 @@ def width(encoder) -> int:
 
 def columns(body: dict) -> dict:
     """Columns of a name in a text, and the text's tokens with their columns (where its tokenizer has a start token)."""
-    encoder = host.current().text_encoder()
-    finder = tokens.finder_for(encoder)
-    chunks = encoder.tokenize_line(body["text"])[0]
+    finder = host.current().finder()
     spec = parse_objects(body["name"])[0]
+    found = list(finder.columns(body["text"], spec))
+    if isinstance(finder, finders.JoinedFinder):
+        return {"columns": found, **joined(finder, body["text"])}
+    encoder = finder.encoder
+    chunks = encoder.tokenize_line(body["text"])[0]
     answer = {
-        "columns": list(finder.columns(body["text"], spec)),
+        "columns": found,
         "tokens": [encoder.tokenizer.convert_ids_to_tokens(chunk.tokens) for chunk in chunks]
-        if isinstance(finder, tokens.PieceFinder)
+        if isinstance(finder, finders.PieceFinder)
         else [],
         "wanted": encoder.tokenize([spec.name])[0],
         "length": sum(len(chunk.tokens) for chunk in chunks),
     }
-    if not isinstance(finder, tokens.PieceFinder):
+    if not isinstance(finder, finders.PieceFinder):
         ids, positions, _ = finder.line(body["text"])
         answer.update(ids=dict(zip(map(str, positions), ids, strict=True)), width=width(encoder))
     return answer
+
+
+@torch.inference_mode()
+def joined(finder, text: str) -> dict:
+    """Of a text that CLIP and T5 read: the conditioning that the model makes of it, and where T5's vectors are in it.
+
+    Vectors are rounded; T5's are those that it makes of the text alone.
+    """
+    conditioning = shared.sd_model.get_learned_conditioning(prompt_parser.SdConditioning([text]))["crossattn"][0]
+    clip = finder.clip.length(text)
+    arguments = {} if hasattr(finder.t5.encoder, "min_length") else {"token_count": clip}
+    alone = finder.t5.encoder([text], **arguments)[0].to(conditioning)
+    return {
+        "shape": list(conditioning.shape),
+        "clip": clip,
+        "is_t5_behind": bool(torch.equal(conditioning[clip:], alone)) and bool(alone.any()),
+        "pieces": finder.t5.encoder.tokenizer.convert_ids_to_tokens([token for _, token in finder.t5.pieces(text)]),
+    }
 
 
 def pasted(body: dict) -> dict:

@@ -3,12 +3,22 @@
 ``wrapper`` puts a model_function_wrapper of its own on the patcher that only passes calls on; ``slices`` makes Forge
 run the rows of a step one set after the other, as it does when memory is short. What control nets were given is noted
 always: ``GET /asyndm-probe/control`` lists, per call, the spread of their latent.
+
+It also brings a preprocessor for IP-Adapters that needs no network for pictures.
 """
 
 from __future__ import annotations
 
 import gradio as gr
+import numpy as np
+import torch
 from modules import script_callbacks, scripts, shared
+
+try:
+    from modules_forge.shared import add_supported_preprocessor
+    from modules_forge.supported_preprocessor import Preprocessor
+except ImportError:  # A1111
+    Preprocessor = None
 
 handles: list = []
 spreads: list[float] = []
@@ -65,6 +75,29 @@ def note_spread(module, args, kwargs):
     spreads.append(float(kwargs["x"].float().std()))
 
 
+def add_preprocessor() -> None:
+    """A picture as 16 numbers, and zeros for the negative prompt, in the place of what CLIP sees in it."""
+
+    class Means(Preprocessor):
+        def __init__(self):
+            super().__init__()
+            self.name = "asyndm IP-Adapter"
+            self.tags = ["IP-Adapter"]
+            self.model_filename_filters = ["IP-Adapter"]
+            self.show_control_mode = False
+
+        def __call__(self, input_image, resolution, **kwargs):
+            rows = np.array_split(input_image[..., 0] / 255.0, 4)
+            means = [part.mean() for row in rows for part in np.array_split(row, 4, axis=1)]
+            picture = 4 * torch.tensor(means, dtype=torch.float32).view(1, 16) - 2
+            embeds = torch.stack([picture, torch.zeros_like(picture)])
+            return {"weight_type": "original", "noise": 0.0, "embeds": embeds, "unfold_batch": False}
+
+    add_supported_preprocessor(Means())
+
+
+if Preprocessor is not None:
+    add_preprocessor()
 script_callbacks.on_app_started(
     lambda demo, app: app.add_api_route("/asyndm-probe/control", lambda: spreads, methods=["GET"])
 )

@@ -12,10 +12,15 @@ import tempfile
 from pathlib import Path
 
 import backend.loader
+import torch
+from backend import memory_management
+from backend.diffusion_engine import sd35
+from backend.text_processing.t5_engine import T5TextProcessingEngine
 from backend.text_processing.textual_inversion import EmbeddingDatabase
 from huggingface_guess import detection, model_list
 
 SIZES = json.loads((Path(__file__).resolve().parents[1] / "forge_sizes.json").read_text(encoding="utf-8"))
+DTYPE = "ASYNDM_E2E_FORGE_DTYPE"
 SHIPPED = Path(backend.loader.__file__).parent / "huggingface"
 
 
@@ -66,8 +71,24 @@ def take_any_embedding() -> None:
     EmbeddingDatabase.__init__ = initialize
 
 
+class WideT5(T5TextProcessingEngine):
+    """T5 with few channels; SD3 takes it beside CLIP, whose other channels are 0."""
+
+    def __call__(self, texts):
+        z = super().__call__(texts)
+        return torch.nn.functional.pad(z, (0, SIZES["sd3_text_channels"] - z.shape[-1]))
+
+
+def compute_in_half_precision() -> None:
+    """On the CPU too, where Forge computes in float32 whatever the weights are stored in."""
+    memory_management.get_computation_dtype = lambda *args, **kwargs: getattr(torch, os.environ[DTYPE])
+
+
 if Path(backend.loader.dir_path) == SHIPPED.parent:  # a reload of the page runs this again
     shrink_classes()
     shrink_flux()
     take_any_embedding()
+    sd35.T5TextProcessingEngine = WideT5
+    if DTYPE in os.environ:
+        compute_in_half_precision()
     backend.loader.dir_path = os.fspath(shrunk_folder(Path(tempfile.mkdtemp(prefix="asyndm-tiny-"))))

@@ -1,0 +1,153 @@
+"""The host's attention, asked for the sum of its softmax as well.
+
+torch's fused attentions work that sum out anyway, as a logarithm per query (Dao et al. 2022), and return it beside
+the answer where they are called by their own names. With it the probability of any single key is
+``exp(q . k * scale - log_sum)``: exact, without the other keys. So while somebody wants to know, the calls of
+``torch.nn.functional.scaled_dot_product_attention`` that go to such a kernel are made by that kernel's name.
+
+That is believed only after it has been seen: the first answer has to equal the host's own to the last bit, and the
+sum that of an explicit softmax. Otherwise, and for everything else than plain attention, the host's function is called
+as it would have been.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from asyndm_ext.model.attention import without_autocast
+
+# What torch._fused_sdp_choice answers.
+_FLASH, _EFFICIENT = 1, 2
+_TOLERANCE = {torch.float32: 1e-4}
+_HALF_TOLERANCE = 2e-3
+_PROBES = 4
+
+Ask = Callable[[Tensor, Tensor], "Callable[[Tensor], None] | None"]
+"""Queries and keys ``(N,heads,L,d)`` of a call -> what takes its log-sums ``(N,heads,L)``, or None to let it be."""
+
+
+class SoftmaxSum:
+    """Stands in front of torch's attention while :meth:`attached`, in the thread that attached it.
+
+    Args:
+        ask: called with every attention's queries and keys.
+        missed: called where the log-sums that were asked for are not to be had.
+    """
+
+    def __init__(self, ask: Ask, missed: Callable[[], None]) -> None:
+        self._ask, self._missed = ask, missed
+        self._thread: int | None = None
+        self._trusted: dict[tuple[Any, ...], bool] = {}
+        self._host: Callable[..., Tensor] = functional.scaled_dot_product_attention
+
+    @contextmanager
+    def attached(self) -> Iterator[None]:
+        """torch's function is exchanged inside this block only, and put back unless others have exchanged it since."""
+        self._host, self._thread = functional.scaled_dot_product_attention, threading.get_ident()
+        # One and the same object: a bound method is made anew whenever it is looked at.
+        own = functional.scaled_dot_product_attention = self._attend  # type: ignore[assignment]
+        try:
+            yield
+        finally:
+            self._thread = None
+            if functional.scaled_dot_product_attention is own:
+                functional.scaled_dot_product_attention = self._host
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        tell = self._ask(query, key) if self._thread == threading.get_ident() else None
+        if tell is None:
+            return self._host(query, key, value, *args, **kwargs)
+        found = self._fused(query, key, value, *args, **kwargs)
+        if found is None:
+            self._missed()
+            return self._host(query, key, value, *args, **kwargs)
+        tell(found[1])
+        return found[0]
+
+    def _fused(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> tuple[Tensor, Tensor] | None:
+        """The answer and the log-sums ``(N,heads,L)``, or None."""
+        plain = attn_mask is None and not dropout_p and not is_causal and scale is None and not enable_gqa
+        if not plain or q.ndim != 4 or q.requires_grad or q.shape[-1] % 8:
+            return None
+        kernel = fused_kernel(q, k, v)
+        sort = (kernel, q.device, q.dtype)
+        if kernel is None or not self._trusted.get(sort, True):
+            return None
+        answer, log_sums = kernel(q, k, v)
+        if sort not in self._trusted:
+            self._trusted[sort] = _same(answer, self._host(q, k, v)) and _right(log_sums, q, k)
+        return (answer, log_sums) if self._trusted[sort] else None
+
+
+Kernel = Callable[[Tensor, Tensor, Tensor], "tuple[Tensor, Tensor]"]
+
+
+def fused_kernel(q: Tensor, k: Tensor, v: Tensor) -> Kernel | None:
+    """The kernel that torch would choose for these, if it tells its log-sums. Torch versions differ in their names."""
+    choice = getattr(torch, "_fused_sdp_choice", lambda *_: None)(q, k, v)
+    aten = torch.ops.aten
+    if choice == _FLASH and q.device.type == "cpu" and hasattr(aten, "_scaled_dot_product_flash_attention_for_cpu"):
+        return _flash_of_cpu
+    if choice == _FLASH:
+        return _flash
+    if choice == _EFFICIENT and q.device.type == "cuda":
+        return _efficient
+    return None
+
+
+def _flash_of_cpu(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)
+
+
+def _flash(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[:2]
+
+
+def _efficient(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    answer, log_sums, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, True)
+    return answer, log_sums[..., : q.shape[2]]  # padded to a multiple of 32
+
+
+def _same(answer: Tensor, expected: Tensor) -> bool:
+    return answer.dtype == expected.dtype and answer.stride() == expected.stride() and torch.equal(answer, expected)
+
+
+def _right(log_sums: Tensor, q: Tensor, k: Tensor) -> bool:
+    """Whether they are what explicit softmax sums to, at some of the queries."""
+    if log_sums.shape != q.shape[:3]:
+        return False
+    some = torch.linspace(0, q.shape[2] - 1, _PROBES).round().long().to(q.device)
+    with without_autocast(q.device):
+        logits = q[:, :, some].float() @ k.float().transpose(2, 3) * q.shape[-1] ** -0.5
+    difference = (logits.logsumexp(dim=-1) - log_sums[:, :, some]).abs().max()
+    return float(difference) < _TOLERANCE.get(q.dtype, _HALF_TOLERANCE)
+
+
+def key_probabilities(q: Tensor, k: Tensor, log_sums: Tensor) -> Tensor:
+    """Probabilities of some keys, the mean over heads: ``(L,m)`` float32.
+
+    Args:
+        q: ``(heads,L,d)``. k: ``(heads,m,d)``, those keys only.
+        log_sums: ``(heads,L)``, over all keys.
+    """
+    with without_autocast(q.device):
+        scale = q.shape[-1] ** -0.5
+        sums = log_sums.float().unsqueeze(-1)
+        return torch.baddbmm(sums, q.float(), k.float().transpose(1, 2), beta=-1, alpha=scale).exp_().mean(dim=0)

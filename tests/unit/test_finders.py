@@ -1,0 +1,158 @@
+"""Objects in the columns of the text conditioning: CLIP's, T5's, and both one after the other (SD3)."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asyndm_ext.objects import ObjectSpec
+
+
+class Pieces:
+    """A tokenizer that knows words by their number: CLIP's in lower case, T5's as they are, and in pieces of three."""
+
+    def __init__(self, lower: bool) -> None:
+        self.lower = lower
+        self.known: list[str] = ["<start>", "<end>", "<pad>"]
+
+    def ids(self, text: str) -> list[int]:
+        words = re.findall(r"\w+|[^\w\s]", text.lower() if self.lower else text)
+        pieces = words if self.lower else [piece for word in words for piece in self._pieces(word)]
+        self.known += [piece for piece in dict.fromkeys(pieces) if piece not in self.known]
+        return [self.known.index(piece) for piece in pieces]
+
+    @staticmethod
+    def _pieces(word: str) -> Iterator[str]:
+        for at in range(0, len(word), 3):
+            yield ("▁" if at == 0 else "") + word[at : at + 3]
+
+    def convert_ids_to_tokens(self, ids: Sequence[int]) -> list[str]:
+        return [self.known[i] for i in ids]
+
+
+class Clip:
+    """As the hosts' encoders: chunks of a start token, 75 tokens and an end token."""
+
+    id_start, id_end, id_pad = 0, 1, 2
+
+    def __init__(self) -> None:
+        self.tokenizer = Pieces(lower=True)
+
+    def tokenize(self, texts: list[str]) -> list[list[int]]:
+        return [self.tokenizer.ids(text) for text in texts]
+
+    def tokenize_line(self, text: str) -> tuple[list[Any], int]:
+        ids = self.tokenizer.ids(text)
+        parts = [ids[at : at + 75] for at in range(0, max(len(ids), 1), 75)]
+        filled = [[0, *part, 1, *[2] * (75 - len(part))] for part in parts]
+        return [SimpleNamespace(tokens=tokens, fixes=[]) for tokens in filled], len(ids)
+
+
+class T5:
+    """As A1111's (``chunks`` False), or Forge's, which splits into chunks of 256 or more."""
+
+    id_end, id_pad = 1, 2
+
+    def __init__(self, chunks: bool) -> None:
+        self.tokenizer = Pieces(lower=False)
+        self.chunks = chunks
+
+    def tokenize_line(self, text: str) -> tuple[list[Any], Any]:
+        tokens = [*self.tokenizer.ids(text), self.id_end]
+        if not self.chunks:
+            return tokens, [1.0] * len(tokens)
+        return [SimpleNamespace(tokens=tokens + [self.id_pad] * (256 - len(tokens)))], len(tokens)
+
+
+@pytest.fixture
+def finders(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    shared = SimpleNamespace(opts=SimpleNamespace())
+    host = ModuleType("modules")
+    host.shared = shared  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "modules", host)
+    name = "asyndm_ext.hosts.webui.finders"
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    yield import_module(name)
+    sys.modules.pop(name, None)
+
+
+def joined(finders: Any, cut: bool) -> Any:
+    clip, t5 = finders.TokenFinder(Clip()), finders.PieceFinder(T5(chunks=not cut))
+    return finders.JoinedFinder(clip, t5, cut=cut)
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["Forge", "A1111"])
+def test_clip_s_columns_then_t5_s(finders: Any, cut: bool) -> None:
+    finder = joined(finders, cut)
+    text = "a sandwich and a Cat"
+    assert finder.clip.columns(text, ObjectSpec("cat")) == (5,)
+    assert finder.t5.columns(text, ObjectSpec("sandwich")) == (1, 2, 3), "san, dwi, ch"
+    assert finder.columns(text, ObjectSpec("sandwich")) == (2, 77 + 1, 77 + 2, 77 + 3)
+    assert finder.columns(text, ObjectSpec("cat")) == (5, 77 + 6)
+    assert finder.columns(text, ObjectSpec("dog")) == ()
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_place_is_the_same_one_in_both(finders: Any, cut: bool) -> None:
+    finder = joined(finders, cut)
+    text = "cat dog cat dog cat"
+    assert finder.columns(text, ObjectSpec("cat", occurrence=2)) == (3, 77 + 2)
+    assert finder.columns(text, ObjectSpec("cat", occurrence=4)) == ()
+    assert len(finder.places(text, "cat")) == 3
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_t5_begins_where_the_longest_text_of_clip_s_ends(finders: Any, cut: bool) -> None:
+    """Texts that prompt editing makes of one prompt are encoded together, all to the same number of chunks."""
+    finder = joined(finders, cut)
+    long = "so " * 80 + "cat"
+    assert finder.columns(long, ObjectSpec("cat")) == (77 + 1 + 80 - 75, 154 + 80)
+    assert finder.columns("a cat", ObjectSpec("cat"), ["a cat", long]) == (2, 154 + 1)
+    assert finder.columns("a cat", ObjectSpec("cat"), ["a cat"]) == (2, 77 + 1)
+
+
+def test_a1111_cuts_t5_off_at_clip_s_length(finders: Any) -> None:
+    """60 words are one chunk of CLIP's, and 120 pieces of T5's."""
+    text = "bigger " * 60 + "cat"
+    assert joined(finders, cut=True).columns(text, ObjectSpec("cat")) == (61,)
+    assert joined(finders, cut=False).columns(text, ObjectSpec("cat")) == (61, 77 + 120)
+
+
+@given(
+    words=st.lists(st.sampled_from(["cat", "dog", "sandwich", "so", "Cat,"]), min_size=1, max_size=200),
+    others=st.lists(st.integers(0, 200), max_size=2),
+    cut=st.booleans(),
+)
+def test_t5_s_columns_spell_the_object(words: list[str], others: list[int], cut: bool) -> None:
+    """Whatever the text and its company: CLIP's columns are within its part, T5's spell the word behind it."""
+    with pytest.MonkeyPatch.context() as patch:
+        host = ModuleType("modules")
+        host.shared = SimpleNamespace(opts=SimpleNamespace())  # type: ignore[attr-defined]
+        patch.setitem(sys.modules, "modules", host)
+        patch.delitem(sys.modules, "asyndm_ext.hosts.webui.finders", raising=False)
+        finder = joined(import_module("asyndm_ext.hosts.webui.finders"), cut)
+    text, among = " ".join(words), ["so " * count for count in others]
+    columns = finder.columns(text, ObjectSpec("sandwich"), among)
+    clip = max(77 * max(1, -(-len(Clip().tokenizer.ids(one)) // 75)) for one in [text, *among])
+    behind = [column - clip for column in columns if column >= clip]
+    count = words.count("sandwich")
+    assert len(columns) - len(behind) == count, "CLIP has one token for the word"
+    pieces = finder.t5.encoder.tokenizer.convert_ids_to_tokens([token for _, token in finder.t5.pieces(text)])
+    spelled = "".join(pieces[column] for column in behind)
+    assert ("▁sandwich" * count).startswith(spelled)
+    assert not cut or all(column < clip for column in behind)
+    assert cut or spelled == "▁sandwich" * count
+
+
+def test_the_old_emphasis_is_refused(finders: Any) -> None:
+    finders.shared.opts.use_old_emphasis_implementation = True
+    with pytest.raises(Exception, match="old emphasis"):
+        finders.TokenFinder(Clip())

@@ -1,0 +1,385 @@
+"""The studio without a browser: the page is built, and its functions are called as the page calls them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import socket
+import sys
+import threading
+import urllib.request
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("diffusers")
+pytest.importorskip("gradio", minversion="5.50")
+
+import gradio
+from support.tiny_model import tiny
+
+from asyndm_ext import mask_image
+from asyndm_ext.commands.main import COMMANDS
+from asyndm_ext.commands.main import main as asyndm
+from asyndm_ext.drawing import clock_colours
+from asyndm_ext.embedded import model
+from asyndm_ext.embedded.filmstrip import explanation
+from asyndm_ext.embedded.sampling import VARIANTS, run_variant, step_count
+from asyndm_ext.studio import command, page, server, views
+from asyndm_ext.studio.engine import Engine, Interrupted, Outcome, Progress
+from asyndm_ext.studio.page import DRAWING, Studio
+from asyndm_ext.studio.request import WITHOUT, find_objects, job_from
+from asyndm_ext.ui import chips
+from asyndm_ext.ui.panel import NAMES
+
+PROMPT = "a red circle and a blue square"
+SHOWN = tuple(name for name in NAMES if name not in WITHOUT)
+SMALL = {"prompt": PROMPT, "seed": 5, "steps": 4, "width": 64, "height": 64}
+WINDOW = SimpleNamespace(session_hash="one")
+OUTPUTS = ("status", "run", "interrupt", "gallery", "outcome", "steps", "slider", "step", "seed")
+
+
+@pytest.fixture(scope="module")
+def built() -> Any:
+    return page.build(Engine(tiny()))
+
+
+@pytest.fixture
+def studio() -> Studio:
+    return Studio(Engine(tiny()), SHOWN)
+
+
+def of(blocks: Any, name: str) -> Any:
+    """The event that calls a function of this name."""
+    (found,) = [fn for fn in blocks.fns.values() if fn.name == name]
+    return found
+
+
+def values(blocks: Any, **changed: Any) -> list[Any]:
+    """What the page would send: its own values, but for some."""
+    names = (*DRAWING, *SHOWN)
+    inputs = of(blocks, "draw").inputs[1:]
+    assert len(inputs) == len(names)
+    given = {**SMALL, **changed}
+    return [given.get(name, component.value) for name, component in zip(names, inputs, strict=True)]
+
+
+def draw(studio: Studio, sent: list[Any], before: Outcome | None = None) -> Iterator[dict[str, Any]]:
+    for outputs in studio.draw(WINDOW, before, *sent):
+        yield dict(zip(OUTPUTS, outputs, strict=True))
+
+
+def images(html: str) -> list[Image.Image]:
+    found = re.findall(r'<img src="data:image/png;base64,([^"]+)"', html)
+    return [Image.open(io.BytesIO(base64.b64decode(one))) for one in found]
+
+
+def array(picture: Image.Image) -> np.ndarray:
+    return np.asarray(picture.convert("RGB"), dtype=int)
+
+
+# --- the page -------------------------------------------------------------------------------------------------------
+
+
+def test_the_panel_is_the_webui_s_but_for_what_means_nothing_here(built: Any) -> None:
+    ids = [one["props"].get("elem_id") for one in built.get_config_file()["components"]]
+    panel = [f"asyndm_{name}" for name in SHOWN[1:]]
+    assert set(panel) | {"asyndm_enabled", "asyndm_enabled-checkbox", "asyndm_chips", "asyndm_find"} <= set(ids)
+    assert not {f"asyndm_{name}" for name in WITHOUT} & set(ids)
+    named = [one for one in ids if one]
+    assert len(named) == len(set(named))
+    inputs = of(built, "draw").inputs
+    assert [one.elem_id for one in inputs] == [
+        None, *(f"studio_{name}" for name in DRAWING), "asyndm_enabled-checkbox", *panel,
+    ]  # fmt: skip
+    assert len(of(built, "draw").outputs) == len(OUTPUTS)
+
+
+def test_the_page_as_it_opens_is_a_job(built: Any) -> None:
+    sent = [component.value for component in of(built, "draw").inputs[1:]]
+    job, variants = job_from(
+        dict(zip(DRAWING, sent[: len(DRAWING)], strict=True)), dict(zip(SHOWN, sent[len(DRAWING) :], strict=True))
+    )
+    assert variants == VARIANTS
+    assert [str(spec) for spec in job.settings.objects] == ["a red circle", "a blue square"]
+    for example in page.EXAMPLES:
+        assert len(find_objects(example)) >= 2
+
+
+def test_run_gives_three_pictures_and_the_steps(built: Any, studio: Studio) -> None:
+    *before, last = draw(studio, values(built))
+    assert before and all(one["interrupt"]["interactive"] and not one["run"]["interactive"] for one in before)
+    assert last["run"]["interactive"] and not last["interrupt"]["interactive"]
+    outcome = last["outcome"]
+    assert isinstance(outcome, Outcome)
+    pictures = images(last["gallery"])
+    assert [one.size for one in pictures] == [(64, 64)] * 3
+    for variant, picture in zip(VARIANTS, pictures, strict=True):
+        expected = run_variant(tiny(), outcome.job, variant)
+        assert torch.equal(outcome.results[variant].latent, expected.latent)
+        assert (array(picture) == array(outcome.pictures[variant])).all()
+        assert picture.text["parameters"] == outcome.job.infotext(variant)
+    assert (outcome.results["asyndm"].strength > 0).any()
+    assert last["steps"]["visible"] is True
+    assert last["slider"]["maximum"] == step_count(tiny(), outcome.job) == 4
+    assert last["seed"] == 5 and "seed 5" in last["status"]
+    assert "a red circle, a blue square" in last["status"]
+
+
+def test_each_step_can_be_looked_at(built: Any, studio: Studio) -> None:
+    outcome = list(draw(studio, values(built)))[-1]["outcome"]
+    result = outcome.results["asyndm"]
+    for number in range(1, 5):
+        prediction, slow, clock = images(studio.step(outcome, number))
+        expected = Engine(tiny()).picture(result.predictions[number - 1 : number])
+        assert (array(prediction) == array(expected)).all()
+        red, _, blue = np.moveaxis(array(slow), -1, 0)
+        assert (red - blue > 40).mean() == pytest.approx(result.slow_fraction[number - 1], abs=0.01)
+        assert (array(clock)[::24, ::24] == clock_colours(result.timestep[number - 1])).all()
+        assert clock.size == (384, 384)
+    assert len(np.unique(array(images(studio.step(outcome, 2))[2]).reshape(-1, 3), axis=0)) > 1
+    assert studio.step(outcome, 99) == studio.step(outcome, 4)
+    assert studio.step(None, 1) == ""
+
+
+def test_strength_zero_is_the_plain_picture(built: Any, studio: Studio) -> None:
+    last = list(draw(studio, values(built, strength=0)))[-1]
+    plain, concave, ours = images(last["gallery"])
+    assert array(plain).tobytes() == array(ours).tobytes() == array(concave).tobytes()
+    results = last["outcome"].results
+    assert torch.equal(results["plain"].latent, results["asyndm"].latent)
+
+
+def test_the_panel_s_values_arrive(built: Any, studio: Studio) -> None:
+    changed = {"objects": "red circle:0.4", "curve": "exponential", "threshold": 1.5, "soft": True, "end": 0.8}
+    settings = list(draw(studio, values(built, **changed)))[-1]["outcome"].job.settings
+    written = {name: getattr(settings, name) for name in changed}
+    assert {**written, "objects": str(settings.objects[0])} == changed
+
+
+def test_off_means_the_plain_picture_alone(built: Any, studio: Studio) -> None:
+    both = list(draw(studio, values(built)))[-1]
+    off = list(draw(studio, values(built, enabled=False, objects="no word of it", strength=1)))[-1]
+    assert list(off["outcome"].results) == ["plain"]
+    assert torch.equal(off["outcome"].results["plain"].latent, both["outcome"].results["plain"].latent)
+    assert len(images(off["gallery"])) == 1 and "AsynDM is off" in off["status"]
+    assert off["steps"]["visible"] is False
+    assert studio.step(off["outcome"], 1) == ""
+
+
+def test_a_note_is_shown(built: Any, studio: Studio) -> None:
+    last = list(draw(studio, values(built, steps=1)))[-1]
+    assert "no pixel lagged behind" in last["status"]
+    assert last["slider"]["maximum"] == 1
+
+
+@pytest.mark.parametrize("seed", [-1, None])
+def test_a_random_seed_is_told(built: Any, studio: Studio, seed: int | None) -> None:
+    seeds = {list(draw(studio, values(built, seed=seed, steps=1, width=32, height=32)))[-1]["seed"] for _ in range(2)}
+    assert len(seeds) == 2 and min(seeds) >= 0
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"prompt": "a red elephant"}, "does not know 'elephant'"),
+        ({"prompt": ""}, "No object found"),
+        ({"prompt": None}, "No object found"),
+        ({"objects": "green star"}, "'green star' is not in the prompt"),
+        ({"objects": "circle:x"}, "must follow the colon"),
+        ({"start": 0.9, "end": 0.1}, "Start must be less than end"),
+        ({"region": "mask"}, "needs a mask"),
+        ({"solver": "DDIM", "scheduler": "karras"}, "only the scheduler 'uniform' gives"),
+        ({"solver": "DDIM", "steps": 1}, "Steps must be between 2"),
+        ({"width": 65}, "multiples of 32"),
+        ({"seed": -5}, "Seed must be between 0 and"),
+        ({"prompt": "a <b>red</b> circle"}, "'&lt;b&gt;red&lt;/b&gt;'"),
+    ],
+)
+def test_what_is_wrong_is_said(built: Any, studio: Studio, changed: dict[str, Any], message: str) -> None:
+    (only,) = draw(studio, values(built, **changed))
+    assert 'role="alert"' in only["status"]
+    assert message in only["status"].replace("&#x27;", "'")
+    assert only["run"]["interactive"] and not images(only["gallery"])
+
+
+def test_a_value_that_gradio_refuses_is_told(built: Any) -> None:
+    """It raises before our function is called, so that the page would wait for ever."""
+    steps = of(built, "draw").inputs[1 + DRAWING.index("steps")]
+    with pytest.raises(gradio.Error):
+        steps.preprocess(999)
+    assert 'role="alert"' in page.not_begun(views.waiting())
+    assert "value" not in page.not_begun(views.idle())
+    (after,) = [fn for fn in built.fns.values() if fn.name == "not_begun"]
+    assert after.trigger_after == of(built, "draw")._id and not after.trigger_only_on_success
+
+
+def test_an_accident_is_no_traceback(built: Any, studio: Studio, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    def broken(*arguments: Any) -> None:
+        raise RuntimeError("the network is broken")
+
+    monkeypatch.setattr("asyndm_ext.studio.engine.run_variant", broken)
+    (only,) = draw(studio, values(built))
+    assert "This went wrong: the network is broken" in only["status"] and "Traceback" not in only["status"]
+    assert "Traceback" in capsys.readouterr().err
+
+
+# --- the engine -----------------------------------------------------------------------------------------------------
+
+
+def hooks() -> int:
+    return sum(len(one._forward_hooks) + len(one._forward_pre_hooks) for one in tiny().unet.modules())
+
+
+def test_interrupt_ends_this_window_s_drawing(built: Any, studio: Studio) -> None:
+    clean = hooks()
+    before = list(draw(studio, values(built)))[-1]
+    drawing = draw(studio, values(built, steps=100), before["outcome"])
+    first = next(drawing)
+    assert "of 300" in first["status"] and first["steps"]["visible"] is False
+    studio.interrupt(SimpleNamespace(session_hash="another"))
+    studio.interrupt(WINDOW)
+    *_, last = drawing
+    assert "Interrupted" in last["status"] and last["run"]["interactive"]
+    assert hooks() == clean
+    shown = ("gallery", "outcome", "steps", "slider", "step", "seed")
+    assert {name: last[name] for name in shown} == {name: before[name] for name in shown}, "as it was before"
+    studio.interrupt(WINDOW)  # nothing is running
+    again = list(draw(studio, values(built)))[-1]
+    assert images(again["gallery"])[2].tobytes() == images(before["gallery"])[2].tobytes()
+
+
+def test_a_window_that_is_closed_leaves_nothing_running(built: Any) -> None:
+    job, variants = job_from(
+        {**SMALL, "steps": 100, "solver": "Euler", "scheduler": "uniform", "guidance": 4.0}, {"enabled": True}
+    )
+    drawing = Engine(tiny()).draw(job, variants, threading.Event())
+    assert isinstance(next(drawing), Progress)
+    drawing.close()
+    assert not [one for one in threading.enumerate() if one.name == "asyndm-drawing"]
+
+
+def test_progress_counts_all_steps() -> None:
+    job, variants = job_from(
+        {**SMALL, "solver": "Euler", "scheduler": "uniform", "guidance": 4.0},
+        {"enabled": True, "mask_source": "fixed"},
+    )
+    *progress, outcome = Engine(tiny()).draw(job, variants, threading.Event())
+    assert isinstance(outcome, Outcome) and all(isinstance(one, Progress) for one in progress)
+    steps = [one.step for one in progress]
+    assert steps == sorted(steps) and steps[-1] == progress[-1].total == 16
+    assert [one.variant for one in progress if one.step in (4, 8, 16)][-1] == "asyndm"
+    stopped = threading.Event()
+    stopped.set()
+    with pytest.raises(Interrupted):
+        list(Engine(tiny()).draw(job, variants, stopped))
+
+
+# --- chips, views ---------------------------------------------------------------------------------------------------
+
+
+def test_chips_are_the_model_s_own_objects() -> None:
+    assert [chip.text for chip in chips.chips(PROMPT, "", find_objects)] == ["a red circle", "a blue square"]
+    line = chips.html("a red elephant", "", "objects", find_objects)
+    assert "asyndm-wrong" in line and "elephant" in line
+    assert "are shown here" in chips.html("", "", "objects", find_objects)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, 'Only the pixels of "a red circle" and "a blue square" keep'),
+        ({"region": "everything"}, "Every pixel keeps its noise for longer"),
+        ({"region": "mask"}, "Only the pixels under the mask keep"),
+        ({"region": "mask", "mask_invert": True}, "Only the pixels outside the mask keep"),
+        ({"region": "objects and mask", "objects": "circle"}, 'of "circle" that are under the mask keep'),
+        ({"strength": 0}, "nothing is held back"),
+    ],
+)
+def test_a_picture_says_what_was_slow(settings: dict[str, Any], said: str) -> None:
+    white = mask_image.encode(Image.new("L", (8, 8), 255))
+    half = mask_image.encode(Image.new("L", (8, 8), 128))
+    mask = half if settings.get("mask_invert") else white
+    drawing = {**SMALL, "solver": "Euler", "scheduler": "uniform", "guidance": 4.0}
+    job, _ = job_from(drawing, {"enabled": True, "mask": mask, **settings})
+    assert said in explanation(job, "asyndm")
+
+
+def test_the_chart_ends_where_the_noise_does(built: Any, studio: Studio) -> None:
+    result = list(draw(studio, values(built)))[-1]["outcome"].results["asyndm"]
+    chart = views.chart(result, 2)
+    lines = [
+        [tuple(map(float, point.split(","))) for point in line.split()]
+        for line in re.findall(r'<polyline class="[^"]+" points="([^"]+)"', chart)
+    ]
+    for line in lines:
+        assert line[0] == (0.0, 0.0) and line[-1][0] == 600.0
+        assert [y for _, y in line] == sorted(y for _, y in line)
+    assert any(below != above for below, above in zip(*lines, strict=True))
+    assert f'x1="{lines[0][2][0]:.1f}"' in chart
+
+
+# --- the command and its server -------------------------------------------------------------------------------------
+
+
+def test_the_page_is_served_with_the_webui_s_own_script_and_style() -> None:
+    running = server.Server(Engine(tiny()))
+    try:
+        url = running.start("127.0.0.1", 0, browser=False)
+        with urllib.request.urlopen(url, timeout=60) as answer:
+            text = answer.read().decode()
+    finally:
+        running.stop()
+    for part in ("var asyndm = ", "var gradioApp = ", ".asyndm-chips", ".studio-gallery"):
+        assert part in text
+    for name in ("javascript/asyndm.js", "style.css"):
+        assert server._asset(name).read_text(encoding="utf-8") in server.head()
+    with pytest.raises(FileNotFoundError):
+        server._asset("javascript/other.js")
+
+
+def test_it_is_a_command(capsys) -> None:
+    assert COMMANDS["studio"] == command.__name__
+    with pytest.raises(SystemExit) as left:
+        asyndm(["studio", "--help"])
+    assert left.value.code == 0 and "--listen" in capsys.readouterr().out
+
+
+def test_its_options() -> None:
+    def parsed(*arguments: str) -> Any:
+        return command.build_parser().parse_args(arguments)
+
+    assert (parsed().host, parsed().port, parsed().no_browser) == ("127.0.0.1", 7870, False)
+    assert parsed("--listen").host == "0.0.0.0"
+    assert parsed("--host", "10.0.0.1", "--port", "0").port == 0
+    for wrong in (("--port", "x"), ("--port", "70000"), ("--port", "-1"), ("--host", "h", "--listen"), ("--share",)):
+        with pytest.raises(SystemExit) as left:
+            parsed(*wrong)
+        assert left.value.code == 2
+
+
+def test_a_missing_gradio_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert command.main([]) == 1
+    assert capsys.readouterr().err == (
+        "asyndm studio: gradio is missing; pip install 'asyndm-webui[studio]' brings it\n"
+    )
+    monkeypatch.setitem(sys.modules, "gradio", SimpleNamespace(__version__="3.41.2"))
+    assert command.main([]) == 1
+    assert "gradio 3.41.2 is older than 5.50" in capsys.readouterr().err
+
+
+def test_a_port_that_is_taken_is_told(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    monkeypatch.setattr(model, "load_tiny", tiny)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        assert command.main(["--no-browser", "--port", str(taken.getsockname()[1])]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("asyndm studio: ") and "--port" in said and "Traceback" not in said
