@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from asyndm_ext.bench.blobs import Blobs
 from asyndm_ext.bench.cases import CASES, normal, random_network, sd_table, sigmas, texts
 from asyndm_ext.bench.guided import Host, PixelModel
+from asyndm_ext.embedded.sampling import GUIDANCE
 from asyndm_ext.embedded.vocabulary import Tokenizer
 from asyndm_ext.hosts.embedded import GuidedUNet
 from asyndm_ext.noise import NoiseTable
@@ -128,7 +129,7 @@ def embedded_subject(batch: int, device: torch.device) -> Subject:
         EMBEDDED,
         {"latent": f"{side}x{side}", "whole_latent": f"{side}x{side}", "depth": "all", "whole_depth": "all"},
         host,
-        GuidedUNet(tiny.unet, cond, uncond, 4.0, table, tiny.prediction_type, "sigma", columns),
+        GuidedUNet(tiny.unet, cond, uncond, GUIDANCE, table, tiny.prediction_type, "sigma", columns),
         tiny.unet,
         columns,
         (normal(batch, tiny.latent_channels, side, side, seed=1) * float(levels[0])).to(device),

@@ -27,6 +27,7 @@ try:
     from asyndm_ext.embedded import filmstrip
     from asyndm_ext.embedded.sampling import (
         COUNTED_SOLVERS,
+        GUIDANCE,
         MAX_SIDE,
         SCHEDULERS,
         SIDE_STEP,
@@ -134,7 +135,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=1.0,
         help="a pixel is the object's from this multiple of the word's mean attention on (%(default)s)",
     )
-    add("--guidance", type=float, default=4.0, help="CFG scale (%(default)s)")
+    add("--guidance", type=float, default=GUIDANCE, help="CFG scale (%(default)s)")
     add("--size", type=_size, default=(128, 128), help=f"128 or 128x192: multiples of {SIDE_STEP} up to {MAX_SIDE}")
     add("--out", type=Path, default=Path("asyndm_out"), help="folder for the pictures (%(default)s)")
     add("--json", action="store_true", help="print a summary for programs")

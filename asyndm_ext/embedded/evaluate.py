@@ -50,7 +50,7 @@ def sample(
     *,
     seed: int = 0,
     steps: int = 24,
-    guidance: float = 4.0,
+    guidance: float = 2.5,
     height: int = 128,
     width: int = 128,
 ) -> Tensor:
@@ -125,7 +125,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument("--checkpoint", type=Path, help="look at the averaged weights of a training under way instead")
     parser.add_argument("--steps", type=int, default=24)
-    parser.add_argument("--guidance", type=float, default=4.0)
+    parser.add_argument("--guidance", type=float, default=2.5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--score", type=int, default=0, metavar="N", help="also judge N random prompts")
     options = parser.parse_args(argv)

@@ -34,6 +34,8 @@ SCHEDULERS = ("uniform", "karras", "exponential")
 MAX_STEPS = 150
 SIDE_STEP, MAX_SIDE = 32, 512
 SEEDS = 2**32
+GUIDANCE = 2.5
+"""CFG scale at which the embedded model is most often right; above it, objects come in excess."""
 COUNTED_SOLVERS = tuple(name for name, solver in SOLVERS.items() if not solver.adaptive)
 """Those that take the steps they are given: the filmstrip and the progress bar count on it."""
 
@@ -118,7 +120,7 @@ class Job:
     steps: int = 20
     solver: str = "Euler"
     scheduler: str = "uniform"
-    guidance: float = 4.0
+    guidance: float = GUIDANCE
     width: int = 128
     height: int = 128
 

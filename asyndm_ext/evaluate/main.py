@@ -73,10 +73,18 @@ def plan_of(options: argparse.Namespace) -> Plan:
         "solver": options.solver,
         "scheduler": options.scheduler or ["Automatic" if webui else "uniform"],
         "steps": options.steps,
-        "guidance": options.guidance or [7.0 if webui else 4.0],
+        "guidance": options.guidance or [_usual_guidance(webui)],
     }
     methods = lay_out(options.methods, settings, conditions, options.grid)
     return Plan(prompts, methods, options.seeds, options.first_seed, chunk=1 if webui else options.batch)
+
+
+def _usual_guidance(webui: bool) -> float:
+    if webui:
+        return 7.0
+    from asyndm_ext.embedded.sampling import GUIDANCE  # imports torch, which a WebUI's client need not have
+
+    return GUIDANCE
 
 
 def _backend(options: argparse.Namespace) -> Backend:

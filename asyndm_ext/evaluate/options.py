@@ -62,7 +62,7 @@ def _methods(group: Any) -> None:
     add("--steps", type=_list(_above(0)), default=[20], help="(20)")
     add("--solver", type=_names, default=["Euler"], help="samplers, by the WebUI's names (Euler)")
     add("--scheduler", type=_names, help="schedule types (uniform; WebUI: Automatic)")
-    add("--guidance", type=_list(float), help="CFG scales (4; WebUI: 7)")
+    add("--guidance", type=_list(float), help="CFG scales (2.5; WebUI: 7)")
     add(
         "--vary",
         type=_setting,

@@ -9,7 +9,7 @@ from typing import Any
 
 import gradio as gr
 
-from asyndm_ext.embedded.sampling import COUNTED_SOLVERS, MAX_SIDE, MAX_STEPS, SCHEDULERS, SIDE_STEP
+from asyndm_ext.embedded.sampling import COUNTED_SOLVERS, GUIDANCE, MAX_SIDE, MAX_STEPS, SCHEDULERS, SIDE_STEP
 from asyndm_ext.studio import views
 from asyndm_ext.studio.accordion import input_accordion
 from asyndm_ext.studio.engine import Engine, Interrupted, Outcome
@@ -210,7 +210,7 @@ def _drawing_controls() -> dict[str, Any]:
             dropdown("scheduler", SCHEDULERS, "Scheduler")
         with gr.Row():
             slider("steps", 1, MAX_STEPS, 20, 1, "Steps")
-            slider("guidance", 0, 15, 4, 0.5, "Guidance")
+            slider("guidance", 0, 15, GUIDANCE, 0.5, "Guidance")
         with gr.Row():
             slider("width", SIDE_STEP, MAX_SIDE, 128, SIDE_STEP, "Width")
             slider("height", SIDE_STEP, MAX_SIDE, 128, SIDE_STEP, "Height")
