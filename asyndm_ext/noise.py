@@ -61,5 +61,10 @@ class NoiseTable:
         return len(rising) - 1 - (low + share)
 
     def alpha_at(self, t: Tensor) -> Tensor:
-        """alphas_cumprod at whole timesteps ``t`` (any shape), clamped to the table."""
+        """alphas_cumprod at whole timesteps ``t`` (any shape), clamped to the table.
+
+        Raises RuntimeError for NaN, which as a whole number would be some timestep or other.
+        """
+        if not bool(torch.isfinite(t).all()):
+            raise RuntimeError("a pixel's timestep is not finite")
         return self.alphas_cumprod[t.long().clamp(0, len(self.alphas_cumprod) - 1)]

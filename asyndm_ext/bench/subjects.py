@@ -119,7 +119,7 @@ def embedded_subject(batch: int, device: torch.device) -> Subject:
     table = NoiseTable.from_alphas_cumprod(tiny.alphas_cumprod)
     cond, uncond = (tiny.encode_prompt([text] * batch) for text in (_PROMPT, ""))
     both = torch.cat([uncond, cond])
-    host = Host(lambda x, t: tiny.unet(x, t, encoder_hidden_states=both).sample, "v", table, 4.0, torch.float32)
+    host = Host(lambda x, t: tiny.unet(x, t, encoder_hidden_states=both).sample, "v", table, GUIDANCE, torch.float32)
     objects = parse_objects(_OBJECTS)
     columns = [object_columns(Tokenizer(), _PROMPT, objects)] * batch
     settings = Settings(enabled=True, objects=objects)

@@ -123,7 +123,6 @@ class JointAttentionCapture(AttentionCapture):
         self._held: dict[tuple[int, str], Tensor] = {}
         self._values: dict[tuple[int, int], Tensor] = {}
         self._next: _Layer | None = None
-        self._sums = SoftmaxSum(self._on_attention, self._missed)
         self._second = False
         self._rotation: Tensor | None = None
         self._image_tokens = 0
@@ -142,7 +141,8 @@ class JointAttentionCapture(AttentionCapture):
             with ExitStack() as hooks:
                 for module, hook in self._mmdit_hooks() if is_mmdit(self._network) else self._flux_hooks():
                     hooks.callback(module.register_forward_hook(hook).remove)
-                hooks.enter_context(self._sums.attached())
+                # Not kept: it knows this object, and a circle would keep tensors until the garbage collector comes by.
+                hooks.enter_context(SoftmaxSum(self._on_attention, self._missed).attached())
                 yield self
         finally:
             self.read(())

@@ -43,7 +43,7 @@ PLACES = (
     Place("guided model", GuidedUNet, "__call__"),
     Place("network", type(random_model().unet), "forward"),
     Place("time embedding", unet_time, "timestep_embedding"),
-    Place("time conditioning", unet_time.UNetTimeConditioning, "_gather"),
+    Place("time conditioning", unet_time, "add_rows"),
     Place("capture", attention, "token_probabilities"),
     Place("captured maps", attention.CrossAttentionCapture, "maps"),
     Place("region sees", ObjectRegion, "observe", answers=False),

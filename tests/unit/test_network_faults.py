@@ -48,14 +48,15 @@ NETWORKS = {
 UNET = (
     Place("time embedding", unet_time, "timestep_embedding"),
     Place("projection", unet_time.UNetTimeConditioning, "_embedding_rows", answers=False),
-    Place("gather", unet_time.UNetTimeConditioning, "_gather"),
+    Place("gather", unet_time.UNetTimeConditioning, "_gather_index", answers=False),
+    Place("rows are added", unet_time, "add_rows", answers=False),
 )
 TRANSFORMER = (
     Place("time embedding", dit_time, "timestep_embedding"),
     Place("modulation is given", token_modulation.TokenModulations, "give", answers=False),
-    Place("token's modulation", token_modulation.TokenModulations, "_per_token"),
+    Place("token's modulation", token_modulation, "scale_shift"),
     Place("attention is held", joint_attention.JointAttentionCapture, "_take", answers=False),
-    Place("attention is read", joint_attention, "joint_probabilities"),
+    Place("attention is read", joint_attention, "key_probabilities"),
     Place("attention is added", attention.AttentionCapture, "_add", answers=False),
 )
 CELLS = [(name, place) for name in NETWORKS for place in (UNET if name == "ldm" else TRANSFORMER)]
