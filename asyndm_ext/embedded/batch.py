@@ -112,8 +112,8 @@ def run_batch(
         model: the embedded model, or one of its kind.
         jobs: alike in everything but prompt, seed and the objects' words.
         variant: which pixels are slow.
-        average: attention of the jobs' plain pass, for a fixed mask; where it is needed and absent, the plain pass is
-            made here.
+        average: attention of the jobs' plain pass, for a fixed mask, else ignored; where it is needed
+            and absent, the plain pass is made here.
         keep_average: average the attention of this pass, which has to be the plain one.
         callback: the solver's, called in every step with k-diffusion's dictionary.
         watch: called with the record of every step.
@@ -123,7 +123,9 @@ def run_batch(
     """
     shared = _shared(jobs)
     assert not keep_average or variant == "plain"
-    if variant == "asyndm" and shared.finds_a_fixed_mask and average is None:
+    if not (variant == "asyndm" and shared.finds_a_fixed_mask):
+        average = None  # of no use here, and a region takes it for the order to stay fixed
+    elif average is None:
         average = run_batch(model, jobs, "plain", keep_average=True).average
     table = NoiseTable.from_alphas_cumprod(model.alphas_cumprod)
     base = base_schedule(shared, table)

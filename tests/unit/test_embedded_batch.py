@@ -97,3 +97,12 @@ def test_objects_of_other_strengths_do_not_share_a_batch(model):
     strong = job(1, objects=(ObjectSpec("red square", 0.2),))
     with pytest.raises(ValueError, match="may differ in prompt, seed"):
         run_batch(model, [job(0), strong], "asyndm")
+
+
+def test_masks_that_are_not_to_be_fixed_are_not(model):
+    """An evaluation hands the plain pass's attention to all methods; only the fixed mask may heed it."""
+    average = run_batch(model, [job(0)], "plain", keep_average=True).average
+    dynamic = run_batch(model, [job(0)], "asyndm").latents
+    assert torch.equal(run_batch(model, [job(0)], "asyndm", average=average).latents, dynamic)
+    fixed = job(0, mask_source="fixed")
+    assert not torch.equal(run_batch(model, [fixed], "asyndm", average=average).latents, dynamic)
