@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 
 _SMALL = 1e-4
 
@@ -23,7 +23,7 @@ def word_attention(unet: UNet2DConditionModel, cells: int = 8) -> Iterator[list[
     """Collect the cross-attention ``(B,cells*cells,L)``, mean over heads, of layers of that size, with gradients."""
     maps: list[Tensor] = []
 
-    def look(layer: nn.Module, arguments: tuple[Tensor, ...], named: dict[str, Any]) -> None:
+    def look(layer: Any, arguments: tuple[Tensor, ...], named: dict[str, Any]) -> None:
         pixels, words = arguments[0], named["encoder_hidden_states"]
         if pixels.shape[1] == cells * cells:
             query = layer.to_q(pixels).unflatten(-1, (layer.heads, -1)).transpose(1, 2)

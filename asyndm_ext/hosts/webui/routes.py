@@ -25,7 +25,7 @@ HOST_ROUTE = "/sdapi/v1/options"
 
 def add(demo: Any, app: FastAPI) -> None:
     """Callback of the started server, with and without the page; adds the routes once."""
-    paths = {getattr(route, "path", None): route for route in app.routes}
+    paths: dict[str | None, Any] = {getattr(route, "path", None): route for route in app.routes}
     if HOST_ROUTE not in paths or f"{PREFIX}/capabilities" in paths:
         return
     dependencies = paths[HOST_ROUTE].dependencies
