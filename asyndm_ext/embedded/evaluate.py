@@ -21,6 +21,7 @@ from torch import Tensor
 
 from asyndm_ext.embedded.judge import Verdict, judge
 from asyndm_ext.embedded.model import WEIGHTS, TinyModel, load_tiny
+from asyndm_ext.embedded.sampling import GUIDANCE
 from asyndm_ext.embedded.scenes import COLOURS, random_text
 
 SHEET_PROMPTS: tuple[str, ...] = (
@@ -50,7 +51,7 @@ def sample(
     *,
     seed: int = 0,
     steps: int = 24,
-    guidance: float = 2.5,
+    guidance: float = GUIDANCE,
     height: int = 128,
     width: int = 128,
 ) -> Tensor:
@@ -125,7 +126,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument("--checkpoint", type=Path, help="look at the averaged weights of a training under way instead")
     parser.add_argument("--steps", type=int, default=24)
-    parser.add_argument("--guidance", type=float, default=2.5)
+    parser.add_argument("--guidance", type=float, default=GUIDANCE)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--score", type=int, default=0, metavar="N", help="also judge N random prompts")
     options = parser.parse_args(argv)
