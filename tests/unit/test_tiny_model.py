@@ -13,7 +13,7 @@ from asyndm_ext.embedded.evaluate import colour_shares, sample, to_bytes
 from asyndm_ext.embedded.latent_pool import whereabouts
 from asyndm_ext.embedded.model import WEIGHTS, TinyConfig, TinyModel, load_tiny
 from asyndm_ext.embedded.scenes import scene_from_seed
-from asyndm_ext.embedded.train import DiffusionTrainer, TrainSettings, rate_at, train_autoencoder
+from asyndm_ext.embedded.train import DiffusionTrainer, TrainSettings, rate_at, spread_times, train_autoencoder
 
 SMALL = TrainSettings(steps=8, batch=2, warmup=2, pool_blocks=1, pool_refresh=2)
 
@@ -124,6 +124,20 @@ def test_rate_warms_up_then_falls():
     settings = TrainSettings(steps=1000, warmup=100, learning_rate=1.0)
     rates = [rate_at(step, settings) for step in (0, 49, 99, 100, 550, 1000, 2000)]
     assert rates == pytest.approx([0.01, 0.5, 1.0, 1.0, 0.505, 0.01, 0.01])
+
+
+@pytest.mark.parametrize(("part", "share"), [((0.4, 0.82), 0.6), ((0.0, 0.5), 0.3), ((0.2, 1.0), 0.0)])
+def test_times_are_spread_over_all_and_denser_where_it_is_decided(part, share):
+    uniform = torch.arange(100_000, dtype=torch.float64) / 100_000
+    spread = spread_times(uniform, TrainSettings(deciding_times=part, deciding_share=share))
+    assert (spread.diff() > 0).all() and spread[0] == 0 and 1 - 1e-3 < spread[-1] < 1
+    expected = [(1 - share) / 20 + share * overlap(part, (n / 20, n / 20 + 0.05)) for n in range(20)]
+    assert torch.histc(spread, 20, 0, 1).div(100_000).tolist() == pytest.approx(expected, abs=1e-4)
+
+
+def overlap(part, piece):
+    """The share of ``part`` that lies in ``piece``."""
+    return max(0.0, min(part[1], piece[1]) - max(part[0], piece[0])) / (part[1] - part[0])
 
 
 def test_whereabouts_are_the_scenes_objects():
