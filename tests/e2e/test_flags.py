@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from .server import PROBE, REPOSITORY, WebUI
+from .server import PROBE, REPOSITORY, ApiError, WebUI
 from .test_asyndm import GREY_LEVELS, SETTINGS, difference, levels, nothing_left, off, on
 
 pytestmark = pytest.mark.xdist_group("webui")
@@ -34,11 +34,11 @@ class Way:
 WAYS = {
     "lowvram": Way(("--lowvram",)),
     "medvram": Way(("--medvram",)),
-    "channels last": Way(("--opt-channelslast",), masks=0.02),
+    "channels last": Way(("--opt-channelslast",), masks=0.01),
     "upcast sampling": Way(("--upcast-sampling", "--precision", "autocast"), ("--no-half",), masks=0.1, grey=10),
-    "half": Way(("--precision", "half"), ("--no-half",), masks=0.1, grey=10),
+    "half": Way(("--precision", "half"), ("--no-half",), masks=0.02, grey=2),
     # Eight bits of storage; on the CPU under autocast in bfloat16.
-    "fp8": Way(options={"fp8_storage": "Enable"}, masks=0.25, grey=30),
+    "fp8": Way(options={"fp8_storage": "Enable"}, masks=0.25, grey=15),
 }
 
 
@@ -57,7 +57,12 @@ def test_flag(webui: WebUI, launch: Callable[..., WebUI], name: str, capsys: pyt
         options=way.options,
     )
     try:
-        plain = off(server, "tiny-sd1", **SMALL)
+        try:
+            plain = off(server, "tiny-sd1", **SMALL)
+        except ApiError as error:
+            if "not compiled with CUDA" not in error.message:
+                raise
+            pytest.skip("AUTOMATIC1111 itself, without AsynDM, needs CUDA for this")
         found, (their_nominal, level, their_masks) = on(server, **SMALL), levels(server)
         differs = float((their_masks != masks).mean())
         grey = float(np.abs(found.image.astype(int) - expected.image.astype(int)).mean())
