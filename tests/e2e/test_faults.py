@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
-from support.wild import dictionaries
+from hypothesis import HealthCheck, Phase, example, given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+from support.wild import dictionaries, prompts
 
 from asyndm_ext.settings import Settings
+from asyndm_ext.ui import schema
 
 from .server import ApiError, Pictures, WebUI
 from .test_asyndm import PROMPT, SETTINGS, difference, nothing_left, off
@@ -24,6 +28,7 @@ PLACES = ("model", "solver", "capture", "region", "callback")
 TENSORS = ("model", "capture", "region")
 KEPT = ("model", "patcher", "functions", "global_hooks", "callbacks", "samplers")
 EXAMPLES = int(os.environ.get("ASYNDM_FUZZ", "0")) or 60
+TOKENS = Draft202012Validator(schema.TOKENS_ANSWER)
 JOBS = 20
 MEMORY_KB = 48 * 1024
 """What twenty jobs may add to the process, whose allocator keeps some of what it has once had."""
@@ -104,7 +109,7 @@ def test_twenty_jobs_in_a_row(webui: WebUI, capsys: pytest.CaptureFixture) -> No
     assert after["resident"] - before["resident"] < MEMORY_KB
 
 
-@settings(
+fuzz = settings(
     max_examples=EXAMPLES,
     deadline=None,
     derandomize=True,
@@ -112,6 +117,9 @@ def test_twenty_jobs_in_a_row(webui: WebUI, capsys: pytest.CaptureFixture) -> No
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=list(HealthCheck),
 )
+
+
+@fuzz
 @given(values=dictionaries)
 def test_any_settings(webui: WebUI, values: dict) -> None:
     """A changed picture, a word that it is none, or an error that names the setting; never an error from inside.
@@ -133,3 +141,39 @@ def test_any_settings(webui: WebUI, values: dict) -> None:
     wants_no_lag = asked.strongest < 0.05 or asked.curve == "linear"
     said_so = "AsynDM note" in picture.infotext or "not applied: " in picture.infotext
     assert difference(picture.image, reference.image) > 0 or said_so or wants_no_lag, values
+
+
+def answer_or_error(ask: Callable[[], Any]) -> Any:
+    try:
+        return ask()
+    except ApiError as error:
+        return error
+
+
+@fuzz
+@given(prompt=prompts, named=st.booleans())
+@example(prompt="(" * 3000 + "cat", named=True)
+@example(prompt="[cat:" * 300, named=False)
+@example(prompt="cat " * 3000, named=True)
+def test_any_prompt(webui: WebUI, prompt: str, named: bool) -> None:
+    """Where the WebUI makes a picture of a prompt, AsynDM does, or says what is missing; so does the route."""
+    objects = "cat" if named else ""
+    body = {"prompt": prompt, "objects": objects}
+    tokens = answer_or_error(lambda: webui.post("/asyndm/v1/tokens", body))
+    if isinstance(tokens, ApiError):
+        assert tokens.status == 422 and "prompt" in tokens.message, tokens
+    else:
+        TOKENS.validate(tokens)
+    request = {**SMALL, "prompt": prompt, "sampler_name": "Euler"}
+    scripts = {"AsynDM": {"args": [{**SETTINGS, "objects": objects}]}}
+    plain = answer_or_error(lambda: off(webui, "tiny-sd1", **request))
+    ours = answer_or_error(lambda: webui.txt2img(**request, alwayson_scripts=scripts))
+    if isinstance(plain, ApiError):  # the WebUI itself fails on it
+        assert isinstance(ours, ApiError) and ours.status == plain.status, ours
+    elif isinstance(ours, ApiError):
+        assert ours.status == 500 and ours.message.startswith("AsynDM"), ours
+        assert isinstance(tokens, ApiError) or not tokens["objects"], "the route has found an object"
+    else:
+        assert not isinstance(tokens, ApiError) and tokens["objects"]
+        assert "AsynDM strength" in ours.infotext
+        assert difference(ours.image, plain.image) > 0 or "AsynDM note" in ours.infotext

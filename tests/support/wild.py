@@ -62,3 +62,7 @@ dictionaries = _one_wrong() | st.dictionaries(st.sampled_from(NAMES) | texts, va
 """What a request may send as the one argument."""
 arguments = st.lists(value | objects | dictionaries, max_size=len(NAMES) + 2)
 """What it may send as positional ones."""
+
+_syntax = ["(", ")", "[", "]", "\\", ":", "|", "<", ">", "AND", "BREAK", "a", "cat", "of", "by", "0.5", ",", "-", "'"]
+prompts = st.lists(st.sampled_from(_syntax) | st.text(max_size=4), max_size=60).map(" ".join) | st.text(max_size=300)
+"""The WebUI's syntax in any order, and any text."""

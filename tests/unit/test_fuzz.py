@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from PIL import Image
 from support.host_infotext import parsed, written
-from support.wild import anything, arguments, dictionaries, nested, texts
+from support.wild import anything, arguments, dictionaries, nested, prompts, texts
 from support.wild import objects as wild_objects
 
 from asyndm_ext.mask_image import decode
@@ -151,17 +151,8 @@ def test_any_infotext_is_parsed_and_pasted(text: str) -> None:
             infotext.pasted(spec.name)(params)
 
 
-_syntax = st.lists(
-    st.sampled_from(
-        ["(", ")", "[", "]", "\\", ":", "|", "<", ">", "AND", "BREAK", "a", "cat", "of", "by", "0.5", ",", "-", "'"]
-    )
-    | st.text(max_size=4),
-    max_size=60,
-).map(" ".join)
-
-
 @fuzz
-@given(_syntax | st.text(max_size=300))
+@given(prompts)
 @example("(" * 20_000)
 @example("[a:" * 20_000)
 @example("\\(" * 20_000)
