@@ -152,8 +152,8 @@ def answer_or_error(ask: Callable[[], Any]) -> Any:
 
 @fuzz
 @given(prompt=prompts, named=st.booleans())
-@example(prompt="(" * 3000 + "cat", named=True)
-@example(prompt="[cat:" * 300, named=False)
+@example(prompt="(" * 150 + "cat", named=True)  # the time that the WebUI takes for it grows with the cube
+@example(prompt="[cat:" * 100, named=False)
 @example(prompt="cat " * 3000, named=True)
 def test_any_prompt(webui: WebUI, prompt: str, named: bool) -> None:
     """Where the WebUI makes a picture of a prompt, AsynDM does, or says what is missing; so does the route."""
