@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from asyndm_ext.model.attention import AttentionCapture, TokenRow, mean_per_object, without_autocast
 from asyndm_ext.model.dit_time import is_chroma, is_flux, is_mmdit
 from asyndm_ext.model.patches import patch_grid
-from asyndm_ext.model.softmax_sum import SoftmaxSum, key_probabilities
+from asyndm_ext.model.softmax_sum import SoftmaxSum, Trusted, key_probabilities
 from asyndm_ext.model.unet_time import UnsupportedModel
 
 # Half floats have few bits left for probabilities below 1e-4; a power of two costs no precision.
@@ -124,6 +124,7 @@ class JointAttentionCapture(AttentionCapture):
         self._values: dict[tuple[int, int], Tensor] = {}
         self._next: _Layer | None = None
         self._second = False
+        self._trusted: Trusted = {}
         self._rotation: Tensor | None = None
         self._image_tokens = 0
 
@@ -142,7 +143,7 @@ class JointAttentionCapture(AttentionCapture):
                 for module, hook in self._mmdit_hooks() if is_mmdit(self._network) else self._flux_hooks():
                     hooks.callback(module.register_forward_hook(hook).remove)
                 # Not kept: it knows this object, and a circle would keep tensors until the garbage collector comes by.
-                hooks.enter_context(SoftmaxSum(self._on_attention, self._missed).attached())
+                hooks.enter_context(SoftmaxSum(self._on_attention, self._missed, self._trusted).attached())
                 yield self
         finally:
             self.read(())

@@ -29,6 +29,8 @@ _TOLERANCE = {torch.float32: 1e-4}
 _HALF_TOLERANCE = 2e-3
 _PROBES = 4
 
+Trusted = dict[tuple[Any, ...], bool]
+"""Kernel, device and dtype -> whether it has been seen to be right."""
 Ask = Callable[[Tensor, Tensor], "Callable[[Tensor], None] | None"]
 """Queries and keys ``(N,heads,L,d)`` of a call -> what takes its log-sums ``(N,heads,L)``, or None to let it be."""
 
@@ -39,12 +41,13 @@ class SoftmaxSum:
     Args:
         ask: called with every attention's queries and keys.
         missed: called where the log-sums that were asked for are not to be had.
+        trusted: what is known of the kernels already; added to. Looking costs an attention.
     """
 
-    def __init__(self, ask: Ask, missed: Callable[[], None]) -> None:
+    def __init__(self, ask: Ask, missed: Callable[[], None], trusted: Trusted | None = None) -> None:
         self._ask, self._missed = ask, missed
         self._thread: int | None = None
-        self._trusted: dict[tuple[Any, ...], bool] = {}
+        self._trusted: Trusted = {} if trusted is None else trusted
         self._host: Callable[..., Tensor] = functional.scaled_dot_product_attention
 
     @contextmanager

@@ -59,6 +59,24 @@ def test_the_answer_is_the_hosts_and_the_sum_is_softmaxs(dtype: torch.dtype, str
         torch.testing.assert_close(told.double(), log_sums(q, k), atol=tolerance, rtol=0)
 
 
+def test_what_has_been_seen_is_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking costs an attention: once a run, not once a step."""
+    calls = 0
+
+    def host(*args: Any) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return HOST(*args)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", host)
+    q, k, v = parts()
+    asking, trusted = Asking(), dict[Any, bool]()
+    for _ in range(3):
+        with SoftmaxSum(asking.ask, asking.miss, trusted).attached():
+            functional.scaled_dot_product_attention(q, k, v)
+    assert (calls, len(asking.told), list(trusted.values())) == (1, 3, [True])
+
+
 def test_probabilities_of_some_keys() -> None:
     q, k, _ = parts(tokens=30)
     columns = [4, 0, 29]
