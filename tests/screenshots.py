@@ -38,7 +38,7 @@ from tests.e2e.studio import Studio, StudioBrowser
 from tests.e2e.studio import problem as studio_problem
 
 OUTPUT = REPOSITORY / "docs" / "images"
-PROMPT, SEED, STEPS = "a red circle and a blue square", 2, 20
+PROMPT, SEED, STEPS = "a red circle and a blue square", 12, 20
 OBJECTS = parse_objects(automatic_objects(Tokenizer().words(PROMPT)))
 EFFECTS: dict[str, tuple[Any, ...]] = {
     "strength": (0.0, 0.35, 0.7, 1.0),
