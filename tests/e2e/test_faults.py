@@ -159,14 +159,16 @@ def test_any_prompt(webui: WebUI, prompt: str, named: bool) -> None:
     """Where the WebUI makes a picture of a prompt, AsynDM does, or says what is missing; so does the route."""
     objects = "cat" if named else ""
     body = {"prompt": prompt, "objects": objects}
+    request = {**SMALL, "prompt": prompt, "sampler_name": "Euler"}
+    plain = answer_or_error(
+        lambda: off(webui, "tiny-sd1", **request)
+    )  # loads the model, too
     tokens = answer_or_error(lambda: webui.post("/asyndm/v1/tokens", body))
     if isinstance(tokens, ApiError):
         assert tokens.status == 422 and "prompt" in tokens.message, tokens
     else:
         TOKENS.validate(tokens)
-    request = {**SMALL, "prompt": prompt, "sampler_name": "Euler"}
     scripts = {"AsynDM": {"args": [{**SETTINGS, "objects": objects}]}}
-    plain = answer_or_error(lambda: off(webui, "tiny-sd1", **request))
     ours = answer_or_error(lambda: webui.txt2img(**request, alwayson_scripts=scripts))
     if isinstance(plain, ApiError):  # the WebUI itself fails on it
         assert isinstance(ours, ApiError) and ours.status == plain.status, ours
