@@ -160,9 +160,7 @@ def test_any_prompt(webui: WebUI, prompt: str, named: bool) -> None:
     objects = "cat" if named else ""
     body = {"prompt": prompt, "objects": objects}
     request = {**SMALL, "prompt": prompt, "sampler_name": "Euler"}
-    plain = answer_or_error(
-        lambda: off(webui, "tiny-sd1", **request)
-    )  # loads the model, too
+    plain = answer_or_error(lambda: off(webui, "tiny-sd1", **request))  # loads the model, too
     tokens = answer_or_error(lambda: webui.post("/asyndm/v1/tokens", body))
     if isinstance(tokens, ApiError):
         assert tokens.status == 422 and "prompt" in tokens.message, tokens
