@@ -122,7 +122,8 @@ def test_run_gives_three_pictures_and_the_steps(built: Any, studio: Studio) -> N
     assert [one.size for one in pictures] == [(64, 64)] * 3
     for variant, picture in zip(VARIANTS, pictures, strict=True):
         expected = run_variant(tiny(), outcome.job, variant)
-        assert torch.equal(outcome.results[variant].latent, expected.latent)
+        # Not to the last bit: the studio has a number of threads of its own, and sums are rounded as they are shared.
+        torch.testing.assert_close(outcome.results[variant].latent, expected.latent, atol=1e-3, rtol=0)
         assert (array(picture) == array(outcome.pictures[variant])).all()
         assert picture.text["parameters"] == outcome.job.infotext(variant)
     assert (outcome.results["asyndm"].strength > 0).any()
