@@ -30,7 +30,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from asyndm_ext.embedded.attention_loss import attention_loss, word_attention
 from asyndm_ext.embedded.latent_pool import LatentPool, draw_pictures
@@ -130,6 +129,15 @@ def _precision(settings: TrainSettings, device: torch.device) -> contextlib.Abst
     return torch.autocast(device.type, torch.bfloat16, enabled=settings.bfloat16)
 
 
+def unfused_attention() -> contextlib.AbstractContextManager[Any]:
+    """Attention step by step: at these sizes the fused one's backward pass takes several times as long on a CPU."""
+    try:
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+    except ImportError:  # torch before 2.3
+        return torch.backends.cuda.sdp_kernel(enable_flash=False, enable_mem_efficient=False)
+    return sdpa_kernel(SDPBackend.MATH)
+
+
 class DiffusionTrainer:
     """Stage 2: text encoder and UNet on the latents of an autoencoder that is ready.
 
@@ -187,8 +195,7 @@ class DiffusionTrainer:
         alpha = model.alphas_cumprod[times].float()[:, None, None, None]
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         target = (alpha.sqrt() * noise - (1 - alpha).sqrt() * latents).to(model.device)
-        # The fused attention's backward pass takes several times as long at these sizes on a CPU.
-        with _precision(settings, model.device), sdpa_kernel(SDPBackend.MATH), word_attention(model.unet) as maps:
+        with _precision(settings, model.device), unfused_attention(), word_attention(model.unet) as maps:
             context = model.text_encoder(ids.to(model.device))
             v = model.unet(noisy.to(model.device), times.to(model.device), encoder_hidden_states=context).sample
         error = F.mse_loss(v.float(), target)

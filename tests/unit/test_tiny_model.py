@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from asyndm_ext.embedded.attention_loss import attention_loss, word_attention
-from asyndm_ext.embedded.evaluate import colour_shares, sample, to_bytes
 from asyndm_ext.embedded.latent_pool import whereabouts
 from asyndm_ext.embedded.model import WEIGHTS, TinyConfig, TinyModel, load_tiny
 from asyndm_ext.embedded.scenes import scene_from_seed
 from asyndm_ext.embedded.train import DiffusionTrainer, TrainSettings, rate_at, spread_times, train_autoencoder
+from asyndm_ext.embedded.training_check import colour_shares, sample, to_bytes
 
 SMALL = TrainSettings(steps=8, batch=2, warmup=2, pool_blocks=1, pool_refresh=2)
 

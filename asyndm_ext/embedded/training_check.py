@@ -1,6 +1,6 @@
 """Look at the embedded model, and count: plain sampling, a sheet of pictures, and how often they are what was asked.
 
-    python -m asyndm_ext.embedded.evaluate --out sheet.png [--weights FOLDER | --checkpoint training/checkpoint.pt]
+    python -m asyndm_ext.embedded.training_check --out sheet.png [--checkpoint training/checkpoint.pt]
 
 The sampler here is the plain DDIM baseline in a few lines. It exists to judge a training; pictures
 with asynchronous denoising are made elsewhere.
