@@ -65,7 +65,9 @@ class RMSNorm(nn.Module):
         self.scale = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return functional.rms_norm(x, x.shape[-1:], self.scale, 1e-6)
+        if hasattr(functional, "rms_norm"):
+            return functional.rms_norm(x, x.shape[-1:], self.scale, 1e-6)
+        return x * (x.square().mean(dim=-1, keepdim=True) + 1e-6).rsqrt() * self.scale  # torch before 2.4
 
 
 # -- SD3

@@ -1,0 +1,142 @@
+"""Would AsynDM help a network that has seen lagging objects in its training? The embedded model, trained on with them.
+
+    python -m tests.lagging_training --steps 2500 --out lagging
+    asyndm evaluate --bfloat16 --weights lagging/weights --prompts 1000 --kind two --strength 0.7 --out lagging/run
+
+In half of the pictures, objects are as far behind their ground as on the quadratic curve at some strength from 0 to
+1. In half of those it is the picture's own objects, in the other half it is where another picture has its objects:
+masks of a sampling are not right from the beginning. It goes on from the package's weights, which stay what they are,
+and can be stopped and started again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+from torch.nn import functional
+
+from asyndm_ext.embedded.attention_loss import attention_loss, word_attention
+from asyndm_ext.embedded.model import TinyModel, load_tiny
+from asyndm_ext.embedded.train import DiffusionTrainer, TrainSettings, save_atomically, spread_times, unfused_attention
+from asyndm_ext.schedule import curve_height
+
+LAGGING = 0.5  # share of the pictures
+OWN = 0.5  # share of those whose slow pixels are their own objects
+COVERED = 0.25  # of a cell, from which on it is slow
+
+
+@contextmanager
+def two_times(unet: UNet2DConditionModel, ground: Tensor, slow: Tensor, mask: Tensor) -> Iterator[None]:
+    """Pixels of ``mask`` ``(B,1,H,W)`` (0 or 1) are conditioned on timesteps ``slow`` ``(B,)``, with gradients.
+
+    The network itself is called with ``ground`` ``(B,)``.
+    """
+    both = unet.time_embedding(unet.time_proj(torch.cat([ground, slow])).to(unet.dtype))
+
+    def add(block: Any, out: Tensor) -> Tensor:
+        own, behind = block.time_emb_proj(block.nonlinearity(both)).chunk(2)
+        here = mask[:, :, :: mask.shape[-2] // out.shape[-2], :: mask.shape[-1] // out.shape[-1]]
+        return out + (behind - own)[:, :, None, None] * here
+
+    def hook(block: Any) -> Any:
+        def after(conv: nn.Module, arguments: tuple[Tensor, ...], out: Tensor) -> Tensor:
+            return add(block, out)
+
+        return block.conv1.register_forward_hook(after)
+
+    handles = [hook(block) for block in unet.modules() if getattr(block, "time_emb_proj", None) is not None]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def slow_pixels(cover: Tensor, side: int, generator: torch.Generator) -> Tensor:
+    """Masks ``(B,1,side,side)`` of 0 and 1 from what the objects cover ``(B,G,cells,cells)``."""
+    cells = (cover.amax(dim=1, keepdim=True) > COVERED).float()
+    number = len(cells)
+    own = torch.rand(number, generator=generator) < OWN
+    lagging = torch.rand(number, generator=generator) < LAGGING
+    chosen = torch.where(own[:, None, None, None], cells, cells.roll(1, dims=0)) * lagging[:, None, None, None]
+    return functional.interpolate(chosen, size=(side, side), mode="nearest")
+
+
+class LaggingTrainer(DiffusionTrainer):
+    """The usual training, with objects that are noisier than their ground."""
+
+    def loss(self, generator: torch.Generator) -> Tensor:
+        settings, model = self.settings, self.model
+        batch = self.pool.batch(torch.randint(len(self.pool), (settings.batch,), generator=generator))
+        latents, ids = batch.latents, batch.ids
+        noise = torch.randn(latents.shape, generator=generator)
+        part = torch.arange(settings.batch) + torch.rand(settings.batch, generator=generator)
+        last = model.config.train_timesteps
+        ground = (spread_times(part / settings.batch, settings) * last).long().clamp(max=last - 1)
+        strength = torch.rand(settings.batch, generator=generator)
+        heights = [curve_height("quadratic", 1 - t / last, float(w)) for t, w in zip(ground, strength, strict=True)]
+        slow = (torch.stack(heights) * last).long().clamp(max=last - 1)
+        mask = slow_pixels(batch.cover, latents.shape[-1], generator)
+        dropped = torch.rand(settings.batch, generator=generator) < settings.empty_prompts
+        ids[dropped] = torch.tensor(model.tokenizer.encode(""))
+        alphas = model.alphas_cumprod.float()
+        alpha = torch.lerp(alphas[ground][:, None, None, None], alphas[slow][:, None, None, None], mask)
+        noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
+        target = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
+        with (
+            torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16),
+            unfused_attention(),
+            word_attention(model.unet) as maps,
+            two_times(model.unet, ground, slow, mask),
+        ):
+            v = model.unet(noisy, ground, encoder_hidden_states=model.text_encoder(ids)).sample
+        known = (100 * alpha.amin(dim=(1, 2, 3))).clamp(max=1) * ~dropped
+        attention = attention_loss(maps, batch.nouns, batch.cover, known)
+        self._recent_attention.append(attention.item())
+        return functional.mse_loss(v.float(), target) + settings.attention_weight * attention
+
+
+def prepare(settings: TrainSettings, checkpoint: Path) -> LaggingTrainer:
+    model: TinyModel = load_tiny()
+    model.text_encoder.requires_grad_(True)
+    model.unet.requires_grad_(True)
+    trainer = LaggingTrainer(model, settings)
+    if checkpoint.is_file():
+        trainer.load_state_dict(torch.load(checkpoint, weights_only=True))
+    return trainer
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=2500)
+    parser.add_argument("--out", type=Path, default=Path("lagging"))
+    parser.add_argument("--threads", type=int, default=1)
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(arguments.threads)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    checkpoint = arguments.out / "checkpoint.pt"
+    settings = TrainSettings(steps=arguments.steps, learning_rate=3e-4, warmup=200, bfloat16=True, seed=1)
+    trainer = prepare(settings, checkpoint)
+    saved = time.monotonic()
+    while trainer.step < settings.steps:
+        trainer.train_step()
+        if trainer.step % 50 == 0:
+            _, loss, attention = trainer.curve[-1]
+            pace = trainer.seconds / trainer.step
+            print(f"step {trainer.step}: loss {loss:.4f}, attention {attention:.2f}, {pace:.2f} s a step", flush=True)
+        if trainer.step == settings.steps or time.monotonic() - saved > 240:
+            save_atomically(trainer.state_dict(), checkpoint)
+            saved = time.monotonic()
+    trainer.averaged.save(arguments.out / "weights")
+
+
+if __name__ == "__main__":
+    main()
