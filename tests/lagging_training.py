@@ -1,12 +1,12 @@
 """Would AsynDM help a network that has seen lagging objects in its training? The embedded model, trained on with them.
 
-    python -m tests.lagging_training --steps 2500 --out lagging
+    python -m tests.lagging_training --steps 2500 --own 0.5 --out lagging
     asyndm evaluate --bfloat16 --weights lagging/weights --prompts 1000 --kind two --strength 0.7 --out lagging/run
 
-In half of the pictures, objects are as far behind their ground as on the quadratic curve at some strength from 0 to
-1. In half of those it is the picture's own objects, in the other half it is where another picture has its objects:
-masks of a sampling are not right from the beginning. It goes on from the package's weights, which stay what they are,
-and can be stopped and started again.
+In half of the pictures, some pixels are as far behind the others as on the quadratic curve at some strength from 0 to
+1. In a share of those (--own) they are the picture's own objects; then the network learns that what lags is an object.
+In the others they are where another picture has its objects, which tells nothing. It goes on from the package's
+weights, which stay what they are, and can be stopped and started again.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from asyndm_ext.embedded.train import DiffusionTrainer, TrainSettings, save_atom
 from asyndm_ext.schedule import curve_height
 
 LAGGING = 0.5  # share of the pictures
-OWN = 0.5  # share of those whose slow pixels are their own objects
 COVERED = 0.25  # of a cell, from which on it is slow
 
 
@@ -60,18 +59,28 @@ def two_times(unet: UNet2DConditionModel, ground: Tensor, slow: Tensor, mask: Te
             handle.remove()
 
 
-def slow_pixels(cover: Tensor, side: int, generator: torch.Generator) -> Tensor:
-    """Masks ``(B,1,side,side)`` of 0 and 1 from what the objects cover ``(B,G,cells,cells)``."""
+def slow_pixels(cover: Tensor, side: int, share: float, generator: torch.Generator) -> Tensor:
+    """Masks ``(B,1,side,side)`` of 0 and 1 from what the objects cover ``(B,G,cells,cells)``.
+
+    ``share`` of those that are not empty are the picture's own.
+    """
     cells = (cover.amax(dim=1, keepdim=True) > COVERED).float()
     number = len(cells)
-    own = torch.rand(number, generator=generator) < OWN
+    own = torch.rand(number, generator=generator) < share
     lagging = torch.rand(number, generator=generator) < LAGGING
     chosen = torch.where(own[:, None, None, None], cells, cells.roll(1, dims=0)) * lagging[:, None, None, None]
     return functional.interpolate(chosen, size=(side, side), mode="nearest")
 
 
 class LaggingTrainer(DiffusionTrainer):
-    """The usual training, with objects that are noisier than their ground."""
+    """The usual training, with pixels that are noisier than others.
+
+    ``own``: share of the lagging pictures in which these are the objects.
+    """
+
+    def __init__(self, model: TinyModel, settings: TrainSettings, own: float) -> None:
+        super().__init__(model, settings)
+        self.own = own
 
     def loss(self, generator: torch.Generator) -> Tensor:
         settings, model = self.settings, self.model
@@ -84,7 +93,7 @@ class LaggingTrainer(DiffusionTrainer):
         strength = torch.rand(settings.batch, generator=generator)
         heights = [curve_height("quadratic", 1 - t / last, float(w)) for t, w in zip(ground, strength, strict=True)]
         slow = (torch.stack(heights) * last).long().clamp(max=last - 1)
-        mask = slow_pixels(batch.cover, latents.shape[-1], generator)
+        mask = slow_pixels(batch.cover, latents.shape[-1], self.own, generator)
         dropped = torch.rand(settings.batch, generator=generator) < settings.empty_prompts
         ids[dropped] = torch.tensor(model.tokenizer.encode(""))
         alphas = model.alphas_cumprod.float()
@@ -104,11 +113,11 @@ class LaggingTrainer(DiffusionTrainer):
         return functional.mse_loss(v.float(), target) + settings.attention_weight * attention
 
 
-def prepare(settings: TrainSettings, checkpoint: Path) -> LaggingTrainer:
+def prepare(settings: TrainSettings, own: float, checkpoint: Path) -> LaggingTrainer:
     model: TinyModel = load_tiny()
     model.text_encoder.requires_grad_(True)
     model.unet.requires_grad_(True)
-    trainer = LaggingTrainer(model, settings)
+    trainer = LaggingTrainer(model, settings, own)
     if checkpoint.is_file():
         trainer.load_state_dict(torch.load(checkpoint, weights_only=True))
     return trainer
@@ -118,13 +127,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=2500)
     parser.add_argument("--out", type=Path, default=Path("lagging"))
+    parser.add_argument("--own", type=float, default=0.0, help="share of lagging objects (%(default)s)")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
     arguments.out.mkdir(parents=True, exist_ok=True)
     checkpoint = arguments.out / "checkpoint.pt"
     settings = TrainSettings(steps=arguments.steps, learning_rate=3e-4, warmup=200, bfloat16=True, seed=1)
-    trainer = prepare(settings, checkpoint)
+    trainer = prepare(settings, arguments.own, checkpoint)
     saved = time.monotonic()
     while trainer.step < settings.steps:
         trainer.train_step()

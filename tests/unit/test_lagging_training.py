@@ -58,7 +58,7 @@ def test_slow_pixels_are_objects_of_the_picture_or_of_its_neighbour_or_nothing()
     cover[::2, 0, :4] = 0.5  # even pictures: the upper half
     cover[1::2, 2, 4:] = 0.5
     cover[:, 1] = 0.2  # too little
-    masks = slow_pixels(cover, 32, torch.Generator().manual_seed(0))
+    masks = slow_pixels(cover, 32, 0.5, torch.Generator().manual_seed(0))
     assert masks.shape == (400, 1, 32, 32)
     upper, lower = masks[:, 0, :16].flatten(1), masks[:, 0, 16:].flatten(1)
     assert ((upper.amin(1) == upper.amax(1)) & (lower.amin(1) == lower.amax(1)) & (upper[:, 0] + lower[:, 0] < 2)).all()
