@@ -63,7 +63,9 @@ def _without_stderr() -> Iterator[None]:
 
 def _pieces(profiled: profile) -> list:
     results: Any = profiled.profiler.kineto_results  # type: ignore[union-attr]
-    return sorted((e for e in results.events() if e.name() == "[memory]"), key=lambda e: e.start_ns())
+    pieces = [e for e in results.events() if e.name() == "[memory]"]
+    # torch before 2.4 counts in microseconds only
+    return sorted(pieces, key=lambda e: e.start_ns() if hasattr(e, "start_ns") else e.start_us())
 
 
 def highest(changes: list[int]) -> int:
