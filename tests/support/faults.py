@@ -34,7 +34,10 @@ ERRORS = (
     Fault("exception", lambda: ValueError("fault")),
     Fault("interrupt", KeyboardInterrupt),
     Fault("skip", Skipped),
-    Fault("out of memory (accelerator)", lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")),
+    Fault(
+        "out of memory (accelerator)",
+        lambda: torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+    ),
     Fault("out of memory (CPU)", lambda: RuntimeError("DefaultCPUAllocator: not enough memory: out of memory")),
 )
 

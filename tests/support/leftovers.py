@@ -32,8 +32,15 @@ def state(*networks: nn.Module) -> dict[str, Any]:
         ],
         "functions": _functions(networks),
         "random": torch.get_rng_state().numpy().tobytes(),
-        "switches": (torch.is_grad_enabled(), torch.is_autocast_enabled("cpu"), torch.get_default_dtype()),
+        "switches": (torch.is_grad_enabled(), _under_autocast(), torch.get_default_dtype()),
     }
+
+
+def _under_autocast() -> bool:
+    try:
+        return torch.is_autocast_enabled("cpu")
+    except TypeError:  # torch before 2.4
+        return torch.is_autocast_cpu_enabled()
 
 
 def _functions(networks: tuple[nn.Module, ...]) -> dict[str, int]:

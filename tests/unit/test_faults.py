@@ -126,6 +126,6 @@ def test_out_of_memory_then_a_smaller_picture() -> None:
     expected = picture("Euler", side=small)
     network = next(place for place in PLACES if place.name == "network")
     out_of_memory = next(fault for fault in ERRORS if fault.name.startswith("out of memory"))
-    with Plan(network, STEP, out_of_memory, 1).active(), pytest.raises(torch.OutOfMemoryError):
+    with Plan(network, STEP, out_of_memory, 1).active(), pytest.raises(torch.cuda.OutOfMemoryError):
         picture("Euler", side=large)
     assert picture("Euler", side=small) == expected
