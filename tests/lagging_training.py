@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,9 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional
 
-from asyndm_ext.embedded.attention_loss import attention_loss, word_attention
+from asyndm_ext.embedded.latent_pool import Batch
 from asyndm_ext.embedded.model import TinyModel, load_tiny
-from asyndm_ext.embedded.train import DiffusionTrainer, TrainSettings, save_atomically, spread_times, unfused_attention
+from asyndm_ext.embedded.train import DiffusionTrainer, TrainSettings, save_atomically
 from asyndm_ext.schedule import curve_height
 
 LAGGING = 0.5  # share of the pictures
@@ -82,35 +82,17 @@ class LaggingTrainer(DiffusionTrainer):
         super().__init__(model, settings)
         self.own = own
 
-    def loss(self, generator: torch.Generator) -> Tensor:
-        settings, model = self.settings, self.model
-        batch = self.pool.batch(torch.randint(len(self.pool), (settings.batch,), generator=generator))
-        latents, ids = batch.latents, batch.ids
-        noise = torch.randn(latents.shape, generator=generator)
-        part = torch.arange(settings.batch) + torch.rand(settings.batch, generator=generator)
-        last = model.config.train_timesteps
-        ground = (spread_times(part / settings.batch, settings) * last).long().clamp(max=last - 1)
-        strength = torch.rand(settings.batch, generator=generator)
-        heights = [curve_height("quadratic", 1 - t / last, float(w)) for t, w in zip(ground, strength, strict=True)]
+    def levels(
+        self, times: Tensor, batch: Batch, generator: torch.Generator
+    ) -> tuple[Tensor, AbstractContextManager[None]]:
+        last = self.model.config.train_timesteps
+        strength = torch.rand(len(times), generator=generator)
+        heights = [curve_height("quadratic", 1 - t / last, float(w)) for t, w in zip(times, strength, strict=True)]
         slow = (torch.stack(heights) * last).long().clamp(max=last - 1)
-        mask = slow_pixels(batch.cover, latents.shape[-1], self.own, generator)
-        dropped = torch.rand(settings.batch, generator=generator) < settings.empty_prompts
-        ids[dropped] = torch.tensor(model.tokenizer.encode(""))
-        alphas = model.alphas_cumprod.float()
-        alpha = torch.lerp(alphas[ground][:, None, None, None], alphas[slow][:, None, None, None], mask)
-        noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
-        target = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
-        with (
-            torch.autocast("cpu", torch.bfloat16, enabled=settings.bfloat16),
-            unfused_attention(),
-            word_attention(model.unet) as maps,
-            two_times(model.unet, ground, slow, mask),
-        ):
-            v = model.unet(noisy, ground, encoder_hidden_states=model.text_encoder(ids)).sample
-        known = (100 * alpha.amin(dim=(1, 2, 3))).clamp(max=1) * ~dropped
-        attention = attention_loss(maps, batch.nouns, batch.cover, known)
-        self._recent_attention.append(attention.item())
-        return functional.mse_loss(v.float(), target) + settings.attention_weight * attention
+        mask = slow_pixels(batch.cover, batch.latents.shape[-1], self.own, generator)
+        alphas = self.model.alphas_cumprod.float()
+        alpha = torch.lerp(alphas[times][:, None, None, None], alphas[slow][:, None, None, None], mask)
+        return alpha, two_times(self.model.unet, times, slow, mask)
 
 
 def prepare(settings: TrainSettings, own: float, checkpoint: Path) -> LaggingTrainer:

@@ -32,7 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from asyndm_ext.embedded.attention_loss import attention_loss, word_attention
-from asyndm_ext.embedded.latent_pool import LatentPool, draw_pictures
+from asyndm_ext.embedded.latent_pool import Batch, LatentPool, draw_pictures
 from asyndm_ext.embedded.model import WEIGHTS, TinyConfig, TinyModel
 
 _LOG_EVERY = 50
@@ -190,22 +190,30 @@ class DiffusionTrainer:
         part = torch.arange(settings.batch) + torch.rand(settings.batch, generator=generator)
         last = model.config.train_timesteps
         times = (spread_times(part / settings.batch, settings) * last).long().clamp(max=last - 1)
+        alpha, conditioned = self.levels(times, batch, generator)
         dropped = torch.rand(settings.batch, generator=generator) < settings.empty_prompts
         ids[dropped] = torch.tensor(model.tokenizer.encode(""))
-        alpha = model.alphas_cumprod[times].float()[:, None, None, None]
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         target = (alpha.sqrt() * noise - (1 - alpha).sqrt() * latents).to(model.device)
-        with _precision(settings, model.device), unfused_attention(), word_attention(model.unet) as maps:
+        precision = _precision(settings, model.device)
+        with precision, unfused_attention(), word_attention(model.unet) as maps, conditioned:
             context = model.text_encoder(ids.to(model.device))
             v = model.unet(noisy.to(model.device), times.to(model.device), encoder_hidden_states=context).sample
         error = F.mse_loss(v.float(), target)
         if not settings.attention_weight:
             return error
         # Where the objects are cannot be known in pure noise.
-        known = (100 * alpha.flatten()).clamp(max=1) * ~dropped
+        known = (100 * alpha.amin(dim=(1, 2, 3))).clamp(max=1) * ~dropped
         attention = attention_loss(maps, batch.nouns, batch.cover, known.to(model.device))
         self._recent_attention.append(attention.item())
         return error + settings.attention_weight * attention
+
+    def levels(
+        self, times: Tensor, batch: Batch, generator: torch.Generator
+    ) -> tuple[Tensor, contextlib.AbstractContextManager[None]]:
+        """The share of signal variance that is left of each picture at ``times`` ``(B,)``, ``(B,1,1,1)``, or of each
+        pixel, ``(B,1,H,W)``; and what the network, which is called with ``times``, is to be called within."""
+        return self.model.alphas_cumprod[times].float()[:, None, None, None], contextlib.nullcontext()
 
     @torch.no_grad()
     def _average(self) -> None:
