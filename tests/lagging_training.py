@@ -12,7 +12,6 @@ weights, which stay what they are, and can be stopped and started again.
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -25,7 +24,7 @@ from torch.nn import functional
 
 from asyndm_ext.embedded.latent_pool import Batch
 from asyndm_ext.embedded.model import TinyModel, load_tiny
-from asyndm_ext.embedded.train import DiffusionTrainer, TrainSettings, save_atomically
+from asyndm_ext.embedded.train import DiffusionTrainer, TrainSettings, run
 from asyndm_ext.schedule import curve_height
 
 LAGGING = 0.5  # share of the pictures
@@ -40,16 +39,13 @@ def two_times(unet: UNet2DConditionModel, ground: Tensor, slow: Tensor, mask: Te
     """
     both = unet.time_embedding(unet.time_proj(torch.cat([ground, slow])).to(unet.dtype))
 
-    def add(block: Any, out: Tensor) -> Tensor:
-        own, behind = block.time_emb_proj(block.nonlinearity(both)).chunk(2)
-        here = mask[:, :, :: mask.shape[-2] // out.shape[-2], :: mask.shape[-1] // out.shape[-1]]
-        return out + (behind - own)[:, :, None, None] * here
-
     def hook(block: Any) -> Any:
-        def after(conv: nn.Module, arguments: tuple[Tensor, ...], out: Tensor) -> Tensor:
-            return add(block, out)
+        def add(conv: nn.Module, arguments: tuple[Tensor, ...], out: Tensor) -> Tensor:
+            own, behind = block.time_emb_proj(block.nonlinearity(both)).chunk(2)
+            here = mask[:, :, :: mask.shape[-2] // out.shape[-2], :: mask.shape[-1] // out.shape[-1]]
+            return out + (behind - own)[:, :, None, None] * here
 
-        return block.conv1.register_forward_hook(after)
+        return block.conv1.register_forward_hook(add)
 
     handles = [hook(block) for block in unet.modules() if getattr(block, "time_emb_proj", None) is not None]
     try:
@@ -96,7 +92,7 @@ class LaggingTrainer(DiffusionTrainer):
 
 
 def prepare(settings: TrainSettings, own: float, checkpoint: Path) -> LaggingTrainer:
-    model: TinyModel = load_tiny()
+    model = load_tiny()
     model.text_encoder.requires_grad_(True)
     model.unet.requires_grad_(True)
     trainer = LaggingTrainer(model, settings, own)
@@ -117,16 +113,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     checkpoint = arguments.out / "checkpoint.pt"
     settings = TrainSettings(steps=arguments.steps, learning_rate=3e-4, warmup=200, bfloat16=True, seed=1)
     trainer = prepare(settings, arguments.own, checkpoint)
-    saved = time.monotonic()
-    while trainer.step < settings.steps:
-        trainer.train_step()
-        if trainer.step % 50 == 0:
-            _, loss, attention = trainer.curve[-1]
-            pace = trainer.seconds / trainer.step
-            print(f"step {trainer.step}: loss {loss:.4f}, attention {attention:.2f}, {pace:.2f} s a step", flush=True)
-        if trainer.step == settings.steps or time.monotonic() - saved > 240:
-            save_atomically(trainer.state_dict(), checkpoint)
-            saved = time.monotonic()
+    run(trainer, checkpoint, minutes=4)
     trainer.averaged.save(arguments.out / "weights")
 
 

@@ -294,6 +294,26 @@ def prepare(settings: TrainSettings, out: Path, device: str, say: Callable[[str]
     return trainer
 
 
+def say(text: str) -> None:
+    """Print a line at once, also into a file."""
+    print(text, flush=True)
+
+
+def run(trainer: DiffusionTrainer, checkpoint: Path, minutes: float) -> None:
+    """Train to the planned end, with a checkpoint there and every so many minutes."""
+    saved = time.monotonic()
+    while trainer.step < trainer.settings.steps:
+        trainer.train_step()
+        last = trainer.step == trainer.settings.steps
+        if trainer.step % _LOG_EVERY == 0:
+            pace = trainer.seconds / trainer.step
+            _, loss, attention = trainer.curve[-1]
+            say(f"step {trainer.step}: loss {loss:.4f}, attention {attention:.2f}, {pace:.2f} s a step")
+        if last or time.monotonic() - saved > 60 * minutes:
+            save_atomically(trainer.state_dict(), checkpoint)
+            saved = time.monotonic()
+
+
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -311,21 +331,9 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     settings = TrainSettings(steps=options.steps, bfloat16=options.bfloat16, seed=options.seed)
 
-    def say(text: str) -> None:
-        print(text, flush=True)
-
     trainer = prepare(settings, options.out, options.device, say)
-    saved = time.monotonic()
-    while trainer.step < settings.steps and not options.export_only:
-        trainer.train_step()
-        last = trainer.step == settings.steps
-        if trainer.step % _LOG_EVERY == 0:
-            pace = trainer.seconds / trainer.step
-            _, loss, attention = trainer.curve[-1]
-            say(f"step {trainer.step}: loss {loss:.4f}, attention {attention:.2f}, {pace:.2f} s a step")
-        if last or time.monotonic() - saved > 60 * options.minutes:
-            save_atomically(trainer.state_dict(), options.out / "checkpoint.pt")
-            saved = time.monotonic()
+    if not options.export_only:
+        run(trainer, options.out / "checkpoint.pt", options.minutes)
     if options.export or options.export_only:
         export(trainer)
 

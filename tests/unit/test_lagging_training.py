@@ -38,19 +38,23 @@ def test_two_times_are_those_of_sampling() -> None:
     assert (trained - plain).abs().max() > 1e-3 * plain.abs().max()
 
 
-def test_the_gradient_reaches_the_time_embedding_of_both_times() -> None:
+def test_where_all_pixels_are_slow_the_gradient_is_that_of_the_slow_time() -> None:
     model = untrained()
     model.unet.requires_grad_(True)
-    x, mask = torch.ones(1, 4, 32, 32), torch.zeros(1, 1, 32, 32)
-    mask[..., :16] = 1
     context = model.encode_prompt(["a red circle"])
-    gradients = []
-    for slow in (600, 900):
+    x = torch.randn(1, 4, 32, 32, generator=torch.Generator().manual_seed(0))
+    ground, slow = torch.tensor([300]), torch.tensor([900])
+
+    def gradient(time: torch.Tensor) -> torch.Tensor:
         model.unet.zero_grad()
-        with two_times(model.unet, torch.tensor([300]), torch.tensor([slow]), mask):
-            model.unet(x, torch.tensor([300]), encoder_hidden_states=context).sample.square().mean().backward()
-        gradients.append(model.unet.time_embedding.linear_1.weight.grad.clone())
-    assert (gradients[0] - gradients[1]).abs().max() > 1e-3 * gradients[0].abs().max()
+        model.unet(x, time, encoder_hidden_states=context).sample.square().mean().backward()
+        return model.unet.time_embedding.linear_1.weight.grad.clone()
+
+    expected, other = gradient(slow), gradient(ground)
+    with two_times(model.unet, ground, slow, torch.ones(1, 1, 32, 32)):
+        found = gradient(ground)
+    assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
+    assert (found - other).abs().max() > 1e-2 * expected.abs().max()
 
 
 def test_slow_pixels_are_objects_of_the_picture_or_of_its_neighbour_or_nothing() -> None:
