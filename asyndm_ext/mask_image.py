@@ -77,8 +77,8 @@ def _require_few_pixels(size: tuple[int, int]) -> None:
     width, height = size
     if width * height > MAX_PIXELS:
         raise _TooLarge(
-            f"the mask is too large: it has {width} x {height} pixels, and {SIDE} x {SIDE} are the most. Make it smaller: "
-            "it is stretched to the picture anyway"
+            f"the mask is too large: it has {width} x {height} pixels, and {SIDE} x {SIDE} are the most. Make it "
+            "smaller: it is stretched to the picture anyway"
         )
 
 

@@ -246,8 +246,8 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "mask",
         "Mask",
-        "White is slow, grey in between. Paint on a picture or upload a black and white one of any size. Empty: the "
-        "inpaint mask.",
+        "White is slow, grey in between. Paint on a picture or upload a black and white one of any size. Empty: in "
+        "img2img the inpaint mask.",
         part="mask",
     ),
     Field("mask_invert", "Invert mask", "The pixels outside the mask lag instead.", part="mask", advanced=True),
