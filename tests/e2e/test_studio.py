@@ -129,6 +129,7 @@ def test_a_painted_mask(browser: StudioBrowser, tmp_path: Path) -> None:
     browser.select(browser.id("region"), "mask")
     browser.press_run()
     assert "needs a mask" in browser.one("#studio_status [role=alert]").text
+    browser.mask_says("There is no mask yet, and the region “mask” needs one")
     browser.paint(browser.load_mask(file), [(-60, -60), (-20, -20)])
 
     def drawn() -> list[str]:
@@ -140,6 +141,11 @@ def test_a_painted_mask(browser: StudioBrowser, tmp_path: Path) -> None:
     assert 0 < tinted.mean() < 0.4
     half = tinted.shape[0] // 2
     assert tinted[:half, :half].mean() > 2 * tinted[half:, half:].mean(), "painted at the upper left"
+    browser.mask_says("The mask is what you have painted")
+    browser.remove_mask()
+    browser.mask_says("There is no mask yet")
+    browser.press_run()
+    assert "needs a mask" in browser.one("#studio_status [role=alert]").text, "the old one is not used"
 
 
 def test_interrupt(browser: StudioBrowser) -> None:
