@@ -90,7 +90,7 @@ def _grey(picture: Image, deep: bool) -> Image:
         return picture.convert("I").point(lambda grey: grey * (1 / 257)).convert("L")
     if "A" not in picture.getbands() and "transparency" not in picture.info:
         return picture.convert("RGB").convert("L") if picture.mode == "P" else picture.convert("L")
-    shown = picture.convert("RGBA")
+    shown = picture if picture.mode == "RGBA" else picture.convert("RGBA")
     black = Image.new("RGBA", shown.size, (0, 0, 0, 255))
     return Image.alpha_composite(black, shown).convert("L")
 

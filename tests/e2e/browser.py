@@ -219,11 +219,14 @@ class Browser:
         """Puts a picture into the mask's control; returns the canvas to paint on."""
         self.unfold("mask_fold", tab)
         picture = self.id("mask_picture", tab)
-        self.one(f"{picture} input[type=file]").send_keys(str(file))
 
         def canvases() -> list[WebElement]:
             return [c for c in self.all(f"{picture} canvas") if c.is_displayed() and c.size["width"] > 50]
 
+        if not str(self.run("return window.gradio_config.version")).startswith("3."):
+            wait(canvases, "the editor")  # gradio's later ones fail on a picture that comes before they are there
+            time.sleep(1)
+        self.one(f"{picture} input[type=file]").send_keys(str(file))
         canvas = self.to(wait(canvases, "the picture to paint on")[-1])
         time.sleep(1.5)  # it grows to its size, and knows that only afterwards
         for brush in self.all(f"{picture} button[aria-label='Draw button']"):  # gradio 4 begins with another tool
