@@ -39,6 +39,8 @@ def build(spec: Field, elem_id: Callable[[str], str]) -> MaskControl:
         if hasattr(gr, "ImageEditor"):  # gradio 4
             editor = gr.ImageEditor(sources=["upload", "clipboard"], brush=gr.Brush(colors=["#ffffff"]), **common)
             changes = [editor.change, editor.clear]
+            if not gr.__version__.startswith("4."):
+                changes.append(editor.upload)  # later ones call only what is drawn a change
         else:
             # In gradio 3 the page hangs when a sketch inside an accordion listens for "change", and a removed picture
             # says nothing else: the page's script sees it go, and has the control read.
