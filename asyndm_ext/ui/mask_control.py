@@ -54,7 +54,7 @@ def build(spec: Field, elem_id: Callable[[str], str]) -> MaskControl:
         control.do_not_save_to_config = True
     written = []
     for event in (*changes, again.click):
-        listener = event(fn=_read, inputs=[editor], outputs=[text, kind], show_progress="hidden")
+        listener = event(fn=_read, inputs=[editor, text], outputs=[text, kind], show_progress="hidden")
         written.append(listener.then)
     listener = whole.click(fn=_read_whole, inputs=[editor], outputs=[text, kind], show_progress="hidden")
     return MaskControl(text, kind, (*written, listener.then))
@@ -65,8 +65,8 @@ def hidden_button(label: str, elem_id: str) -> Any:
     return gr.Button(label, elem_id=elem_id, elem_classes=["asyndm-hidden"])
 
 
-def _read(value: Any) -> tuple[str, ...]:
-    return astuple(painted.read(value))
+def _read(value: Any, before: str | None) -> tuple[str, ...]:
+    return astuple(painted.read(value, before=before or ""))
 
 
 def _read_whole(value: Any) -> tuple[str, ...]:

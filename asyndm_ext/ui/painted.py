@@ -30,22 +30,25 @@ class Painted:
     kind: Kind = ""
 
 
-def read(value: Any, whole: bool = False) -> Painted:
+def read(value: Any, whole: bool = False, before: str = "") -> Painted:
     """Where something is painted, only the paint counts; else the picture does, if it has no colours.
 
     Args:
         value: what the control gives: None, a Pillow image, gradio 3's ``{"image", "mask"}`` or gradio 4's
             ``{"background", "layers", "composite"}``.
         whole: a picture counts although it has colours.
+        before: the mask until now. A picture in colour that is it has been asked for, and stays: the controls send one
+            picture several times.
     """
     picture, paint = _parts(value)
     if paint is not None and paint.getbbox():
         return Painted(_text(paint), "painted")
     if picture is None or not picture.getbbox():
         return Painted()
-    if not whole and _has_colours(picture):
+    text = _text(picture)
+    if not whole and text != before and _has_colours(picture):
         return Painted(kind="photo")
-    return Painted(_text(picture), "picture")
+    return Painted(text, "picture")
 
 
 def _parts(value: Any) -> tuple[Image | None, Image | None]:

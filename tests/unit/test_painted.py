@@ -67,6 +67,9 @@ def test_a_photo_is_no_mask_unasked() -> None:
         asked = read(value, whole=True)
         assert asked.kind == "picture"
         assert np.array_equal(np.asarray(decode(asked.text)), np.asarray(photo().convert("L")))
+        assert read(value, before=asked.text) == asked, "the same picture, sent again"
+        other = photo().rotate(180)
+        assert read({"image": other, "mask": None}, before=asked.text) == PHOTO, "another picture is asked about anew"
 
 
 @pytest.mark.parametrize("quality", [30, 75, 95])
