@@ -41,6 +41,8 @@ class Field:
         label: in the panel, and behind "AsynDM " in the infotext.
         help: one sentence for the panel and the README.
         choices, limits, step: what is allowed.
+        part: of a region, "objects" or "mask"; where a region is without it the setting is not used, so it has no
+            control then and is not recorded. Empty: always used.
         advanced: folded away in the panel, and in the infotext only where it is not the default.
     """
 
@@ -50,6 +52,7 @@ class Field:
     choices: tuple[str, ...] = ()
     limits: tuple[float, float] | None = None
     step: float = 0.05
+    part: str = ""
     advanced: bool = False
 
     @property
@@ -149,6 +152,10 @@ class Settings:
     def uses_mask(self) -> bool:
         return "mask" in self.region
 
+    def uses(self, spec: Field) -> bool:
+        """Whether the region has the part that a setting is about."""
+        return spec.part in self.region
+
     @property
     def mask_options(self) -> MaskOptions:
         return MaskOptions(self.threshold, self.soft, self.smoothing, self.min_area, self.max_area)
@@ -188,17 +195,17 @@ class Settings:
         return cls(**{name: value for name, value in given.items() if value is not None})
 
     def infotext(self) -> dict[str, str]:
-        """Infotext entries, one key per setting: objects only where the user named them, advanced ones only where
-        they are not the default, the mask as the beginning of its SHA-256."""
+        """Infotext entries, one key per setting that the region uses: objects only where the user named them, advanced
+        ones only where they are not the default, the mask as the beginning of its SHA-256."""
         entries = {}
-        for spec in FIELDS:
+        for spec in filter(self.uses, FIELDS):
             value = getattr(self, spec.name)
             if spec.name == "objects":
                 text = ", ".join(map(str, value))
                 if len(value) == 1 and (_MISREAD.fullmatch(text) or text == spec.infotext_key):
                     text += ","  # makes the host quote it; the empty name after it counts for nothing
             elif spec.name == "mask":
-                text = hashlib.sha256(value.encode()).hexdigest()[:10] if value and self.uses_mask else ""
+                text = hashlib.sha256(value.encode()).hexdigest()[:10] if value else ""
             elif spec.advanced and value == spec.default:
                 text = ""
             else:
@@ -218,6 +225,7 @@ FIELDS: tuple[Field, ...] = (
         "Objects",
         "Words of the prompt, separated by commas, whose pixels lag behind. cat:0.5 sets a strength of its own, cat#2 "
         "means the second cat. Empty: found automatically.",
+        part="objects",
     ),
     Field("strength", "Strength", "How far the objects lag behind. 0: not at all.", limits=(0.0, 1.0)),
     Field("curve", "Curve", "The concave scheduler that the objects follow.", choices=CURVES),
@@ -226,6 +234,7 @@ FIELDS: tuple[Field, ...] = (
         "Threshold",
         "A pixel belongs to an object where its attention is at least this many times the average. Higher: smaller.",
         limits=(0.1, 5.0),
+        part="objects",
     ),
     Field(
         "region",
@@ -237,21 +246,24 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "mask",
         "Mask",
-        "White is slow, grey in between. Paint on a picture or upload a black and white one of any size. Empty: the "
-        "inpaint mask.",
+        "White is slow, grey in between. Paint on a picture or upload a black and white one of any size. Empty: in "
+        "img2img the inpaint mask.",
+        part="mask",
     ),
-    Field("mask_invert", "Invert mask", "The pixels outside the mask lag instead.", advanced=True),
+    Field("mask_invert", "Invert mask", "The pixels outside the mask lag instead.", part="mask", advanced=True),
     Field(
         "mask_source",
         "Mask source",
         "Dynamic: the objects are looked for at every step. Fixed: in a plain pass before, which doubles the time.",
         choices=MASK_SOURCES,
+        part="objects",
         advanced=True,
     ),
     Field(
         "soft",
         "Soft objects",
         "Slow in proportion to the attention (half at the threshold, fully at twice of it), not all or nothing.",
+        part="objects",
         advanced=True,
     ),
     Field(
@@ -260,6 +272,7 @@ FIELDS: tuple[Field, ...] = (
         "Smooths the attention over so many of its cells (a cell is 32 pixels wide in SD) before it becomes a mask.",
         limits=(0.0, 4.0),
         step=0.25,
+        part="objects",
         advanced=True,
     ),
     Field(
@@ -267,6 +280,7 @@ FIELDS: tuple[Field, ...] = (
         "Smallest area",
         "An object covers at least this part of the picture.",
         limits=(0.0, 1.0),
+        part="objects",
         advanced=True,
     ),
     Field(
@@ -274,6 +288,7 @@ FIELDS: tuple[Field, ...] = (
         "Largest area",
         "An object covers at most this part of the picture.",
         limits=(0.0, 1.0),
+        part="objects",
         advanced=True,
     ),
     Field(
@@ -295,6 +310,7 @@ FIELDS: tuple[Field, ...] = (
         "Hold masks after",
         "From this part of the steps on the masks stay as they are.",
         limits=(0.0, 1.0),
+        part="objects",
         advanced=True,
     ),
     Field(

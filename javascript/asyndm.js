@@ -1,5 +1,6 @@
-// The AsynDM panel: draws the curve, and has the chips of the prompt's objects kept up to date. The panel's own events
-// call in here (asyndm_ext/ui/panel.py), so nothing polls and nothing outside the panel is touched.
+// The AsynDM panel: draws the curve, shows the controls that the region uses, and has the lines about the prompt's objects
+// and the mask kept up to date. The panel's own events call in here (asyndm_ext/ui/panel.py), so nothing polls and nothing
+// outside the panel is touched.
 
 var asyndm = (function() {
     const WAIT = 350; // milliseconds after the last keystroke
@@ -36,7 +37,13 @@ var asyndm = (function() {
         figure.querySelector('.asyndm-lag').textContent = Math.round(100 * lag + 1e-6) + ' %';
     }
 
-    /** Has the objects of the prompt looked for, soon. */
+    /** Shows the controls that a region uses; the style sheet does it. */
+    function show(prefix, region) {
+        const panel = element(prefix, 'enabled');
+        if (panel && region) panel.dataset.asyndmRegion = region;
+    }
+
+    /** Has the objects of the prompt looked for, and said what the mask is, soon. */
     function look(prefix) {
         clearTimeout(timers[prefix]);
         timers[prefix] = setTimeout(function() {
@@ -54,10 +61,32 @@ var asyndm = (function() {
         updateInput(field);
     }
 
+    /** A click on a button of the mask's line. */
+    function press(prefix, event) {
+        const button = event.target.closest('[data-press]');
+        if (button) element(prefix, button.dataset.press).click();
+    }
+
+    /** Has the mask read again when its picture is taken away: gradio 3 tells nobody. */
+    function watchMask(prefix) {
+        const control = element(prefix, 'mask_picture');
+        const again = element(prefix, 'mask_again');
+        if (!control || !again) return;
+        let there = false;
+        new MutationObserver(function() {
+            const before = there;
+            there = control.querySelector('canvas') !== null;
+            if (before && !there) setTimeout(() => again.click(), 0);
+        }).observe(control, {childList: true, subtree: true});
+    }
+
     function setUp(prefix) {
         const line = element(prefix, 'chips');
         if (!line) return;
         line.addEventListener('click', (event) => choose(prefix, event));
+        element(prefix, 'mask_line')?.addEventListener('click', (event) => press(prefix, event));
+        watchMask(prefix);
+        show(prefix, element(prefix, 'region input')?.value);
         const strength = element(prefix, 'strength input[type=number]');
         const curve = element(prefix, 'curve input');
         if (strength && curve) plot(prefix, strength.value, curve.value);
@@ -67,5 +96,5 @@ var asyndm = (function() {
     // A panel's elements are named by its host; what they have in common is the beginning of the plot's name.
     onUiLoaded(() => gradioApp().querySelectorAll('.asyndm-plot').forEach((plot) => setUp(plot.id.slice(0, -'plot'.length))));
 
-    return {plot, look};
+    return {plot, look, show};
 })();

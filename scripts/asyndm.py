@@ -34,7 +34,7 @@ class AsynDM(scripts.Script):
         xyz.register(self.title())  # here, because the plot draws its menus after the always-on scripts
         boxes = tuple(self.prompt[key] for key in sorted(self.prompt))  # the prompt's own, then its styles
         prompt = panel.PromptSource(boxes, with_styles) if len(boxes) == 2 else None
-        controls = panel.build(InputAccordion, self.elem_id, prompt)
+        controls = panel.build(InputAccordion, self.elem_id, prompt, inpaint=is_img2img)
         self.infotext_fields = panel.infotext_fields(controls)
         # By these the buttons below a picture know the controls that go along to another tab.
         self.paste_field_names = [key for _, key in self.infotext_fields if key is not infotext.pasted("mask")]

@@ -11,7 +11,7 @@ import gradio as gr
 
 from asyndm_ext.prompt import automatic_objects
 from asyndm_ext.settings import FIELDS, Field
-from asyndm_ext.ui import chips, curve_plot, mask_control
+from asyndm_ext.ui import chips, curve_plot, mask_control, mask_line
 from asyndm_ext.ui.infotext import pasted
 
 CURVE = ("strength", "curve")
@@ -31,6 +31,8 @@ NAMES = ("enabled", *(spec.name for spec in FIELDS))
 
 # What gradio calls the JavaScript of an event.
 _SCRIPT = "_js" if gr.__version__.startswith("3.") else "js"
+# What it does with an event that comes while the last one is not answered: gradio 3 sends it too, later ones drop it.
+_LATEST = {} if gr.__version__.startswith("3.") else {"trigger_mode": "always_last"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ def build(
     is_open: bool = False,
     without: Collection[str] = (),
     helps: Mapping[str, str] | None = None,
+    inpaint: bool = False,
 ) -> dict[str, Any]:
     """Draw the panel.
 
@@ -66,6 +69,7 @@ def build(
         is_open: the enable switch as the page begins.
         without: settings that mean nothing to the host; they get no control.
         helps: what stands below a control, where the host needs other words than the table of settings has.
+        inpaint: whether the host's jobs may have an inpaint mask.
 
     Returns:
         The controls by their names, in the order of :class:`~asyndm_ext.settings.Settings`.
@@ -81,7 +85,7 @@ def build(
         for row in rows:
             names = [name for name in row if name not in without]
             if names:
-                with gr.Row():
+                with gr.Row(elem_classes=_classes(*(specs[name] for name in names))):
                     draw(*names)
 
     with input_accordion(is_open, label="AsynDM", elem_id=elem_id("enabled")) as enabled:
@@ -94,14 +98,20 @@ def build(
             with gr.Column(scale=2, min_width=180):
                 gr.HTML(curve_plot.html(elem_id("plot")))
         draw_rows(REGION)
-        controls["mask"] = mask_control.build(specs["mask"], elem_id)
+        mask_says = gr.HTML("", elem_id=elem_id("mask_line"))
+        mask = mask_control.build(specs["mask"], elem_id)
+        controls["mask"] = mask.text
         with gr.Accordion("Advanced", open=False, elem_id=elem_id("advanced")):
             draw_rows(ADVANCED)
-        # Pressed by the page; a button that gradio itself hides is not on every version's page.
-        find = gr.Button("Find objects", elem_id=elem_id("find"), elem_classes=["asyndm-hidden"])
-    _follow_the_sliders(controls, elem_id(""))
-    if prompt is not None:
-        _follow_the_prompt(controls, prompt, (find, line), elem_id(""))
+        find = mask_control.hidden_button("Find objects", elem_id("find"))
+        switches = {
+            region: mask_control.hidden_button(region, elem_id(mask_line.switch_to(region)))
+            for region in mask_line.REGIONS_WITH_MASK
+        }
+    prefix = elem_id("")
+    _follow_the_sliders(controls, prefix)
+    _follow_the_region(controls["region"], switches, prefix)
+    _keep_the_lines(controls, prompt, mask, (find, line, mask_says), prefix, inpaint)
     return {name: controls[name] for name in NAMES if name in controls}
 
 
@@ -116,26 +126,62 @@ def _follow_the_sliders(controls: Mapping[str, Any], prefix: str) -> None:
         _on_the_page(control.change, f"(strength, curve) => asyndm.plot('{prefix}', strength, curve)", shown)
 
 
-def _follow_the_prompt(controls: Mapping[str, Any], prompt: PromptSource, finder: tuple[Any, Any], prefix: str) -> None:
-    """Look for objects a moment after the last change; the page waits, and only while the panel is open."""
-    find, line = finder
-    own = [controls["objects"], controls["region"]]
-    for changed in (controls["enabled"], *prompt.controls, *own):
-        _on_the_page(changed.change, f"() => asyndm.look('{prefix}')", [])
-
-    def found(objects: str, region: str, *written: Any) -> str:
-        return chips.html(prompt.read(*written), objects or "", region, prompt.find)
-
-    find.click(fn=found, inputs=[*own, *prompt.controls], outputs=[line], show_progress="hidden", queue=False)
+def _follow_the_region(region: Any, switches: Mapping[str, Any], prefix: str) -> None:
+    """The controls that the region does not use are not shown, and a press on a switch chooses another region."""
+    _on_the_page(region.change, f"(region) => asyndm.show('{prefix}', region)", [region])
+    for other, switch in switches.items():
+        _on_the_page(switch.click, f"() => {other!r}", [], [region])
 
 
-def _on_the_page(event: Any, script: str, inputs: list[Any]) -> None:
+def _keep_the_lines(
+    controls: Mapping[str, Any],
+    prompt: PromptSource | None,
+    mask: mask_control.MaskControl,
+    finder: tuple[Any, Any, Any],
+    prefix: str,
+    inpaint: bool,
+) -> None:
+    """The objects and what is said of the mask, anew a moment after the last change; the page waits, and only while the
+    panel is open.
+
+    Args:
+        finder: the button that the page presses, the objects' line and the mask's.
+    """
+    find, objects_line, mask_says = finder
+    own, written = [controls["objects"], controls["region"], mask.kind], list(prompt.controls) if prompt else []
+    for event in (*(control.change for control in (controls["enabled"], *own[:2], *written)), *mask.written):
+        _on_the_page(event, f"() => asyndm.look('{prefix}')", [])
+
+    def found(objects: str, region: str, kind: str, *written: Any) -> tuple[Any, str]:
+        said = mask_line.html(region, kind or "", inpaint)
+        if prompt is None:
+            return gr.update(), said
+        return chips.html(prompt.read(*written), objects or "", region, prompt.find), said
+
+    find.click(
+        fn=found,
+        inputs=[*own, *written],
+        outputs=[objects_line, mask_says],
+        show_progress="hidden",
+        queue=False,
+        **_LATEST,
+    )
+
+
+def _on_the_page(event: Any, script: str, inputs: list[Any], outputs: Sequence[Any] = ()) -> None:
     """An event that only the page sees."""
-    event(fn=None, inputs=inputs, outputs=[], show_progress="hidden", queue=False, **{_SCRIPT: script})
+    event(fn=None, inputs=inputs, outputs=[*outputs], show_progress="hidden", queue=False, **{_SCRIPT: script})
+
+
+def _classes(*specs: Field) -> list[str]:
+    """By these the page hides what a region does not use; a row goes where all of it does."""
+    parts = {spec.part for spec in specs}
+    return [f"asyndm-of-{part}" for part in parts if part and len(parts) == 1]
 
 
 def _control(spec: Field, elem_id: Callable[[str], str]) -> Any:
     common: dict[str, Any] = {"label": spec.label, "info": spec.help, "elem_id": elem_id(spec.name)}
+    common["elem_classes"] = _classes(spec)
     if not spec.is_switch:
         common["min_width"] = 200  # narrower than two of these, and each has a row of its own
     if spec.choices:

@@ -95,20 +95,14 @@ def read_mask(text: str, files: bool) -> str:
         files: whether people may name files on this machine.
 
     Raises:
-        ValueError: neither.
+        ValueError: neither, or :func:`mask_image.read` refuses it.
     """
     if not text:
         return text
     if not files or not os.path.isfile(text):
         mask_image.decode(text)
         return text
-    from PIL import Image
-
-    try:
-        with Image.open(text) as picture:
-            return mask_image.encode(picture.convert("RGBA"))
-    except OSError as error:
-        raise ValueError(f"{text!r} is not a picture") from error
+    return mask_image.encode(mask_image.read(text))
 
 
 def _axis(spec: Field, read_mask: Callable[[str], str]) -> Axis:

@@ -34,6 +34,22 @@ SECONDS = float(os.environ.get("ASYNDM_E2E_SECONDS", "60"))
 # The address of the server is another one each time.
 T = TypeVar("T")
 
+_WATCH_THE_END = """const mine = arguments[0], remove = window.localRemove;
+    window.asyndmJobHasEnded = false;
+    window.localRemove = function(key) {
+        if (key === mine) {
+            window.asyndmJobHasEnded = true;
+            window.localRemove = remove;
+        }
+        return remove(key);
+    };"""
+"""The hosts' pages keep the name of a job that runs, and forget it when it has ended, however that came."""
+
+_RESULTS = """const text = (css) => document.querySelector(css)?.innerText ?? '';
+    const pictures = document.querySelectorAll(arguments[2] + ' img');
+    const drawn = Array.from(pictures).filter((one) => !one.closest('.livePreview'));
+    return [text(arguments[0]), text(arguments[1]), drawn.map((one) => one.src).join(' ')];"""
+
 
 def problem() -> str | None:
     """Why there is no browser, if so."""
@@ -139,11 +155,28 @@ class Browser:
         return [line for line in lines if "ERR_NAME_NOT_RESOLVED" not in line and "WebGL" not in line]
 
     def generate(self, tab: str = "txt2img") -> None:
-        """Presses Generate and waits for the pictures."""
-        before = self.run("return arguments[0].innerText", self.one(f"#html_log_{tab}"))
+        """Presses Generate and waits for the pictures.
+
+        What the job leaves on the page is mostly something new: pictures have names of their own, also where two runs
+        print the same time. Two that fail alike leave the same; then the page's own end of the job has to do.
+        """
+        self.run(_WATCH_THE_END, f"{tab}_task_id")
+        before = self._results(tab)
         self.click(f"#{tab}_generate")
-        done = "return arguments[0].innerText"
-        wait(lambda: self.run(done, self.one(f"#html_log_{tab}")) not in (before, ""), "the pictures", 3 * SECONDS)
+        ended: list[float] = []
+
+        def done() -> bool:
+            if self._results(tab) != before and self._results(tab)[0]:
+                return True
+            if not ended and self.run("return window.asyndmJobHasEnded"):
+                ended.append(time.monotonic())
+            return bool(ended) and time.monotonic() - ended[0] > SECONDS / 4
+
+        wait(done, "the pictures", 3 * SECONDS)
+
+    def _results(self, tab: str) -> list[Any]:
+        """What a job leaves on the page: its log, its infotext and the addresses of its pictures."""
+        return list(self.run(_RESULTS, f"#html_log_{tab}", f"#html_info_{tab}", f"#{tab}_gallery"))
 
     # -- our panel
 
@@ -186,16 +219,39 @@ class Browser:
         """Puts a picture into the mask's control; returns the canvas to paint on."""
         self.unfold("mask_fold", tab)
         picture = self.id("mask_picture", tab)
-        self.one(f"{picture} input[type=file]").send_keys(str(file))
 
         def canvases() -> list[WebElement]:
             return [c for c in self.all(f"{picture} canvas") if c.is_displayed() and c.size["width"] > 50]
 
+        if not str(self.run("return window.gradio_config.version")).startswith("3."):
+            wait(canvases, "the editor")  # gradio's later ones fail on a picture that comes before they are there
+            time.sleep(1)
+        self.one(f"{picture} input[type=file]").send_keys(str(file))
         canvas = self.to(wait(canvases, "the picture to paint on")[-1])
         time.sleep(1.5)  # it grows to its size, and knows that only afterwards
         for brush in self.all(f"{picture} button[aria-label='Draw button']"):  # gradio 4 begins with another tool
             self.run("arguments[0].click()", brush)
         return canvas
+
+    def remove_mask(self, tab: str = "txt2img") -> None:
+        """The X of the mask's control."""
+        names = ("Remove Image", "Clear canvas")  # of gradio 3 and of later ones
+        self.click(", ".join(f"{self.id('mask_picture', tab)} button[aria-label='{name}']" for name in names))
+
+    def mask_says(self, beginning: str, tab: str = "txt2img") -> str:
+        """Waits for the line above the mask to begin like this; returns all of it. The mask takes a while to get there
+        and back."""
+        line = self.one(self.id("mask_line", tab))
+
+        def said() -> str:
+            text = str(self.run("return arguments[0].innerText", line)).strip()
+            return text if text.startswith(beginning) else ""
+
+        return wait(said, f"{beginning!r} above the mask")
+
+    def is_shown(self, name: str, tab: str = "txt2img") -> bool:
+        """Whether a control of ours can be seen where it is not folded away."""
+        return bool(self.run("return arguments[0].getClientRects().length > 0", self.one(self.id(name, tab))))
 
     def paint(self, canvas: WebElement, points: Sequence[tuple[int, int]]) -> None:
         """A stroke through points, in pixels from the middle; then waits until the page has sent it."""

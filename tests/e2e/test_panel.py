@@ -175,6 +175,67 @@ def test_paint_a_mask(browser: Browser, page: WebUI, tmp_path: Path) -> None:
     assert len(rows) < 0.3 * strength.size
 
 
+class TestMask:
+    """Scenario 47: the panel says which mask would be used, and that is the one that is."""
+
+    @staticmethod
+    def picture(folder: Path, mode: str) -> Path:
+        from PIL import Image, ImageDraw
+
+        image = Image.new(mode, (200, 200), 0 if mode == "L" else (90, 120, 60))
+        ImageDraw.Draw(image).rectangle((0, 0, 99, 199), fill=255 if mode == "L" else (200, 60, 30))
+        image.save(folder / f"{mode}.png")
+        return folder / f"{mode}.png"
+
+    def test_a_removed_mask_is_not_used_any_more(self, browser: Browser, page: WebUI, tmp_path: Path) -> None:
+        small(browser)
+        browser.write("#txt2img_prompt textarea", PROMPT)
+        browser.switch()
+        browser.unfold("advanced")
+        assert browser.is_shown("threshold") and browser.is_shown("soft") and not browser.is_shown("mask_invert")
+        browser.load_mask(self.picture(tmp_path, "L"))
+        browser.mask_says("There is a picture in Mask, but the region “objects” does not use it")
+        browser.click(browser.id("mask_line") + " [data-press=to_mask]")
+        wait(lambda: browser.value("region") == "mask", "the region that uses the mask")
+        browser.mask_says("The mask is the picture itself")
+        assert browser.is_shown("mask_invert")
+        for name in ("objects", "threshold", "soft", "mask_source", "smoothing", "min_area", "max_area", "hold_after"):
+            assert not browser.is_shown(name), name
+        browser.generate()
+        strength = np.array(page.get("/asyndm-probe/levels")[0]["strength"])[0]
+        assert strength[:, :14].min() == pytest.approx(0.7) and strength[:, 18:].max() == 0, "the left half"
+        infotext = browser.one("#html_info_txt2img").text
+        assert "AsynDM region: mask" in infotext and "AsynDM mask: " in infotext
+        assert "AsynDM threshold" not in infotext
+
+        browser.remove_mask()
+        browser.mask_says("There is no mask yet, and the region “mask” needs one")
+        browser.generate()
+        assert "the region 'mask' needs a mask" in browser.one("#html_log_txt2img").text
+
+    def test_a_photo_is_no_mask_unasked(self, browser: Browser, tmp_path: Path) -> None:
+        small(browser)
+        browser.write("#txt2img_prompt textarea", PROMPT)
+        browser.switch()
+        browser.select(browser.id("region"), "mask")
+        browser.load_mask(self.picture(tmp_path, "RGB"))
+        browser.mask_says("Nothing is painted on the picture yet")
+        browser.generate()
+        assert "the region 'mask' needs a mask" in browser.one("#html_log_txt2img").text
+        browser.click(browser.id("mask_line") + " [data-press=whole]")
+        browser.mask_says("The mask is the picture itself")
+        browser.generate()
+        assert "AsynDM mask: " in browser.one("#html_info_txt2img").text
+
+    def test_a_mask_does_not_come_back_with_an_infotext(self, browser: Browser) -> None:
+        text = "a cat\nSteps: 6, Seed: 1, Size: 256x256, AsynDM strength: 0.5, AsynDM curve: quadratic, "
+        browser.write("#txt2img_prompt textarea", text + "AsynDM region: mask, AsynDM mask: 9e87f5629d")
+        browser.click("#txt2img_tools #paste")
+        said = browser.mask_says("There is no mask yet, and the region “mask” needs one")
+        assert "A mask does not come back with an infotext" in said
+        assert browser.is_on() and browser.value("strength") == "0.5" and not browser.is_shown("threshold")
+
+
 @pytest.mark.parametrize("width", [500, 760])
 def test_narrow_windows(page: WebUI, width: int) -> None:
     with Browser(page.url, (width, 1400)) as browser:

@@ -129,6 +129,7 @@ def test_a_painted_mask(browser: StudioBrowser, tmp_path: Path) -> None:
     browser.select(browser.id("region"), "mask")
     browser.press_run()
     assert "needs a mask" in browser.one("#studio_status [role=alert]").text
+    browser.mask_says("There is no mask yet, and the region “mask” needs one")
     browser.paint(browser.load_mask(file), [(-60, -60), (-20, -20)])
 
     def drawn() -> list[str]:
@@ -140,6 +141,29 @@ def test_a_painted_mask(browser: StudioBrowser, tmp_path: Path) -> None:
     assert 0 < tinted.mean() < 0.4
     half = tinted.shape[0] // 2
     assert tinted[:half, :half].mean() > 2 * tinted[half:, half:].mean(), "painted at the upper left"
+    browser.mask_says("The mask is what you have painted")
+    browser.remove_mask()
+    browser.mask_says("There is no mask yet")
+    browser.press_run()
+    assert "needs a mask" in browser.one("#studio_status [role=alert]").text, "the old one is not used"
+
+
+def test_an_uploaded_mask(browser: StudioBrowser, tmp_path: Path) -> None:
+    """Without a stroke; gradio calls that no change."""
+    file = tmp_path / "left.png"
+    Image.new("L", (64, 64), 0).save(file)
+    with Image.open(file) as mask:
+        mask.paste(255, (0, 0, 32, 64))
+        mask.save(file)
+    browser.load_mask(file)
+    browser.mask_says("There is a picture in Mask, but the region “objects” does not use it")
+    browser.click(browser.id("mask_line") + " [data-press=to_mask]")
+    browser.mask_says("The mask is the picture itself")
+    browser.press_run()
+    slow = pixels(browser.pictures("#studio_step_view")[1])
+    tinted = slow[..., 0] - slow[..., 2] > 40
+    half = tinted.shape[1] // 2
+    assert tinted[:, : half - 4].mean() > 0.9 and tinted[:, half + 4 :].mean() < 0.5, "the left half"
 
 
 def test_interrupt(browser: StudioBrowser) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import strategies as st
 from PIL import Image
 
 from asyndm_ext.mask_image import encode
 from asyndm_ext.schedule import CURVES
-from asyndm_ext.settings import MASK_SOURCES, PASSES, REGIONS, SHOWN
+from asyndm_ext.settings import FIELDS, MASK_SOURCES, PASSES, REGIONS, SHOWN, Settings
 
 MASK = encode(Image.new("L", (4, 4), 255))
 
@@ -36,3 +38,9 @@ valid = st.builds(
     save_shown=st.booleans(),
 )
 """Dictionaries of all settings, in the order of the table."""
+
+
+def in_use(settings: Settings) -> Settings:
+    """What comes back from an infotext: what the region uses, the rest as by default, and the mask of its control."""
+    unused = [spec for spec in FIELDS if not settings.uses(spec) and spec.name != "mask"]
+    return replace(settings, **{spec.name: spec.default for spec in unused})

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFile, ImageOps
 
 from asyndm_ext.mask_image import decode, encode, slow_fraction
 
@@ -57,6 +57,70 @@ def test_other_formats_and_transparency() -> None:
 def test_refused(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         decode(text)
+
+
+def saved(image: Image.Image, kind: str, **how: object) -> str:
+    file = io.BytesIO()
+    image.save(file, kind, **how)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "ICO", "PPM", "PDF"])
+def test_only_four_formats_are_opened(kind: str) -> None:
+    with pytest.raises(ValueError, match="it has to be a PNG, JPEG, WebP or BMP"):
+        decode(saved(Image.new("L", (16, 16), 255), kind))
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP"])
+def test_a_picture_of_too_many_pixels_is_refused_before_it_is_decoded(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few kilobytes can be gigabytes of pixels."""
+    sides = (4096, 4097) if kind in ("JPEG", "WEBP") else (8192, 8192)
+    text = saved(Image.new("1" if kind == "PNG" else "L", sides), kind)
+    assert kind == "BMP" or len(text) < 800_000
+    decoded = []
+
+    def load(self: Image.Image) -> None:
+        decoded.append(self)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    monkeypatch.setattr(Image.Image, "load", load)
+    with pytest.raises(ValueError, match=f"it has {sides[0]} x {sides[1]} pixels, and 4096 x 4096 are the most"):
+        decode(text)
+    assert decoded == []
+
+
+def test_the_largest_that_is_allowed() -> None:
+    assert decode(saved(Image.new("1", (4096, 4096), 1), "PNG")).getextrema() == (255, 255)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_picture_lies_as_a_viewer_shows_it(kind: str, orientation: int) -> None:
+    """A camera writes how it was held into EXIF; the hosts turn their pictures too."""
+    mask = box(40, 24, 0, 0, 16, 8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned = mask.convert("RGB")
+    turned.getexif()[0x0112] = orientation
+    expected = ImageOps.exif_transpose(turned).convert("L")
+    found = decode(saved(mask.convert("RGB"), kind, exif=exif))
+    assert found.size == expected.size == ((24, 40) if orientation > 4 else (40, 24))
+    assert np.abs(np.asarray(found, dtype=int) - np.asarray(expected)).max() < 16
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_of_an_animation_the_first_picture_counts(kind: str) -> None:
+    first, second = box(16, 16, 0, 0, 8, 16).convert("RGB"), box(16, 16, 8, 0, 16, 16).convert("RGB")
+    how = {"lossless": True} if kind == "WEBP" else {}
+    found = decode(saved(first, kind, save_all=True, append_images=[second], duration=50, **how))
+    assert np.array_equal(np.asarray(found), np.asarray(first.convert("L")))
+
+
+def test_sixteen_bits_of_grey() -> None:
+    deep = Image.fromarray(np.array([[0, 257, 257 * 128, 65535]], dtype=np.uint16))
+    assert np.asarray(decode(saved(deep, "PNG"))).tolist() == [[0, 1, 128, 255]]
 
 
 @pytest.mark.parametrize("size", [(64, 64), (65, 97), (32, 24)])

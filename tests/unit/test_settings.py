@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from hypothesis import given
-from support.settings import MASK, valid
+from support.settings import MASK, in_use, valid
 
 from asyndm_ext.objects import ObjectSpec
 from asyndm_ext.run import StepRecord
@@ -20,6 +20,8 @@ from asyndm_ext.settings import FIELDS, Settings, SettingsError, is_enabled
 from asyndm_ext.ui import infotext
 from asyndm_ext.ui.coverage import Coverage
 
+OF_OBJECTS = {"objects", "threshold", "mask_source", "soft", "smoothing", "min_area", "max_area", "hold_after"}
+"""Settings that only the regions with objects use."""
 README = Path(__file__).parents[2] / "README.md"
 
 
@@ -155,13 +157,33 @@ class TestInfotext:
         settings = Settings.from_dict({**values, "enabled": True})
         restored = {field.name: infotext.pasted(field.name)(settings.infotext()) for field in FIELDS}
         assert restored.pop("mask") is None, "a picture is not in an infotext; its control stays as it is"
-        assert Settings(enabled=True, mask=settings.mask, **restored) == settings
+        assert Settings(enabled=True, mask=settings.mask, **restored) == in_use(settings)
+
+    @pytest.mark.parametrize(
+        ("region", "not_used"),
+        [
+            ("objects", {"mask", "mask_invert"}),
+            ("mask", OF_OBJECTS),
+            ("objects or mask", set()),
+            ("objects and mask", set()),
+            ("everything", OF_OBJECTS | {"mask", "mask_invert"}),
+        ],
+    )
+    def test_what_the_region_does_not_use_is_not_recorded(self, region: str, not_used: set[str]) -> None:
+        own = {"threshold": 1.4, "smoothing": 2.0, "min_area": 0.1, "max_area": 0.9, "hold_after": 0.5}
+        own |= {"objects": "cat", "mask": MASK, "mask_invert": True, "mask_source": "fixed", "soft": True}
+        entries = Settings.from_dict({**own, "region": region}).infotext()
+        names = {spec.name for spec in FIELDS if spec.infotext_key in entries}
+        assert names == {*own, "strength", "curve", "region"} - not_used
+        for name in not_used - {"mask"}:
+            spec = next(field for field in FIELDS if field.name == name)
+            assert infotext.pasted(name)(entries) == ("" if name == "objects" else spec.default)
 
     def test_advanced_settings_are_recorded_where_they_are_not_the_default(self) -> None:
         assert list(Settings().infotext()) == [
             "AsynDM strength", "AsynDM curve", "AsynDM threshold", "AsynDM region",
         ]  # fmt: skip
-        entries = Settings(soft=True, end=0.8, mask=MASK, region="mask").infotext()
+        entries = Settings(soft=True, end=0.8, mask=MASK, region="objects or mask").infotext()
         assert entries["AsynDM soft objects"] == "True" and entries["AsynDM end"] == "0.8"
         assert len(entries["AsynDM mask"]) == 10
         assert "AsynDM mask" not in Settings(mask=MASK).infotext(), "a mask that plays no part"

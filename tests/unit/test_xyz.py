@@ -6,6 +6,7 @@ import json
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -93,10 +94,21 @@ class TestMask:
 
     def test_file(self, tmp_path: Path) -> None:
         grey = Image.new("L", (5, 3), 77)
-        for name, mode in (("grey.png", "L"), ("colour.png", "RGB"), ("palette.gif", "P")):
+        for name, mode in (
+            ("grey.png", "L"),
+            ("colour.png", "RGB"),
+            ("palette.png", "P"),
+            ("colour.webp", "RGB"),
+            ("grey.bmp", "L"),
+        ):
             grey.convert(mode).save(tmp_path / name)
             decoded = decode(read_mask(str(tmp_path / name), files=True))
             assert decoded.size == (5, 3) and decoded.getextrema() == (77, 77), name
+
+    def test_sixteen_bits_of_grey_in_a_file(self, tmp_path: Path) -> None:
+        file = tmp_path / "deep.png"
+        Image.fromarray(np.array([[0, 257 * 100, 65535]], dtype=np.uint16)).save(file)
+        assert np.asarray(decode(read_mask(str(file), files=True))).tolist() == [[0, 100, 255]]
 
     def test_text(self) -> None:
         for files in (True, False):
@@ -106,8 +118,15 @@ class TestMask:
     def test_refused(self, tmp_path: Path) -> None:
         text = tmp_path / "notes.png"
         text.write_text("no picture")
-        with pytest.raises(ValueError, match="is not a picture"):
+        with pytest.raises(ValueError, match="it has to be a PNG, JPEG, WebP or BMP"):
             read_mask(str(text), files=True)
+        Image.new("L", (5, 3)).save(tmp_path / "mask.gif")
+        with pytest.raises(ValueError, match="it has to be a PNG, JPEG, WebP or BMP"):
+            read_mask(str(tmp_path / "mask.gif"), files=True)
+        Image.new("1", (8192, 8192)).save(tmp_path / "large.png")
+        of_files = next(one for one in axes(lambda text: read_mask(text, files=True)) if one.label == "[AsynDM] Mask")
+        with pytest.raises(SettingsError, match=r"cannot take .*large.png: .* it has 8192 x 8192 pixels"):
+            of_files.settings(str(tmp_path / "large.png"))
         with pytest.raises(ValueError, match="not a picture in base64"):
             read_mask("nowhere.png", files=True)
 
