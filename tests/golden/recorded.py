@@ -21,7 +21,8 @@ from asyndm_ext.run import Run
 from asyndm_ext.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.solvers import SOLVERS
 
-FOLDER = Path(os.environ.get("ASYNDM_GOLDEN") or Path(__file__).parent)
+OWN = Path(__file__).parent
+FOLDER = Path(os.environ.get("ASYNDM_GOLDEN") or OWN)
 CURVES = {"bin": "quadratic", "lin": "piecewise linear", "exp": "exponential", "linear": "linear"}
 TIMESTEPS = 1000
 
@@ -30,20 +31,24 @@ TIMESTEPS = 1000
 TOLERANCE = 5e-4
 
 
+def cases_of(folder: Path) -> list[Path]:
+    return sorted(p for p in (folder / "public").glob("*.npz") if p.name != "inputs.npz")
+
+
 @cache
-def inputs() -> dict[str, Tensor]:
-    with np.load(FOLDER / "public" / "inputs.npz") as file:
+def inputs_of(folder: Path) -> dict[str, Tensor]:
+    with np.load(folder / "public" / "inputs.npz") as file:
         return {name: torch.from_numpy(file[name]).float() for name in file.files}
 
 
 @cache
-def unet() -> torch.nn.Module:
+def unet_of(folder: Path) -> torch.nn.Module:
     diffusers = pytest.importorskip("diffusers")
     from safetensors.torch import load_file
 
-    config = json.loads((FOLDER / "unet" / "config.json").read_text())
+    config = json.loads((folder / "unet" / "config.json").read_text())
     net = diffusers.UNet2DConditionModel.from_config(config)
-    weights = load_file(FOLDER / "unet" / "unet_diffusers_fp16exact.safetensors")
+    weights = load_file(folder / "unet" / "unet_diffusers_fp16exact.safetensors")
     net.load_state_dict({name: value.float() for name, value in weights.items()})
     return net.eval().requires_grad_(False)
 
@@ -94,9 +99,11 @@ class Case:
         with np.load(path) as file:
             self.record = {name: file[name] for name in file.files}
         self.meta = json.loads(str(self.record["meta"]))
+        self.folder = path.parent.parent
+        self.inputs = inputs_of(self.folder)
         self.offset = offset
         self.steps = self.meta["steps"]
-        self.images, _, self.height, self.width = inputs()["lat0"].shape
+        self.images, _, self.height, self.width = self.inputs["lat0"].shape
         self.shape = (self.images, 1, self.height, self.width)
         self.strengths = torch.tensor(self.meta["item_k"], dtype=torch.float64)
 
@@ -110,13 +117,13 @@ class Case:
 
     def model(self) -> GuidedUNet:
         columns = [[[i + 1] for i in self.meta["item_idx"]]] * self.images
-        neg = inputs()["neg"].repeat(self.images, 1, 1)
+        neg = self.inputs["neg"].repeat(self.images, 1, 1)
         guidance, kind = self.meta["guidance"], self.meta["prediction_type"]
-        cond = inputs()["cond"]
-        return GuidedUNet(unet(), cond, neg, guidance, noise_table(), kind, "timestep", columns)
+        cond = self.inputs["cond"]
+        return GuidedUNet(unet_of(self.folder), cond, neg, guidance, noise_table(), kind, "timestep", columns)
 
     def noise(self):
-        rows = iter(inputs()["noise"])
+        rows = iter(self.inputs["noise"])
         return lambda x: next(rows)
 
     def strength_of(self, masks: Tensor) -> Tensor:
@@ -135,11 +142,11 @@ class Case:
             model,
             PixelSchedule(base, self.shape, "linear"),
             region,
-            inputs()["lat0"],
+            self.inputs["lat0"],
             randn_like=self.noise(),
             table=noise_table(),
         )
-        SOLVERS["DDIM"].sample(run, inputs()["lat0"], eta=self.meta["eta"])
+        SOLVERS["DDIM"].sample(run, self.inputs["lat0"], eta=self.meta["eta"])
         return torch.stack(region.maps).mean(dim=0)
 
 
@@ -185,7 +192,7 @@ def reproduce(case: Case, schedule: PixelSchedule | None = None) -> None:
         else:
             first = float(case.strengths[int(np.argmax(meta["item_idx"]))])
             region = Recorder(ObjectRegion(case.shape, case.strengths, options, lag=1, initial=first))
-        run = Run(model, schedule, region, inputs()["lat0"], randn_like=case.noise(), table=noise_table())
+        run = Run(model, schedule, region, case.inputs["lat0"], randn_like=case.noise(), table=noise_table())
 
         real_model = run.model
 
@@ -197,7 +204,7 @@ def reproduce(case: Case, schedule: PixelSchedule | None = None) -> None:
             return answer
 
         run.model = spied
-        latents.append(SOLVERS["DDIM"].sample(run, inputs()["lat0"], eta=meta["eta"]))
+        latents.append(SOLVERS["DDIM"].sample(run, case.inputs["lat0"], eta=meta["eta"]))
 
     assert len(eps_pairs) == case.steps
     raw = torch.from_numpy(record["raw_cross"]).transpose(2, 3)

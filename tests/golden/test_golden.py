@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from recorded import FOLDER, Case, reproduce
+from recorded import FOLDER, Case, cases_of, reproduce
 
-CASES = sorted(p for p in (FOLDER / "public").glob("*.npz") if p.name != "inputs.npz")
+CASES = cases_of(FOLDER)
 
 
 def test_there_are_cases() -> None:

@@ -6,13 +6,24 @@ from collections.abc import Sequence
 
 import pytest
 import torch
-from recorded import CURVES, TIMESTEPS, TOLERANCE, Case, TieBreakingSchedule, check_step, reproduce, ties
-from test_golden import CASES
+from recorded import (
+    CURVES,
+    OWN,
+    TIMESTEPS,
+    TOLERANCE,
+    Case,
+    TieBreakingSchedule,
+    cases_of,
+    check_step,
+    reproduce,
+    ties,
+)
 from torch import Tensor
 
 from asyndm_ext.schedule import BaseSchedule, PixelSchedule
 
 MAP = (2, 1, 6, 6)
+CASES = cases_of(OWN)  # whatever ASYNDM_GOLDEN names: what is made of them here is known of these
 DYNAMIC = [path for path in CASES if not Case(path).meta["static_mask"]][:1]
 NO_NETWORK = pytest.mark.parametrize("path", CASES, ids=[p.stem for p in CASES])
 
