@@ -104,3 +104,10 @@ def test_half_log_snr_is_straight_in_log_alpha_and_timestep_of_is_its_inverse(t:
 def test_half_log_snr_of_whole_timesteps_is_the_tables() -> None:
     found = TABLE.half_log_snr(torch.arange(1000, dtype=torch.float64))
     assert np.abs(found.numpy() + LOG_SIGMAS).max() < 1e-9
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_timestep_that_is_no_number_is_refused(bad: float) -> None:
+    """As a whole number it would be some timestep or other."""
+    with pytest.raises(RuntimeError, match="not finite"):
+        TABLE.alpha_at(torch.tensor([3.0, bad]))
