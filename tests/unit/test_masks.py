@@ -141,6 +141,34 @@ def test_an_object_keeps_within_its_areas(maps: Tensor, threshold: float, a: flo
             assert float(image[mask].min()) > float(image[~mask].max())
 
 
+@pytest.mark.parametrize(("low", "high", "cells"), [(0, 1, 3), (0, 0.9, 3), (0, 0.25, 2), (0.5, 1, 4), (0.25, 0.5, 3)])
+def test_an_area_that_is_not_asked_for_moves_nothing(low: float, high: float, cells: int) -> None:
+    maps = torch.tensor([[[[9.0, 8.0, 7.0, 2.0], [1.0, 0.5, 0.4, 0.1]]]], dtype=torch.float64)  # mean 3.5: three cells
+    mask = threshold_maps(maps, 1.0)
+    assert mask.sum() == 3
+    areas = object_weights(maps, MaskOptions(min_area=low, max_area=high))
+    assert areas.sum() == cells
+    assert areas.flatten()[:cells].tolist() == [1.0] * cells, "those with the most attention"
+
+
+def test_areas_at_their_ends() -> None:
+    maps = torch.tensor([[[[9.0, 8.0, 7.0, 2.0], [1.0, 0.5, 0.4, 0.1]]]], dtype=torch.float64)
+    one = object_weights(maps, MaskOptions(4.0, min_area=0.1))
+    assert one.flatten().tolist() == [1.0] + [0.0] * 7, "no cell reaches the threshold, and one is asked for"
+    all_of_it = object_weights(maps, MaskOptions(0.01, soft=True, min_area=0.5))
+    assert float(all_of_it.min()) == 1.0, "the whole picture is allowed, so the threshold stays below all of it"
+
+
+def test_by_default_a_mask_is_the_papers() -> None:
+    maps = torch.tensor([[[[1.0, 1.9, 2.0], [2.1, 2.5, 2.5]]]], dtype=torch.float64)  # mean 2
+    assert object_weights(maps, MaskOptions()).flatten().tolist() == [0.0, 0.0, 1.0, 1.0, 1.0, 1.0]
+    everywhere = torch.full((1, 1, 3, 3), 0.2, dtype=torch.float64)
+    assert object_weights(everywhere, MaskOptions()).sum() == 9, "no largest area"
+    lone = torch.zeros(1, 1, 30, 30, dtype=torch.float64)
+    lone[..., 7, 7] = 1.0
+    assert object_weights(lone, MaskOptions()).sum() == 1, "no smallest area and no smoothing"
+
+
 def test_an_absent_object_has_no_smallest_area() -> None:
     maps = torch.zeros(1, 1, 4, 4)
     assert object_weights(maps, MaskOptions(min_area=0.5)).sum() == 0

@@ -13,7 +13,7 @@ from support.dit import NAMES, DiT, normal
 from support.ldm_unet import LdmUNet
 from torch import Tensor, nn
 
-from asyndm_ext.model.call import eps_denoised, flow_denoised, v_denoised
+from asyndm_ext.model.call import eps_denoised, flow_denoised, v_denoised, v_to_eps
 from asyndm_ext.model.dit_time import ChromaTimeConditioning, DiTTimeConditioning
 from asyndm_ext.model.joint_attention import JointAttentionCapture
 from asyndm_ext.model.network import attention_capture, is_dit, time_conditioning
@@ -46,6 +46,32 @@ def test_a_map_through_a_scalar_call(kind: str, nominal: float, seed: int) -> No
     s = torch.full((2, 1, 1, 1), nominal, dtype=torch.float64)
     found = call(lambda x_in: denoised(x_in, s), x, s, m)
     torch.testing.assert_close(found, denoised(x, m), rtol=1e-10, atol=1e-10)
+
+
+@given(nominal=st.floats(0.005, 0.999), seed=st.integers(0, 999))
+@settings(deadline=None)
+def test_the_eps_of_a_v_prediction_through_a_scalar_call(nominal: float, seed: int) -> None:
+    """Timestep samplers: the host has turned v into eps at its own level, and eps at the map is wanted."""
+    x = normal(2, 4, 5, 7, seed=seed).double()
+    alpha_m = torch.rand(2, 1, 5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)) * 0.99 + 0.005
+    alpha_s = torch.full((2, 1, 1, 1), nominal, dtype=torch.float64)
+    v = network(x)
+
+    def eps(alpha: Tensor) -> Tensor:
+        return alpha.sqrt() * v + (1 - alpha).sqrt() * x
+
+    torch.testing.assert_close(v_to_eps(eps(alpha_s), x, alpha_s, alpha_m), eps(alpha_m), rtol=1e-9, atol=1e-9)
+
+
+def test_the_eps_of_a_v_prediction_is_the_noise_of_a_known_latent() -> None:
+    """``x = sqrt(a) * clean + sqrt(1 - a) * noise`` has ``v = sqrt(a) * noise - sqrt(1 - a) * clean``."""
+    clean, noise = normal(1, 4, 3, 5, seed=1).double(), normal(1, 4, 3, 5, seed=2).double()
+    alpha_m = torch.linspace(0.01, 0.99, 15, dtype=torch.float64).view(1, 1, 3, 5)
+    alpha_s = torch.full((1, 1, 1, 1), 0.3, dtype=torch.float64)
+    x = alpha_m.sqrt() * clean + (1 - alpha_m).sqrt() * noise
+    v = alpha_m.sqrt() * noise - (1 - alpha_m).sqrt() * clean
+    at_nominal = alpha_s.sqrt() * v + (1 - alpha_s).sqrt() * x
+    torch.testing.assert_close(v_to_eps(at_nominal, x, alpha_s, alpha_m), noise, rtol=1e-10, atol=1e-10)
 
 
 def test_the_flows_network_sees_the_latent_as_it_is() -> None:

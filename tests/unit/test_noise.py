@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -68,3 +72,42 @@ def test_maps_are_elementwise() -> None:
     t = TABLE.sigma_to_t(sigma).round()
     assert torch.equal(TABLE.alpha_at(t), alphas_cumprod()[t.flatten().long()].view_as(t))
     assert torch.equal(TABLE.alpha_at(torch.tensor([-3.0, 1005.0])), alphas_cumprod()[[0, -1]])
+
+
+# -- the other ways through the table, with numpy
+
+
+LOG_SIGMAS = 0.5 * np.log((1 - alphas_cumprod().numpy()) / alphas_cumprod().numpy())
+LOG_ALPHAS = 0.5 * np.log(alphas_cumprod().numpy())
+
+
+@given(st.floats(0, 1))
+def test_the_sigma_at_a_share_is_straight_in_the_logarithm(percent: float) -> None:
+    expected = math.exp(np.interp((1 - percent) * 999, np.arange(1000), LOG_SIGMAS))
+    assert TABLE.sigma_at(percent) == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_shares_0_and_1_are_the_ends_of_the_table() -> None:
+    assert TABLE.sigma_at(0.0) == pytest.approx(math.exp(LOG_SIGMAS[-1]), rel=1e-14)
+    assert TABLE.sigma_at(1.0) == pytest.approx(math.exp(LOG_SIGMAS[0]), rel=1e-14)
+
+
+@given(st.one_of(st.floats(0, 999), st.sampled_from([0.0, 1.0, 998.0, 998.5, 999.0])))
+def test_half_log_snr_is_straight_in_log_alpha_and_timestep_of_is_its_inverse(t: float) -> None:
+    log_alpha = float(np.interp(t, np.arange(1000), LOG_ALPHAS))
+    expected = log_alpha - 0.5 * math.log(-math.expm1(2 * log_alpha))
+    found = TABLE.half_log_snr(torch.tensor([t], dtype=torch.float64))
+    assert float(found) == pytest.approx(expected, rel=1e-10, abs=1e-10)
+    assert float(TABLE.timestep_of(found)) == pytest.approx(t, abs=1e-6)
+
+
+def test_half_log_snr_of_whole_timesteps_is_the_tables() -> None:
+    found = TABLE.half_log_snr(torch.arange(1000, dtype=torch.float64))
+    assert np.abs(found.numpy() + LOG_SIGMAS).max() < 1e-9
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_timestep_that_is_no_number_is_refused(bad: float) -> None:
+    """As a whole number it would be some timestep or other."""
+    with pytest.raises(RuntimeError, match="not finite"):
+        TABLE.alpha_at(torch.tensor([3.0, bad]))

@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from support.solvers import (
     MEAN,
@@ -195,6 +196,29 @@ def test_adams_bashforth_integrates_polynomials_and_lowers_the_order_where_steps
     assert torch.stack(weights).abs().sum(dim=0).max() <= LARGEST_GAIN
     standing = adams_bashforth(nodes, nodes[0])
     assert torch.equal(torch.stack(standing)[:, 0], torch.tensor([1.0, 0, 0, 0], dtype=torch.float64))
+
+
+@given(st.lists(st.floats(-2.5, 0.5), min_size=5, max_size=5))
+def test_adams_bashforth_takes_the_highest_order_that_magnifies_tenfold_at_most(exponents: list[float]) -> None:
+    steps = [10**e for e in exponents]
+    places = [-sum(steps[:k]) for k in range(5)]  # the end of the step and four nodes, newest first
+    end, *nodes = (torch.tensor([place], dtype=torch.float64) for place in places)
+    expected = [1.0, 0.0, 0.0, 0.0]
+    for order in (2, 3, 4):
+        at, weights = places[1 : order + 1], []
+        for own in at:
+            basis = np.polynomial.Polynomial([1.0])
+            for other in at:
+                if other != own:
+                    basis = basis * np.polynomial.Polynomial([-other, 1.0]) / (own - other)
+            integral = basis.integ()
+            weights.append(float(integral(places[0]) - integral(at[0])) / steps[0])
+        gain = sum(abs(w) for w in weights)
+        assume(abs(gain / 10 - 1) > 1e-6)
+        if gain <= 10:
+            expected = weights + [0.0] * (4 - order)
+    found = [float(w) for w in adams_bashforth(nodes, end)]
+    assert found == pytest.approx(expected, rel=1e-7, abs=1e-7)
 
 
 # -- order of convergence

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from support.solvers import (
     MEAN,
@@ -31,6 +31,7 @@ from asyndm_ext.regions import FixedRegion
 from asyndm_ext.run import Run
 from asyndm_ext.schedule import CURVES, BaseSchedule, PixelSchedule
 from asyndm_ext.solvers import SOLVERS
+from asyndm_ext.solvers.unipc import bounded
 
 MAP = (2, 1, 4, 5)
 EVEN = FixedRegion.everything(MAP, 0.0)
@@ -203,6 +204,57 @@ def test_the_change_around_a_pixel_that_hardly_moved_is_not_magnified(variant: s
     x = randn(*SHAPE, seed=13)
     sample(webui(20, variant=variant), region, "piecewise linear", x, Context("timestep"))
     assert max(seen) < 1.2 * seen[0], "the latent leaves its noise level"
+
+
+# -- the order of each pixel
+
+
+def scalar_weights(lam: list[float], end: float, variant: str, corrector: bool) -> list[float]:
+    """Weights of the differences, of the authors' matrices: each difference in turn is 1 and the others 0."""
+    count = len(lam) - 1 + corrector
+    found = []
+    for one in range(count):
+        values = [torch.tensor(float(k == one), dtype=torch.float64) for k in range(count)]
+        newest = values.pop() if corrector else None
+        answers = [torch.zeros((), dtype=torch.float64), *values]
+        found.append(float(scalar_update(lam, end, variant, answers, newest)))
+    return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.sampled_from(VARIANTS),
+    st.booleans(),
+    st.lists(st.floats(0.15, 1.5), min_size=4, max_size=4),
+    st.lists(st.lists(st.floats(-3.0, 0.4), min_size=4, max_size=4), min_size=5, max_size=5),
+)
+def test_each_pixel_has_the_highest_order_that_is_not_much_larger_than_the_hosts(
+    variant: str, corrector: bool, host_steps: list[float], exponents: list[list[float]]
+) -> None:
+    def nodes(steps: list[float]) -> list[float]:
+        """Half-log-SNR, newest first: the end of the step and where the answers are."""
+        return [-sum(steps[:k]) for k in range(len(steps) + 1)]
+
+    host = nodes(host_steps)
+    own = [nodes([10**e for e in pixel]) for pixel in exponents] + [host]
+    end, *lam = torch.tensor(own, dtype=torch.float64).T.view(len(host), 1, 1, 1, -1)
+    scalars = [torch.tensor(value, dtype=torch.float64) for value in host]
+    found = bounded(lam, end, scalars, variant, corrector).view(len(own), -1)
+    assert found.shape[1] == len(lam) - 1 + corrector
+    for pixel, mine in enumerate(own):
+        expected = [0.0] * found.shape[1]
+        if corrector:
+            expected[-1:] = scalar_weights(mine[1:2], mine[0], variant, corrector)
+        for order in range(2, len(lam) + 1):
+            weights = scalar_weights(mine[1 : order + 1], mine[0], variant, corrector)
+            size = sum(abs(w) for w in weights)
+            largest = 3 * sum(abs(w) for w in scalar_weights(host[1 : order + 1], host[0], variant, corrector))
+            assume(abs(size / largest - 1) > 1e-6)
+            if size <= largest:
+                kept = weights[: order - 1]
+                expected = kept + [0.0] * (len(lam) - order) + (weights[-1:] if corrector else [])
+        scale = max(abs(w) for w in expected) or 1.0
+        assert found[pixel].tolist() == pytest.approx(expected, rel=1e-6, abs=1e-6 * scale)
 
 
 # -- order of convergence
