@@ -153,7 +153,7 @@ def test_other_weights_need_another_folder(whole, weights, tmp_path, capsys):
         (["--kind", "seven"], "'seven'"),
         (["--strength", "1.5"], "strength"),
         (["--solver", "Eulerian"], "Eulerian"),
-        (["--steps", "0"], "above 0"),
+        (["--steps", "0"], "1 or more"),
         (["--vary", "show=mask"], "cannot be varied"),
         (["--size", "100"], "multiples of 32"),
         (["--metric", "beauty"], "'beauty'"),
