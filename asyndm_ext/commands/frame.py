@@ -71,30 +71,28 @@ def run(
         code = body(parser.parse_args(argv))
         sys.stdout.flush()
         return code
-    except KeyboardInterrupt:
-        return _interrupted(parser, interrupted)
-    except Refused as error:
+    except (Exception, KeyboardInterrupt) as error:
+        if isinstance(error, KeyboardInterrupt) or interrupts.happened():
+            print(f"{parser.prog}: {interrupted}", file=sys.stderr)
+            return interrupts.EXIT_CODE
+        return _failed(parser, error, extra)
+
+
+def _failed(parser: Parser, error: Exception, extra: str) -> int:
+    """Say what can be said in a line; other errors are raised again."""
+    if isinstance(error, Refused):
         parser.error(str(error))
-    except BrokenPipeError:  # "| head" has read enough
+    if isinstance(error, BrokenPipeError):  # "| head" has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except ModuleNotFoundError as missing:
-        name = str(missing.name).partition(".")[0]
+    if isinstance(error, ModuleNotFoundError):
+        name = str(error.name).partition(".")[0]
         print(f"{parser.prog}: {name} is missing; pip install 'asyndm-webui[{extra}]' brings it", file=sys.stderr)
-    except ImportError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-    except OSError as error:
+    elif isinstance(error, (ImportError, OSError)):
         print(f"{parser.prog}: {plainly(error)}", file=sys.stderr)
-    except Exception:
-        if interrupts.happened():
-            return _interrupted(parser, interrupted)
-        raise
+    else:
+        raise error
     return 1
-
-
-def _interrupted(parser: Parser, words: str) -> int:
-    print(f"{parser.prog}: {words}", file=sys.stderr)
-    return interrupts.EXIT_CODE
 
 
 @contextlib.contextmanager
@@ -106,9 +104,11 @@ def checking() -> Iterator[None]:
         raise Refused(str(error)) from error
 
 
-def plainly(error: OSError) -> str:
-    """The system's words, without its number."""
-    return f"{error.filename}: {error.strerror}" if error.filename and error.strerror else str(error)
+def plainly(error: Exception) -> str:
+    """An error's words; the system's without their number."""
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
 
 
 def number(text: str) -> float:

@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import threading
+import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
@@ -35,8 +36,6 @@ from asyndm_ext.objects import ObjectSpec
 from asyndm_ext.settings import Settings
 
 if TYPE_CHECKING:
-    from multiprocessing.synchronize import Event
-
     from asyndm_ext.embedded.model import TinyModel
 
 _VARIANTS: dict[str, Variant] = {"plain": "plain", "concave": "concave", "asyndm": "asyndm", "fixed": "asyndm"}
@@ -106,9 +105,9 @@ class EmbeddedBackend:
     def _in_processes(self, units: Iterable[Unit]) -> Iterator[list[Result]]:
         # "spawn": a forked torch may wait forever for threads that were not forked.
         context = multiprocessing.get_context("spawn")
-        stop = context.Event()
+        others = set(multiprocessing.active_children())
         executor = ProcessPoolExecutor(
-            self._processes, context, initializer=_start_worker, initargs=(self._drawing, os.getpid(), stop)
+            self._processes, context, initializer=_start_worker, initargs=(self._drawing, os.getpid())
         )
         waiting = iter(units)
         running: set[Future[list[list[Result]]]] = set()
@@ -124,7 +123,9 @@ class EmbeddedBackend:
                 for future in finished:
                     yield from future.result()
         except BaseException:
-            stop.set()  # units that are under way would be made to their end, which takes long
+            # Units that are under way would be made to their end, which takes long.
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()
             raise
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
@@ -162,13 +163,13 @@ def one_thread() -> Iterator[None]:
 _worker: dict[str, Any] = {}
 
 
-def _start_worker(drawing: Drawing, parent: int, stop: Event) -> None:
+def _start_worker(drawing: Drawing, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be blocked
 
     def watch() -> None:
         # A killed parent says nothing: without this its workers would stay.
-        while os.getppid() == parent and not stop.wait(1):
-            pass
+        while os.getppid() == parent:
+            time.sleep(1)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
