@@ -44,7 +44,7 @@ class Parser(argparse.ArgumentParser):
         if not name.startswith("-"):
             return f"{left[0]!r} belongs to no option; a value with spaces in it needs quotes"
         near = difflib.get_close_matches(name, self._option_string_actions, 1)
-        return f"there is no option {name}" + (f"; did you mean {near[0]}?" if near else "")
+        return f"there is no option {name}; did you mean {near[0]}?" if near else f"there is no option {name}"
 
 
 def run(
@@ -68,9 +68,10 @@ def run(
     interrupts.last_words(f"{parser.prog}: {interrupted}")
     _show_what_can_be_shown()
     try:
-        code = body(parser.parse_args(argv))
-        sys.stdout.flush()
-        return code
+        try:
+            return body(parser.parse_args(argv))
+        finally:
+            sys.stdout.flush()
     except (Exception, KeyboardInterrupt) as error:
         if isinstance(error, KeyboardInterrupt) or interrupts.happened():
             print(f"{parser.prog}: {interrupted}", file=sys.stderr)

@@ -7,6 +7,7 @@ something has been begun that has to be tidied up.
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import os
 import signal
@@ -73,6 +74,18 @@ def _on_unraisable(unraisable: Any) -> None:
     """An interrupt that came inside a destructor is lost, with a traceback: ask again, in silence."""
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
         _State.careful = True
-        signal.raise_signal(signal.SIGINT)
+        # Here it would be lost again.
+        again = threading.Timer(0.02, _send)
+        again.daemon = True
+        again.start()
     else:
         sys.__unraisablehook__(unraisable)
+
+
+def _send() -> None:
+    """Ctrl+C from another thread; a real signal where there is one, for it ends a wait."""
+    main = threading.main_thread().ident
+    if main is not None and hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(main, signal.SIGINT)
+    else:
+        _thread.interrupt_main()
