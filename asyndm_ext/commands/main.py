@@ -47,18 +47,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _meant(arguments: Sequence[str]) -> str | None:
-    """The command that a first word nearly names. Prompts are left alone: more words follow, or the model knows it."""
+    """The command that a first word nearly names. A prompt goes on behind it; no word of the model is so near."""
     word = arguments[0]
     if word in COMMANDS or word.startswith("-") or (len(arguments) > 1 and not arguments[1].startswith("-")):
         return None
     import difflib
 
     near = difflib.get_close_matches(word.lower(), COMMANDS, 1)
-    if not near:
-        return None
-    from asyndm_ext.embedded.vocabulary import WORDS
-
-    return None if word.lower() in WORDS else near[0]
+    return near[0] if near else None
 
 
 if __name__ == "__main__":
