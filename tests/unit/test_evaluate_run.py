@@ -116,7 +116,9 @@ def test_a_run_that_was_ended_is_continued_to_the_same_bytes(how, whole, weights
     if how == signal.SIGINT:
         lines = [line for line in errors.replace("\r", "\n").splitlines() if line and "picture" not in line]
         assert lines == ["asyndm evaluate: stopped; the same command goes on from here"]
-        assert (process.returncode, said) == (130, "") and "Against plain" in (out / "report.html").read_text("utf-8")
+        assert (process.returncode, said) == (130, "") and "Does AsynDM help?" in (out / "report.html").read_text(
+            "utf-8"
+        )
     else:
         assert process.returncode == -signal.SIGKILL, errors
     assert main([*PLAN, *wanted]) == 0
