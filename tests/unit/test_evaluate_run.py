@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+import subprocess
 import time
 
 import pytest
@@ -91,16 +92,23 @@ def test_a_torn_file_is_continued_to_the_same_bytes(whole, weights, tmp_path, ke
 
 
 @pytest.mark.skipif(os.name != "posix", reason="sends signals to a group")
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["kill", "Ctrl+C"])
-def test_a_run_that_was_ended_is_continued_to_the_same_bytes(how, whole, weights, tmp_path):
+@pytest.mark.parametrize(
+    ("how", "lines", "processes"),
+    [(signal.SIGKILL, 5, 1), (signal.SIGINT, 5, 1), (signal.SIGINT, 1, 3)],
+    ids=["kill", "Ctrl+C", "Ctrl+C while workers start"],
+)
+def test_a_run_that_was_ended_is_continued_to_the_same_bytes(how, lines, processes, whole, weights, tmp_path):
     """A real end of a run with two processes, which must not stay behind; a terminal sends Ctrl+C to all of them."""
     out = tmp_path / "run"
     wanted = ["--weights", str(weights), "--out", str(out)]
     process = start(tmp_path, ["evaluate", *PLAN, *wanted, "--processes", "2"])
     results = out / "results.jsonl"
     try:
-        while process.poll() is None and (not results.is_file() or results.read_bytes().count(b"\n") < 5):
+        while process.poll() is None and not (
+            results.is_file() and results.read_bytes().count(b"\n") >= lines and in_group(process.pid) >= processes
+        ):
             time.sleep(0.05)
+        time.sleep(0.2)
         if how == signal.SIGKILL:
             process.kill()
         else:
@@ -114,8 +122,8 @@ def test_a_run_that_was_ended_is_continued_to_the_same_bytes(how, whole, weights
         if group_lives(process.pid):
             os.killpg(process.pid, signal.SIGKILL)
     if how == signal.SIGINT:
-        lines = [line for line in errors.replace("\r", "\n").splitlines() if line and "picture" not in line]
-        assert lines == ["asyndm evaluate: stopped; the same command goes on from here"]
+        told = [line for line in errors.replace("\r", "\n").splitlines() if line and "picture" not in line]
+        assert told == ["asyndm evaluate: stopped; the same command goes on from here"]
         assert (process.returncode, said) == (130, "") and "Does AsynDM help?" in (out / "report.html").read_text(
             "utf-8"
         )
@@ -123,6 +131,12 @@ def test_a_run_that_was_ended_is_continued_to_the_same_bytes(how, whole, weights
         assert process.returncode == -signal.SIGKILL, errors
     assert main([*PLAN, *wanted]) == 0
     assert tables(out) == tables(whole)
+
+
+def in_group(group):
+    """How many processes there are: of a run with workers, the tracker of their semaphores is the second."""
+    listed = subprocess.run(["ps", "-A", "-o", "pgid="], capture_output=True, text=True, check=True)
+    return listed.stdout.split().count(str(group))
 
 
 def group_lives(group):
