@@ -10,4 +10,4 @@ SEEDS = 2**32
 GUIDANCE = 2.5
 """CFG scale at which the embedded model is most often right; above it, objects come in excess."""
 MAX_GUIDANCE = 30.0
-"""As far as the WebUI's slider goes. The pictures are noise long before."""
+"""As far as the WebUI's slider goes; shapes are torn and colours glare long before."""
