@@ -6,41 +6,62 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-_INSTALL = "pip install 'asyndm-webui[embedded]' brings it"
+from asyndm_ext.commands import frame
 
-try:
+if TYPE_CHECKING:
     import torch
 
-    from asyndm_ext.bench.measure import compare
-    from asyndm_ext.bench.subjects import EMBEDDED, NAMES, Subject, embedded_subject, random_subject
-except ModuleNotFoundError as missing:
-    raise SystemExit(f"asyndm: {missing.name} is missing; {_INSTALL}") from missing
+    from asyndm_ext.bench.subjects import Subject
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DTYPES = ("float32", "bfloat16", "float16")
 # On a CPU, so that a step takes seconds: of 512 x 512 pictures, with more than one image of 256 x 256.
 _ONE_IMAGE, _MORE_IMAGES = 64, 32
+_MAX_LATENT, _MAX_BATCH, _MAX_PAIRS = 512, 64, 12
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="asyndm bench",
-        description="What a sampling step costs with AsynDM, as a ratio to the same step without it, and the memory "
+def build_parser() -> frame.Parser:
+    parser = frame.Parser(
+        "asyndm bench",
+        "What a sampling step costs with AsynDM, as a ratio to the same step without it, and the memory "
         "that it takes: of the embedded model, and of random networks of the shapes of real ones. Steps of both kinds "
         "take turns in one process.",
-        allow_abbrev=False,
+        "asyndm bench --quick --models sdxl flux",
     )
     add = parser.add_argument
-    add("--models", nargs="+", choices=NAMES, default=list(NAMES), help="which networks (all)")
-    add("--batches", nargs="+", type=int, default=[1, 4], help="batch sizes (1 4)")
-    add("--pairs", type=int, default=5, help="steps of each kind (%(default)s, up to 12)")
-    add("--devices", nargs="+", help="cpu, cuda (the CPU, and a CUDA device where there is one)")
+    add("--models", nargs="+", type=_model, metavar="NAME", help="embedded, sd21, sdxl, sd3, flux (all)")
     add(
-        "--latent", type=int, help="side of the latent, a multiple of 8 (the model's own; on the CPU 64, in batches 32)"
+        "--batches",
+        nargs="+",
+        type=frame.whole(1, _MAX_BATCH),
+        default=[1, 4],
+        metavar="N",
+        help=f"batch sizes, up to {_MAX_BATCH} (1 4)",
+    )
+    add(
+        "--pairs",
+        type=frame.whole(1, _MAX_PAIRS),
+        default=5,
+        metavar="N",
+        help=f"steps of each kind, up to {_MAX_PAIRS} (%(default)s)",
+    )
+    add(
+        "--devices",
+        nargs="+",
+        type=_device,
+        metavar="NAME",
+        help="cpu, cuda (the CPU, and a CUDA device where there is one)",
+    )
+    add(
+        "--latent",
+        type=_latent,
+        metavar="N",
+        help=f"side of the latent, a multiple of 8 up to {_MAX_LATENT} (the model's own; on the CPU {_ONE_IMAGE}, in"
+        f" batches {_MORE_IMAGES})",
     )
     add("--dtype", choices=_DTYPES, help="of the random networks (float32; on CUDA float16)")
-    add("--threads", type=int, help="of torch on the CPU (its own choice)")
+    add("--threads", type=frame.whole(1, 1024), metavar="N", help="of torch on the CPU (its own choice)")
     add("--full", action="store_true", help="the whole depth also on the CPU")
     add("--no-naive", action="store_true", help="leave out the naive way, which takes long and much memory")
     add("--quick", action="store_true", help="a look: latents of 32, 3 pairs, batch 1, unless told otherwise")
@@ -48,51 +69,85 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _model(text: str) -> str:
+    from asyndm_ext.bench.subjects import NAMES
+
+    if text not in NAMES:
+        raise argparse.ArgumentTypeError(f"unknown name {text!r}; choose one of: {', '.join(NAMES)}")
+    return text
+
+
+def _device(text: str) -> str:
+    """As torch has it. Raises ArgumentTypeError: this machine has no such device."""
+    import torch
+
+    try:
+        torch.empty(0, device=text)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # torch raises any of these
+        told = str(error).partition("\n")[0]
+        raise argparse.ArgumentTypeError(f"this machine has no device {text!r} that torch can use ({told})") from None
+    return text
+
+
+def _latent(text: str) -> int:
+    side = frame.whole(8, _MAX_LATENT)(text)
+    if side % 8:
+        raise argparse.ArgumentTypeError(f"must be a multiple of 8, got {side}")
+    return side
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code. Bad arguments leave by ``SystemExit(2)``, as argparse does."""
-    arguments_given = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser()
-    arguments = parser.parse_args(arguments_given)
-    if arguments.quick:
+    given = sys.argv[1:] if argv is None else argv
+    if "--quick" in given:
         parser.set_defaults(latent=_MORE_IMAGES, pairs=3, batches=[1])
-        arguments = parser.parse_args(arguments_given)
-    if arguments.latent is not None and (arguments.latent <= 0 or arguments.latent % 8):
-        parser.error(f"--latent must be a multiple of 8, got {arguments.latent}")
-    if not 1 <= arguments.pairs <= 12:
-        parser.error(f"--pairs must be between 1 and 12, got {arguments.pairs}")
-    if min(arguments.batches) < 1:
-        parser.error("--batches must be 1 or more")
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
-    devices = arguments.devices or ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    return frame.run(parser, argv, _bench)
+
+
+def _bench(options: argparse.Namespace) -> int:
+    import torch
+
+    from asyndm_ext.bench.measure import compare
+    from asyndm_ext.bench.subjects import NAMES
+
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    devices = options.devices or ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     rows = []
     for device in map(torch.device, devices):
-        for name in arguments.models:
-            for batch in arguments.batches:
-                subject = _subject(name, batch, device, arguments)
+        for name in options.models or NAMES:
+            for batch in options.batches:
+                subject = _subject(name, batch, device, options)
                 about = _about(device, subject)
                 # At more than one image the naive way says nothing new, and its matrices grow large.
-                for row in compare(subject, arguments.pairs, batch == 1 and not arguments.no_naive, about):
+                for row in compare(subject, options.pairs, batch == 1 and not options.no_naive, about):
                     rows.append(row)
-                    print(_line(row), file=sys.stderr if arguments.json else sys.stdout, flush=True)
+                    print(_line(row), file=sys.stderr if options.json else sys.stdout, flush=True)
                 del subject
-    if arguments.json:
+    if options.json:
         print(json.dumps({"rows": rows}, indent=2))
     return 0
 
 
-def _subject(name: str, batch: int, device: torch.device, arguments: argparse.Namespace) -> Subject:
+def _subject(name: str, batch: int, device: torch.device, options: argparse.Namespace) -> Subject:
+    import torch
+
+    from asyndm_ext.bench.subjects import EMBEDDED, embedded_subject, random_subject
+
     if name == EMBEDDED:
         return embedded_subject(batch, device)
     on_gpu = device.type == "cuda"
-    dtype = _DTYPES[arguments.dtype or ("float16" if on_gpu else "float32")]
-    latent = arguments.latent
+    dtype = getattr(torch, options.dtype or ("float16" if on_gpu else "float32"))
+    latent = options.latent
     if latent is None and not on_gpu:
         latent = _ONE_IMAGE if batch == 1 else _MORE_IMAGES
-    return random_subject(name, batch, arguments.full or on_gpu, latent, device, dtype)
+    return random_subject(name, batch, options.full or on_gpu, latent, device, dtype)
 
 
 def _about(device: torch.device, subject: Subject) -> dict[str, Any]:
+    import torch
+
     return {
         "device": device.type,
         "dtype": str(subject.host.dtype).removeprefix("torch."),

@@ -18,11 +18,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from asyndm_ext.embedded.vocabulary import Tokenizer
+
+try:
+    from diffusers import UNet2DConditionModel
+except RuntimeError as error:  # what diffusers makes of an error in a package that it imports itself
+    raise ImportError(
+        f"diffusers cannot be imported ({error.__cause__ or error}); the packages that it uses have to suit torch"
+    ) from error
 
 WEIGHTS = Path(__file__).parent / "weights"
 _WEIGHTS_FILE, _CONFIG_FILE = "tiny.safetensors", "config.json"

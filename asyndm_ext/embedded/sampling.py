@@ -7,7 +7,6 @@ The three variants differ in nothing but the region of slow pixels: nowhere (the
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, get_args
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from asyndm_ext import __version__, mask_image
 from asyndm_ext.embedded.batch import Variant, base_schedule, run_batch
+from asyndm_ext.embedded.limits import GUIDANCE, MAX_GUIDANCE, MAX_SIDE, MAX_STEPS, SCHEDULERS, SEEDS, SIDE_STEP
 from asyndm_ext.embedded.scenes import COLOURS, COUNTS, SHAPES
 from asyndm_ext.embedded.vocabulary import Tokenizer
 from asyndm_ext.noise import NoiseTable
@@ -30,12 +30,6 @@ if TYPE_CHECKING:
     from asyndm_ext.embedded.model import TinyModel  # diffusers takes seconds to import: not for a wrong argument
 
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
-SCHEDULERS = ("uniform", "karras", "exponential")
-MAX_STEPS = 150
-SIDE_STEP, MAX_SIDE = 32, 512
-SEEDS = 2**32
-GUIDANCE = 2.5
-"""CFG scale at which the embedded model is most often right; above it, objects come in excess."""
 COUNTED_SOLVERS = tuple(name for name, solver in SOLVERS.items() if not solver.adaptive)
 """Those that take the steps they are given: the filmstrip and the progress bar count on it."""
 
@@ -141,12 +135,14 @@ class Job:
             fewest <= self.steps <= MAX_STEPS,
             f"steps must be between {fewest} and {MAX_STEPS} for {self.solver}, got {self.steps}",
         )
-        _require(0 <= self.guidance < math.inf, f"guidance must not be negative, got {self.guidance:g}")
+        guided = 0 <= self.guidance <= MAX_GUIDANCE
+        _require(guided, f"guidance must lie between 0 and {MAX_GUIDANCE:g}, got {self.guidance:g}")
         _require(0 <= self.seed < SEEDS, f"seed must be between 0 and {SEEDS - 1}, got {self.seed}")
         for side in (self.width, self.height):
             _require(
                 side % SIDE_STEP == 0 and SIDE_STEP <= side <= MAX_SIDE,
-                f"width and height must be multiples of {SIDE_STEP} up to {MAX_SIDE}, got {self.width}x{self.height}",
+                f"width and height must be multiples of {SIDE_STEP} from {SIDE_STEP} to {MAX_SIDE},"
+                f" got {self.width}x{self.height}",
             )
         Tokenizer().encode(self.prompt)
         if self.settings.enabled:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
 COLOURS = {"plain": "#6b7280", "concave": "#b7791f", "asyndm": "#1d6fb8", "fixed": "#7c3aed"}
-_ROW, _LEFT, _PLOT, _RIGHT = 22, 250, 520, 60
 _WIDTH, _HEIGHT, _MARGIN = 340, 220, 46
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A row of :func:`forest`; ``text`` stands at its right, ``group`` above the first row of a group."""
+    """A row of :func:`forest`; ``text`` stands at its right, ``group`` above the first row of each group."""
 
     label: str
     kind: str
@@ -22,7 +22,23 @@ class Bar:
     low: float
     high: float
     text: str
-    group: str = ""
+    group: str
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """Of a forest, in pixels: a row's height, what is beside the plot, how far labels stand above their row."""
+
+    row: int
+    left: int
+    plot: int
+    right: int
+    above: int
+    ticks: int
+
+
+_BROAD = _Shape(row=22, left=250, plot=520, right=60, above=0, ticks=8)
+_NARROW = _Shape(row=38, left=8, plot=292, right=48, above=15, ticks=4)
 
 
 @dataclass(frozen=True)
@@ -43,38 +59,57 @@ def ticks(low: float, high: float, about: int = 5) -> list[float]:
 
 
 def forest(bars: Sequence[Bar], unit: str) -> str:
-    """Differences from plain, each a dot with its interval; plain is the line at 0."""
+    """Differences from plain, each a dot with its interval; plain is the line at 0. For screens and for phones."""
     known = [bar for bar in bars if not math.isnan(bar.value)]
     if not known:
         return ""
-    low = min(0.0, *(bar.low for bar in known))
-    high = max(0.0, *(bar.high for bar in known))
+    return "".join(
+        f'<div class="{name}">{_forest(known, unit, shape)}</div>'
+        for name, shape in (("broad", _BROAD), ("narrow", _NARROW))
+    )
+
+
+def _forest(bars: Sequence[Bar], unit: str, shape: _Shape) -> str:
+    ends = [end for bar in bars for end in (bar.value, bar.low, bar.high) if not math.isnan(end)]
+    low, high = min(0.0, *ends), max(0.0, *ends)
     pad = 0.06 * (high - low) or 1.0
     low, high = low - pad, high + pad
 
     def x(value: float) -> float:
-        return round(_LEFT + (value - low) / (high - low) * _PLOT, 1)
+        return round(shape.left + (value - low) / (high - low) * shape.plot, 1)
 
-    parts, y = [], 14
-    for bar in known:
-        if bar.group:
-            y += 20
-            parts.append(f'<text x="0" y="{y - 15}" class="group">{escape(bar.group)}</text>')
+    parts, y, group = [], 14, ""
+    for bar in bars:
+        if bar.group != group:
+            group, y = bar.group, y + 20
+            parts.append(f'<text x="0" y="{y - 15}" class="group">{escape(group)}</text>')
         colour = COLOURS.get(bar.kind, "#333")
-        parts.append(
-            f'<text x="{_LEFT - 8}" y="{y + 4}" text-anchor="end">{escape(bar.label)}</text>'
-            f'<line x1="{x(bar.low)}" x2="{x(bar.high)}" y1="{y}" y2="{y}" stroke="{colour}" stroke-width="2"/>'
-            f'<circle cx="{x(bar.value)}" cy="{y}" r="4" fill="{colour}"/>'
-            f'<text x="{_LEFT + _PLOT + 8}" y="{y + 4}" class="small">{escape(bar.text)}</text>'
+        y += shape.above
+        place = (
+            f'x="{shape.left}" y="{y - 10}"' if shape.above else f'x="{shape.left - 8}" y="{y + 4}" text-anchor="end"'
         )
-        y += _ROW
+        parts.append(f"<text {place}>{escape(bar.label)}</text>")
+        if not math.isnan(bar.low):
+            ends_at = f'x1="{x(bar.low)}" x2="{x(bar.high)}"'
+            parts.append(f'<line {ends_at} y1="{y}" y2="{y}" stroke="{colour}" stroke-width="2"/>')
+        parts.append(
+            f'<circle cx="{x(bar.value)}" cy="{y}" r="4" fill="{colour}"/>'
+            f'<text x="{shape.left + shape.plot + 8}" y="{y + 4}" class="small">{escape(bar.text)}</text>'
+        )
+        y += shape.row - shape.above
     grid = "".join(
         f'<line x1="{x(t)}" x2="{x(t)}" y1="2" y2="{y - 8}" class="{"zero" if t == 0 else "grid"}"/>'
-        f'<text x="{x(t)}" y="{y + 8}" text-anchor="middle" class="small">{t:+g}</text>'
-        for t in ticks(low, high, 8)
+        f'<text x="{x(t)}" y="{y + 8}" text-anchor="middle" class="small">{"0" if t == 0 else f"{t:+g}"}</text>'
+        for t in ticks(low, high, shape.ticks)
     )
-    caption = f'<text x="{_LEFT + _PLOT / 2}" y="{y + 24}" text-anchor="middle" class="small">{escape(unit)}</text>'
-    return _svg(_LEFT + _PLOT + _RIGHT, y + 30, grid + "".join(parts) + caption)
+    # Centred below the plot where that has room for it.
+    below = shape.left + shape.plot / 2
+    caption = "".join(
+        f'<text x="{below}" y="{y + 24 + 14 * number}" text-anchor="middle" class="small">{escape(line)}</text>'
+        for number, line in enumerate(textwrap.wrap(unit, shape.plot // 6))
+    )
+    height = y + 30 + 14 * (caption.count("<text") - 1)
+    return _svg(shape.left + shape.plot + shape.right, height, grid + "".join(parts) + caption)
 
 
 def lines(title: str, names: Sequence[str], series: Sequence[Line], unit: str) -> str:
@@ -108,10 +143,10 @@ def lines(title: str, names: Sequence[str], series: Sequence[Line], unit: str) -
         path = " ".join(f"{x(place + off)},{y(mean)}" for place, mean, _, _ in there)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
         for place, mean, below, above in there:
-            parts.append(
-                f'<line x1="{x(place + off)}" x2="{x(place + off)}" y1="{y(below)}" y2="{y(above)}" stroke="{colour}"/>'
-                f'<circle cx="{x(place + off)}" cy="{y(mean)}" r="3" fill="{colour}"/>'
-            )
+            at = x(place + off)
+            if not math.isnan(below):
+                parts.append(f'<line x1="{at}" x2="{at}" y1="{y(below)}" y2="{y(above)}" stroke="{colour}"/>')
+            parts.append(f'<circle cx="{at}" cy="{y(mean)}" r="3" fill="{colour}"/>')
     parts.append(f'<text x="{_MARGIN}" y="{_HEIGHT - 6}" class="small">{escape(unit)}</text>')
     return _svg(_WIDTH, _HEIGHT, "".join(parts))
 

@@ -13,7 +13,6 @@ from itertools import product
 from typing import Any
 
 from asyndm_ext.objects import short
-from asyndm_ext.settings import FIELDS, Settings
 
 KINDS: dict[str, str] = {
     "plain": "the host's own picture",
@@ -91,6 +90,8 @@ def read_value(name: str, text: str) -> Any:
     Raises:
         ValueError: no such setting, or it cannot have this value.
     """
+    from asyndm_ext.settings import FIELDS, Settings  # needs torch, and the names above are for the command's help
+
     known = {spec.name: spec for spec in FIELDS if spec.name in VARIED}
     if name not in known:
         raise ValueError(f"{name!r} cannot be varied; these can: {', '.join(VARIED)}")
@@ -121,6 +122,8 @@ def lay_out(
     Raises:
         ValueError: unknown kind or setting, or a combination of settings that AsynDM refuses.
     """
+    from asyndm_ext.settings import Settings
+
     unknown = [kind for kind in kinds if kind not in KINDS]
     if unknown:
         raise ValueError(f"unknown method {', '.join(map(repr, unknown))}; known are {', '.join(KINDS)}")

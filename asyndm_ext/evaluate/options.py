@@ -7,26 +7,29 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from asyndm_ext.embedded.scenes import KINDS as PROMPT_KINDS
+from asyndm_ext.commands.frame import Parser, number, whole
+from asyndm_ext.embedded.limits import GUIDANCE, MAX_SIDE, SIDE_STEP
 from asyndm_ext.evaluate.methods import KINDS, VARIED, read_value
-from asyndm_ext.schedule import CURVES
 
 _EXAMPLE = "asyndm evaluate --prompts 100 --kind two,relation --strength 0.7,0.3,0.9 --out two_objects"
+_CURVES = "quadratic, piecewise linear, exponential, linear (quadratic)"
+WEBUI_SIDES = (64, 4096)
+"""Pixels. What a WebUI draws is its own affair; these catch a slip of the finger."""
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """All options."""
-    parser = argparse.ArgumentParser(
-        prog="asyndm evaluate",
-        description="Draw prompts x seeds x methods, judge every picture, and write tables and a report with confidence"
+    parser = Parser(
+        "asyndm evaluate",
+        "Draw prompts x seeds x methods, judge every picture, and write tables and a report with confidence"
         " intervals against plain pictures from the same noise. A run that is stopped or killed goes on when the same"
         " command is given again. Without --url the embedded model draws.",
-        epilog=f"example: {_EXAMPLE}",
-        allow_abbrev=False,
+        _EXAMPLE,
     )
-    parser.add_argument("--out", type=Path, default=Path("asyndm_evaluation"), help="folder of the run (%(default)s)")
-    parser.add_argument("--minutes", type=float, help="stop after so long; the same command goes on later")
-    parser.add_argument("--report-only", action="store_true", help="draw nothing: tables and report of what is there")
+    add = parser.add_argument
+    add("--out", type=Path, default=Path("asyndm_evaluation"), metavar="FOLDER", help="of the run (%(default)s)")
+    add("--minutes", type=_positive(0), metavar="N", help="stop after so long; the same command goes on later")
+    add("--report-only", action="store_true", help="draw nothing: tables and report of what is there")
     _prompts(parser.add_argument_group("prompts"))
     _methods(parser.add_argument_group("methods", "Where several values are given, the first is the central one."))
     _embedded(parser.add_argument_group("embedded model"))
@@ -37,9 +40,20 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _prompts(group: Any) -> None:
     add = group.add_argument
-    add("--prompts", type=_above(0), metavar="N", help="how many (embedded model: of each kind, 40; files: all)")
-    add("--kind", type=_names, default=PROMPT_KINDS, help=f"of the embedded model's prompts: {', '.join(PROMPT_KINDS)}")
-    add("--prompts-seed", type=int, default=0, help="of the choice of the embedded model's prompts (%(default)s)")
+    add("--prompts", type=whole(1), metavar="N", help="how many (embedded model: of each kind, 40; files: all)")
+    add(
+        "--kind",
+        type=_names,
+        metavar="NAMES",
+        help="of the embedded model's prompts: one, two, relation, counted, counted and one, three (all)",
+    )
+    add(
+        "--prompts-seed",
+        type=whole(),
+        metavar="N",
+        default=0,
+        help="of the choice of the embedded model's prompts (%(default)s)",
+    )
     add(
         "--prompt-file",
         type=Path,
@@ -49,20 +63,26 @@ def _prompts(group: Any) -> None:
         help="one prompt a line, or JSON; also the sets of the paper's authors; can be repeated",
     )
     add("--file-strengths", action="store_true", help="each object's strength from the files, where they have it")
-    add("--seeds", type=_above(0), default=1, metavar="N", help="for each prompt (%(default)s)")
-    add("--first-seed", type=int, default=0, help="(%(default)s)")
+    add("--seeds", type=whole(1), default=1, metavar="N", help="for each prompt (%(default)s)")
+    add("--first-seed", type=whole(), metavar="N", default=0, help="(%(default)s)")
 
 
 def _methods(group: Any) -> None:
     add = group.add_argument
     kinds = "; ".join(f"{kind}: {said}" for kind, said in KINDS.items())
     add("--methods", type=_names, default=tuple(KINDS), metavar="NAMES", help=f"{kinds} (all)")
-    add("--strength", type=_list(lambda text: read_value("strength", text)), default=[0.7], help="(0.7)")
-    add("--curve", type=_names, default=["quadratic"], help=f"{', '.join(CURVES)} (quadratic)")
-    add("--steps", type=_list(_above(0)), default=[20], help="(20)")
-    add("--solver", type=_names, default=["Euler"], help="samplers, by the WebUI's names (Euler)")
-    add("--scheduler", type=_names, help="schedule types (uniform; WebUI: Automatic)")
-    add("--guidance", type=_list(float), help="CFG scales (2.5; WebUI: 7)")
+    add(
+        "--strength",
+        type=_list(lambda text: read_value("strength", text)),
+        default=[0.7],
+        metavar="S",
+        help="0 to 1 (0.7)",
+    )
+    add("--curve", type=_names, default=["quadratic"], metavar="NAMES", help=_CURVES)
+    add("--steps", type=_list(whole(1)), default=[20], metavar="N", help="(20)")
+    add("--solver", type=_names, default=["Euler"], metavar="NAMES", help="samplers, by the WebUI's names (Euler)")
+    add("--scheduler", type=_names, metavar="NAMES", help="schedule types (uniform; WebUI: Automatic)")
+    add("--guidance", type=_list(_positive(0)), metavar="G", help=f"CFG scales ({GUIDANCE:g}; WebUI: 7)")
     add(
         "--vary",
         type=_setting,
@@ -77,23 +97,35 @@ def _methods(group: Any) -> None:
 def _embedded(group: Any) -> None:
     add = group.add_argument
     add("--weights", type=Path, metavar="FOLDER", help="of the model; the package's own if absent")
-    add("--size", type=_above(0), help="side of the pictures (128; WebUI: 512)")
-    add("--batch", type=_above(0), default=16, metavar="N", help="pictures in one network call (%(default)s)")
-    add("--processes", type=_above(0), default=1, metavar="N", help="each of one thread (%(default)s)")
+    add(
+        "--size",
+        type=whole(1),
+        metavar="N",
+        help=f"side of the pictures, a multiple of {SIDE_STEP} from {SIDE_STEP} to {MAX_SIDE} (128; WebUI: 512)",
+    )
+    add("--batch", type=whole(1), default=16, metavar="N", help="pictures in one network call (%(default)s)")
+    add("--processes", type=whole(1), default=1, metavar="N", help="each of one thread (%(default)s)")
     add("--bfloat16", action="store_true", help="faster where the machine multiplies in bfloat16; rounds more")
-    add("--device", default="cpu", help="(%(default)s)")
+    add("--device", default="cpu", metavar="NAME", help="(%(default)s)")
 
 
 def _webui(group: Any) -> None:
     add = group.add_argument
-    add("--url", action="append", default=[], help="of a WebUI with --api, e.g. http://127.0.0.1:7860; can be repeated")
+    add(
+        "--url",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="of a WebUI with --api, e.g. http://127.0.0.1:7860; can be repeated",
+    )
     add("--auth", metavar="USER:PASSWORD", help="of --api-auth; better in the environment, as ASYNDM_EVALUATE_AUTH")
-    add("--model", help="checkpoint's name, as the WebUI lists it; the loaded one if absent")
+    add("--model", metavar="NAME", help="checkpoint's name, as the WebUI lists it; the loaded one if absent")
     add("--negative", default="", metavar="PROMPT", help="negative prompt")
-    add("--width", type=_above(0), help="if not --size")
-    add("--height", type=_above(0), help="if not --size")
-    add("--eta", type=float, help="noise weight of ancestral samplers and DDIM (the paper: 1)")
-    add("--timeout", type=float, default=600.0, metavar="SECONDS", help="for one picture (%(default)s)")
+    low, high = WEBUI_SIDES
+    add("--width", type=whole(1), metavar="N", help=f"if not --size: a multiple of 8 from {low} to {high}")
+    add("--height", type=whole(1), metavar="N", help="the same")
+    add("--eta", type=_positive(0), metavar="ETA", help="noise weight of ancestral samplers and DDIM (the paper: 1)")
+    add("--timeout", type=_positive(1), default=600.0, metavar="SECONDS", help="for one picture (%(default)s)")
 
 
 def _judges(group: Any) -> None:
@@ -105,17 +137,19 @@ def _judges(group: Any) -> None:
         metavar="NAME[:KEY=VALUE,...]",
         help="a further judge with weights of yours, e.g. clipscore:weights=FILE; can be repeated",
     )
-    add("--true-scenes", type=int, default=200, metavar="N", help="to measure the judge's own errors (%(default)s)")
+    add(
+        "--true-scenes", type=whole(0), default=200, metavar="N", help="to measure the judge's own errors (%(default)s)"
+    )
     add("--resample", choices=("pairs", "prompts"), default="pairs", help="what the bootstrap draws (%(default)s)")
-    add("--resamples", type=_above(0), default=10_000, metavar="N", help="(%(default)s)")
-    add("--sheet", type=int, default=12, metavar="N", help="pairs on each contact sheet (%(default)s)")
-    add("--sheet-seed", type=int, default=0, help="of their choice (%(default)s)")
+    add("--resamples", type=whole(1), default=10_000, metavar="N", help="(%(default)s)")
+    add("--sheet", type=whole(0), default=12, metavar="N", help="pairs on each contact sheet (%(default)s)")
+    add("--sheet-seed", type=whole(), metavar="N", default=0, help="of their choice (%(default)s)")
 
 
 def _names(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
     if not names:
-        raise argparse.ArgumentTypeError("names, separated by commas")
+        raise argparse.ArgumentTypeError("names are missing; write them with commas between")
     return list(dict.fromkeys(names))
 
 
@@ -129,15 +163,12 @@ def _list(read: Callable[[str], Any]) -> Callable[[str], list[Any]]:
     return parse
 
 
-def _above(least: int) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        try:
-            number = int(text)
-        except ValueError:
-            number = least
-        if number <= least:
-            raise argparse.ArgumentTypeError(f"a whole number above {least}, got {text!r}")
-        return number
+def _positive(least: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        value = number(text)
+        if value < least:
+            raise argparse.ArgumentTypeError(f"must be {least:g} or more, got {text}")
+        return value
 
     return parse
 

@@ -8,13 +8,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from asyndm_ext.evaluate import words
 from asyndm_ext.evaluate.charts import Bar, Line, forest, legend, lines
 from asyndm_ext.evaluate.judge_check import JudgeErrors
 from asyndm_ext.evaluate.methods import CONDITIONS, KINDS, Method
 from asyndm_ext.evaluate.metrics import Column
 from asyndm_ext.evaluate.plan import Pair
 from asyndm_ext.evaluate.sheets import changed, drawn, thumbnail
-from asyndm_ext.evaluate.statistics import Difference
 from asyndm_ext.evaluate.store import MADE
 from asyndm_ext.evaluate.summary import EVERYTHING, Summary
 
@@ -45,7 +45,7 @@ def report(
         _setup(summary, made_with),
         _forest(summary),
         _curves(summary),
-        *(_numbers(summary) if summary.columns and summary.pairs else ()),
+        _numbers(summary),
         _sheets(summary, folder, sheet, sheet_seed),
         _judge(judge),
         _method(summary),
@@ -72,19 +72,30 @@ def _answer(summary: Summary) -> str:
     if not summary.columns:
         return "<p>No judge was asked, so there are pictures only; <code>--metric</code> adds one.</p>"
     column = summary.columns[0]
-    said = []
-    for method in _central(summary):
-        d = summary.difference(method, column)
-        if method.kind == "plain" or not d.pairs:
-            continue
-        changes = f" It made {_better(d, column)} pairs better and {_worse(d, column)} worse." if d.pairs else ""
-        said.append(
-            f"<li><b>{escape(method.kind)}</b> ({escape(KINDS[method.kind])}): {escape(column.title)}"
-            f" {_value(d.mean, column)} against plain's {_value(d.plain, column)} over {d.pairs} pairs, a difference of"
-            f" <b>{_signed(d.difference, column)}</b> ({_range(d, column)}).{changes} {_verdict(d, column)}"
-            f"{_against_concave(summary, method, column)}</li>"
-        )
-    return f'<ul class="answer">{"".join(said)}</ul>'
+    others = [method for method in _central(summary) if method.kind != "plain"]
+    if not others:
+        return "<p>Only plain pictures were asked for, so there is nothing to compare them with.</p>"
+    said = [_sentence(summary, method, column) for method in others if summary.difference(method, column).pairs]
+    if not said:
+        return "<p>No picture could be compared yet.</p>"
+    return f'<ul class="answer">{"".join(f"<li>{text}</li>" for text in said)}</ul>'
+
+
+def _sentence(summary: Summary, method: Method, column: Column) -> str:
+    d = summary.difference(method, column)
+    sentences = [
+        f"<b>{escape(method.kind)}</b> ({escape(KINDS[method.kind])}): {escape(column.title)}"
+        f" {words.value(d.mean, column)} against plain's {words.value(d.plain, column)} over"
+        f" {words.counted(d.pairs, 'pair')}"
+    ]
+    if words.is_same(d):
+        sentences[0] += f", <b>{words.difference(d, column)}</b>."
+    else:
+        number, _, interval = words.difference(d, column).partition(" ")
+        sentences[0] += f", a difference of <b>{number}</b> {interval}."
+        sentences.append(f"It made {words.changes(d, column)}.")
+    sentences += [words.verdict(d, column), _against_concave(summary, method, column)]
+    return " ".join(filter(None, sentences))
 
 
 def _against_concave(summary: Summary, method: Method, column: Column) -> str:
@@ -93,27 +104,21 @@ def _against_concave(summary: Summary, method: Method, column: Column) -> str:
     if concave is None or method.kind == "concave":
         return ""
     d = summary.difference(method, column, against=concave)
-    if not d.pairs:
-        return ""
-    return f" Against concave: {_signed(d.difference, column)} ({_range(d, column)})."
-
-
-def _verdict(d: Difference, column: Column) -> str:
-    if not d.clear:
-        return "The interval contains 0: no difference can be told from chance."
-    return "Better than plain." if (d.low > 0) == column.rises else "Worse than plain."
+    return f"Against concave: {words.difference(d, column)}." if d.pairs else ""
 
 
 def _setup(summary: Summary, made_with: Mapping[str, Any]) -> str:
     plan = summary.plan
-    rows = [("Made with", ", ".join(f"{key} {value}" for key, value in made_with.items()))]
-    rows.append(("Prompts", f"{len(plan.prompts)}, seeds for each: {plan.seeds}"))
+    rows = [("Made with", ", ".join(f"{key} {value}" for key, value in made_with.items() if value not in (None, "")))]
+    each = "" if len(plan.prompts) == 1 else " each"
+    rows.append(("Prompts", f"{len(plan.prompts)}, with {words.counted(plan.seeds, 'seed')}{each}"))
     central = _central(summary)[0]
     rows.append(("Conditions", ", ".join(f"{name} {central.host[name]}" for name in CONDITIONS)))
     settings = next((m.settings for m in _central(summary) if m.kind == "asyndm"), ())
     if settings:
         rows.append(("AsynDM's settings", ", ".join(f"{name} {value}" for name, value in settings)))
-    made = f"{len(summary.pairs)} of {len(plan.pairs)} pairs by all of {len(plan.methods)} methods"
+    by = "the only method" if len(plan.methods) == 1 else f"all of {len(plan.methods)} methods"
+    made = f"{len(summary.pairs)} of {words.counted(len(plan.pairs), 'pair')} by {by}"
     rows.append(("Done", made))
     for method in plan.methods:
         tally = summary.tally(method)
@@ -136,12 +141,12 @@ def _forest(summary: Summary) -> str:
         chosen = [method for method in chosen if method.kind != "plain"]
         for method in chosen:
             d = summary.difference(method, column, kind)
-            group = _title(summary, kind) if method is chosen[0] else ""
-            text = _signed(d.difference, column) if d.pairs else ""
+            text = "same" if words.is_same(d) else words.signed(d.difference, column) if d.pairs else ""
             value, low, high = ((100 if column.share else 1) * v for v in (d.difference, d.low, d.high))
-            bars.append(Bar(method.label, method.kind, value, low, high, text, group))
+            bars.append(Bar(method.label, method.kind, value, low, high, text, _title(summary, kind)))
     unit = f"{column.title}: difference from plain{', percentage points' if column.share else ''}, 95 % intervals"
-    return f"<h2>Against plain</h2>{forest(bars, unit)}"
+    chart = forest(bars, unit)
+    return f"<h2>Against plain</h2>{chart}" if chart else ""
 
 
 def _curves(summary: Summary) -> str:
@@ -173,7 +178,7 @@ def _curves(summary: Summary) -> str:
                 series.append(Line(kind, sorted(points)))
         texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
         charts.append(lines(name, texts, series, unit))
-    if not charts:
+    if not any(charts):
         return ""
     kinds = list(dict.fromkeys(method.kind for method in summary.plan.methods))
     return f'<h2>Over the settings</h2><p>{legend(kinds)}</p><div class="charts">{"".join(charts)}</div>'
@@ -198,80 +203,88 @@ def _mean(values: Any) -> float:
     return known.mean() if len(known) else math.nan
 
 
-def _numbers(summary: Summary) -> list[str]:
-    return ["<h2>In numbers</h2>", _reading(summary), *(_table(summary, kind) for kind in summary.kinds)]
+def _numbers(summary: Summary) -> str:
+    columns = _scored(summary, EVERYTHING)
+    if not columns:
+        return ""
+    tables = "".join(_table(summary, kind) for kind in summary.kinds)
+    return f"<h2>In numbers</h2>{_reading(summary, columns)}{tables}"
 
 
-def _reading(summary: Summary) -> str:
+def _scored(summary: Summary, kind: str) -> list[Column]:
+    """The columns that have a score; some apply to few prompts."""
+    methods = summary.plan.methods
+    return [c for c in summary.columns if any(not math.isnan(_mean(summary.scores(m, c, kind))) for m in methods)]
+
+
+def _compares(summary: Summary) -> bool:
+    return any(method.kind != "plain" for method in summary.plan.methods)
+
+
+def _reading(summary: Summary, columns: Sequence[Column]) -> str:
     items = "".join(
-        f"<li><b>{escape(c.title)}</b>: {escape(c.help)}{'' if c.rises else ' Less is better.'}</li>"
-        for c in summary.columns
+        f"<li><b>{escape(c.title)}</b>: {escape(c.help)}{'' if c.rises else ' Less is better.'}</li>" for c in columns
     )
+    if not _compares(summary):
+        return f"<p>Means.</p><ul>{items}</ul>"
     return (
         "<p>In each cell the mean, and below it the difference from plain's pictures of the same prompts and seeds"
         " under the same conditions, with its 95 % interval; coloured where the interval leaves out 0. Of intervals"
-        f" where there is nothing to see, 5 in 100 do so, too. Better / worse: in how many pairs the first score"
-        f" is.</p><ul>{items}</ul>"
+        " where there is nothing to see, 5 in 100 do so, too. Same: no pair has another score. Better / worse: in how"
+        f" many pairs the first score is.</p><ul>{items}</ul>"
     )
 
 
 def _table(summary: Summary, kind: str) -> str:
-    pairs = summary.of_kind(kind)
-    if not pairs:
+    columns, compares = _scored(summary, kind), _compares(summary)
+    if not columns:
         return ""
-    head = "".join(f"<th>{escape(column.title)}</th>" for column in summary.columns)
+    titles = [*(["better / worse"] if compares else []), *(column.title for column in columns)]
+    head = "".join(f"<th>{escape(title)}</th>" for title in titles)
     rows = []
     for method in summary.plan.methods:
-        cells = "".join(_cell(summary, method, column, kind) for column in summary.columns)
-        changes = ""
-        if method.kind != "plain" and summary.columns:
-            d = summary.difference(method, summary.columns[0], kind)
-            changes = f"{_better(d, summary.columns[0])} / {_worse(d, summary.columns[0])}<small>p {d.p:.2g}</small>"
+        cells = "".join(_cell(summary, method, column, kind) for column in columns)
+        if compares:
+            cells = f'<td data-of="better / worse">{_changes(summary, method, kind)}</td>{cells}'
         css = "plain" if method.kind == "plain" else ""
-        rows.append(f'<tr class="{css}"><th>{escape(method.label)}</th><td>{changes}</td>{cells}</tr>')
+        rows.append(f'<tr class="{css}"><th>{escape(method.label)}</th>{cells}</tr>')
     table = (
-        f'<div class="wide"><table class="numbers"><thead><tr><th></th><th>better / worse</th>{head}</tr></thead>'
+        f'<div class="wide"><table class="numbers"><thead><tr><th></th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
     )
     opened = " open" if kind == EVERYTHING else ""
     return f"<details{opened}><summary>{escape(_title(summary, kind))}</summary>{table}</details>"
 
 
+def _changes(summary: Summary, method: Method, kind: str) -> str:
+    if method.kind == "plain":
+        return ""
+    first = summary.columns[0]
+    d = summary.difference(method, first, kind)
+    chance = "" if words.is_same(d) or not d.pairs else f"<small>p {d.p:.2g}</small>"
+    return f"{words.better(d, first)} / {words.worse(d, first)}{chance}"
+
+
 def _title(summary: Summary, kind: str) -> str:
-    count = len(summary.of_kind(kind))
-    return f"{'All prompts' if kind == EVERYTHING else kind} ({count} pairs)"
+    count = words.counted(len(summary.of_kind(kind)), "pair")
+    return f"{'All prompts' if kind == EVERYTHING else kind} ({count})"
 
 
 def _cell(summary: Summary, method: Method, column: Column, kind: str) -> str:
+    of = f'data-of="{escape(column.title)}"'
     mean = _mean(summary.scores(method, column, kind))
     if math.isnan(mean):
-        return '<td class="none">-</td>'
+        return f'<td {of} class="none">-</td>'
     if method.kind == "plain":
-        return f"<td>{_value(mean, column)}</td>"
+        return f"<td {of}>{words.value(mean, column)}</td>"
     d = summary.difference(method, column, kind)
     css = "" if not d.clear else "good" if (d.low > 0) == column.rises else "bad"
-    told = f"<small>{_signed(d.difference, column)}</small><small>[{_range(d, column)}]</small>" if d.pairs else ""
-    return f'<td class="{css}">{_value(mean, column)}{told}</td>'
-
-
-def _better(d: Difference, column: Column) -> int:
-    return d.better if column.rises else d.worse
-
-
-def _worse(d: Difference, column: Column) -> int:
-    return d.worse if column.rises else d.better
-
-
-def _value(value: float, column: Column) -> str:
-    return f"{100 * value:.1f} %" if column.share else f"{value:.{column.digits}f}"
-
-
-def _signed(value: float, column: Column) -> str:
-    return f"{100 * value:+.1f}" if column.share else f"{value:+.{column.digits}f}"
-
-
-def _range(d: Difference, column: Column) -> str:
-    return f"{_signed(d.low, column)} to {_signed(d.high, column)}"
+    told = ""
+    if words.is_same(d):
+        told = "<small>same</small>"
+    elif d.pairs:
+        told = f"<small>{words.signed(d.difference, column)}</small><small>[{words.interval(d, column)}]</small>"
+    return f'<td {of} class="{css}">{words.value(mean, column)}{told}</td>'
 
 
 def _sheets(summary: Summary, folder: Path, number: int, seed: int) -> str:
@@ -285,15 +298,17 @@ def _sheets(summary: Summary, folder: Path, number: int, seed: int) -> str:
             sheets += [(f"Better with {method.label}", better), (f"Worse with {method.label}", worse)]
     parts = [
         f"<h2>Pictures</h2><p>Each sheet is drawn at random (seed {seed}) from all pairs of its kind, neither picked"
-        " nor sorted. The same noise in every row.</p>"
+        " nor sorted. The pictures of a row come from the same noise.</p>"
     ]
     for title, pairs in sheets:
         chosen = drawn(pairs, number, seed)
         figures = "".join(_figure(summary, folder, pair, shown, column) for pair in chosen)
-        parts.append(
-            f"<h3>{escape(title)}: {len(chosen)} of {len(pairs)}</h3>"
-            f'<div class="sheet">{figures or "<p>None.</p>"}</div>'
-        )
+        if figures:
+            count = f"{len(chosen)} of {words.counted(len(pairs), 'pair')}"
+            parts.append(f'<h3>{escape(title)}: {count}</h3><div class="sheet">{figures}</div>')
+    empty = [title[0].lower() + title[1:] for title, pairs in sheets if not pairs]
+    if empty:
+        parts.append(f"<p>No pair is {escape(', or '.join(empty))}.</p>")
     return "\n".join(parts)
 
 
@@ -308,7 +323,7 @@ def _figure(summary: Summary, folder: Path, pair: Pair, methods: Sequence[Method
         if found.status != MADE:
             mark = "n/a"
         elif column and not math.isnan(score):
-            mark = ("✓" if score else "✗") if column.share and score in (0, 1) else _value(score, column)
+            mark = ("✓" if score else "✗") if column.share and score in (0, 1) else words.value(score, column)
         cells.append(f'<div>{image}<span class="kind">{escape(method.kind)} {mark}</span></div>')
     caption = f"{escape(pair.prompt.text)} <small>seed {pair.seed}</small>"
     return f'<figure><div class="row">{"".join(cells)}</div><figcaption>{caption}</figcaption></figure>'

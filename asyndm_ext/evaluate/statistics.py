@@ -20,7 +20,7 @@ class Difference:
     Attributes:
         pairs: how many.
         plain, mean: of the scores.
-        difference: ``mean - plain``. low, high: its confidence interval.
+        difference: ``mean - plain``. low, high: its confidence interval; NaN: too few pairs for one.
         better, worse: in how many pairs the method's score is above and below plain's.
         p: of a sign test on those, two-sided and exact (for 0 and 1 McNemar's): how probable a split at least as uneven
             would be if the method made no difference.
@@ -67,9 +67,12 @@ class Bootstrap:
         )
 
     def interval(self, values: Floats, level: float = LEVEL) -> tuple[float, float]:
-        """Percentile interval of the mean of ``values`` ``(pairs,)``; NaN: this pair has none."""
+        """Percentile interval of the mean of ``values`` ``(pairs,)``; NaN: this pair has none.
+
+        NaN, NaN where less than two groups have values: one alone says nothing about how others scatter.
+        """
         there = ~np.isnan(values)
-        if not there.any():
+        if len(np.unique(self._groups[there])) < 2:
             return math.nan, math.nan
         sums = np.bincount(self._groups, np.where(there, values, 0.0), self._count)
         sizes = np.bincount(self._groups, there.astype(np.float64), self._count)

@@ -7,51 +7,51 @@ import re
 import sys
 from collections.abc import Sequence
 
-from asyndm_ext import __version__
+from asyndm_ext.commands import frame
 
-_INSTALL = "pip install 'asyndm-webui[studio]' brings it"
 _OLDEST = (5, 50)
 DEFAULT_PORT = 7870  # beside a WebUI's 7860
 
 
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="asyndm studio",
-        description="Open a page on which the embedded model draws a prompt on three clocks, with the panel that the"
+def build_parser() -> frame.Parser:
+    parser = frame.Parser(
+        "asyndm studio",
+        "Open a page on which the embedded model draws a prompt on three clocks, with the panel that the"
         " WebUI's extension has: regions and clocks can be looked at step by step.",
-        allow_abbrev=False,
+        "asyndm studio --port 8000",
     )
     add = parser.add_argument
-    add("--port", type=_port, default=DEFAULT_PORT, help="of the page; 0 takes a free one (%(default)s)")
+    add("--port", type=_port, default=DEFAULT_PORT, metavar="N", help="of the page; 0 takes a free one (%(default)s)")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s: this machine only)")
+    where.add_argument(
+        "--host", default="127.0.0.1", metavar="ADDRESS", help="to listen on (%(default)s: this machine only)"
+    )
     where.add_argument("--listen", action="store_const", const="0.0.0.0", dest="host", help="listen to the network")
     add("--no-browser", action="store_true", help="do not open a browser window")
-    add("--version", action="version", version=f"asyndm {__version__}")
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command until Ctrl+C; returns the exit code."""
-    options = build_parser().parse_args(argv)
-    try:
-        import gradio
+    return frame.run(build_parser(), argv, _serve, extra="studio", interrupted="ended")
 
-        if _version(gradio.__version__) < _OLDEST:
-            oldest = ".".join(map(str, _OLDEST))
-            print(f"asyndm studio: gradio {gradio.__version__} is older than {oldest}; {_INSTALL}", file=sys.stderr)
-            return 1
-        from asyndm_ext.embedded.model import load_tiny
-        from asyndm_ext.studio.engine import Engine
-        from asyndm_ext.studio.server import Server
 
-        server = Server(Engine(load_tiny()))
-    except ModuleNotFoundError as missing:
-        print(f"asyndm studio: {missing.name} is missing; {_INSTALL}", file=sys.stderr)
+def _serve(options: argparse.Namespace) -> int:
+    import gradio
+
+    if _version(gradio.__version__) < _OLDEST:
+        oldest = ".".join(map(str, _OLDEST))
+        print(
+            f"asyndm studio: gradio {gradio.__version__} is older than {oldest};"
+            " pip install -U 'asyndm-webui[studio]' brings a newer one",
+            file=sys.stderr,
+        )
         return 1
-    except OSError as error:
-        print(f"asyndm studio: {error}", file=sys.stderr)
-        return 1
+    from asyndm_ext.embedded.model import load_tiny
+    from asyndm_ext.studio.engine import Engine
+    from asyndm_ext.studio.server import Server
+
+    server = Server(Engine(load_tiny()))
     try:
         url = server.start(options.host, options.port, browser=not options.no_browser)
     except OSError as error:

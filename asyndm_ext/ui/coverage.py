@@ -8,6 +8,7 @@ from asyndm_ext.settings import Settings
 # Of the picture, from which on there is hardly any context left to wait for.
 NEARLY_ALL = 0.98
 _ROUNDING = 1e-9
+NOTHING_LAGGED = "no pixel lagged behind, so this is the ordinary picture"
 
 
 class Coverage:
@@ -36,7 +37,7 @@ class Coverage:
         if settings.strongest == 0 or settings.curve == "linear":
             return None
         if not self._lagged:  # no region, or so few steps that all pixels start and end together
-            return "no pixel lagged behind, so this is the ordinary picture"
+            return NOTHING_LAGGED
         slow = sorted(self._largest)[len(self._largest) // 2]
         if settings.region != "everything" and slow >= NEARLY_ALL:
             return "the slow region covered the whole picture, so there was no clearer context to wait for"

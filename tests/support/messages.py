@@ -13,7 +13,7 @@ SAYING = {"comment", "note", "not_applied", "error", "_line", "_require", "__ini
 """Functions that are given what is to be said, among others those of exceptions."""
 SAID = {"reason", "problem"}
 """Variables that hold it."""
-ANSWERING = {"note", "excludes"}
+ANSWERING = {"note", "excludes", "unknown"}
 """Functions that return it, or None."""
 TABLES = {"LEFT_OUT"}
 """Dictionaries of it."""

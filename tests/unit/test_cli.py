@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -18,7 +19,7 @@ from PIL import Image
 pytest.importorskip("diffusers")
 
 from asyndm_ext import __version__, drawing, strip
-from asyndm_ext.embedded import cli, filmstrip, model
+from asyndm_ext.embedded import cli, filmstrip, model, sampling
 from asyndm_ext.embedded.model import load_tiny
 from asyndm_ext.embedded.sampling import (
     COUNTED_SOLVERS,
@@ -35,6 +36,7 @@ from asyndm_ext.embedded.vocabulary import Tokenizer
 from asyndm_ext.noise import NoiseTable
 from asyndm_ext.objects import parse_objects
 from asyndm_ext.settings import Settings
+from asyndm_ext.ui.coverage import NOTHING_LAGGED
 
 PROMPT = "a red circle and a blue square"
 FILES = {"plain", "concave", "asyndm", "comparison", "filmstrip"}
@@ -149,7 +151,9 @@ def test_a_random_seed_is_reported(tmp_path, capsys):
 
 def test_a_person_is_told_where_to_look(tmp_path, capsys):
     outcome = call(tmp_path, capsys, "--size", "64x96", "--objects", "circle", "--solver", "DDIM")
-    assert "objects: circle (as given); seed: 5" in outcome.out
+    assert outcome.out.startswith(f"prompt: {PROMPT}; seed: 5\nobjects: circle (as given)\n")
+    assert outcome.out.endswith(f"All five pictures are in {tmp_path}.\n")
+    assert "note:" not in outcome.out
     assert all(str(tmp_path / f"{name}.png") in outcome.out for name in FILES)
     assert outcome.picture("asyndm").size == (64, 96)
 
@@ -247,21 +251,23 @@ def test_a_place_of_its_own():
         ([" ".join(["a red circle and"] * 8)], "reads at most 22 words"),
         ([""], "no object found"),
         (["a red"], "no object found"),
-        ([], "required: prompt"),
+        ([], "there is no prompt; write one behind the command"),
         ([PROMPT, "--objects", "red circle, green star"], "'green star' is not in the prompt"),
         ([PROMPT, "--objects", "red square"], "'red square' is not in the prompt"),
         ([PROMPT, "--objects", "a"], "the object 'a' names nothing"),
         ([PROMPT, "--strength", "1.5"], "strength must"),
         ([PROMPT, "--strength", "-0.1"], "strength must"),
-        ([PROMPT, "--strength", "nan"], "strength must"),
-        ([PROMPT, "--strength", "much"], "invalid float value: 'much'"),
+        ([PROMPT, "--strength", "nan"], "argument --strength: 'nan' is not a number"),
+        ([PROMPT, "--strength", "much"], "argument --strength: 'much' is not a number"),
         ([PROMPT, "--threshold", "0"], "threshold must"),
-        ([PROMPT, "--guidance", "-1"], "guidance must"),
+        ([PROMPT, "--guidance", "-1"], "guidance must lie between 0 and 30, got -1"),
+        ([PROMPT, "--guidance", "1e5"], "guidance must lie between 0 and 30, got 100000"),
         ([PROMPT, "--steps", "0"], "steps must be between 1 and 150"),
         ([PROMPT, "--steps", "1", "--solver", "DDIM"], "steps must be between 2 and 150 for DDIM"),
         ([PROMPT, "--seed", "-2"], "seed must"),
-        ([PROMPT, "--size", "100"], "multiples of 32 up to 512, got 100x100"),
-        ([PROMPT, "--size", "128x544"], "multiples of 32 up to 512, got 128x544"),
+        ([PROMPT, "--seed", "five"], "argument --seed: 'five' is not a whole number"),
+        ([PROMPT, "--size", "100"], "multiples of 32 from 32 to 512, got 100x100"),
+        ([PROMPT, "--size", "128x544"], "multiples of 32 from 32 to 512, got 128x544"),
         ([PROMPT, "--size", "big"], "'big' is not a size"),
         ([PROMPT, "--solver", "Heun++"], "unknown name 'Heun++'; choose one of: Euler"),
         ([PROMPT, "--curve", "cubic"], "unknown name 'cubic'"),
@@ -274,7 +280,8 @@ def test_a_bad_argument_is_named_and_leaves_nothing(arguments, message, tmp_path
         cli.main(arguments)
     assert ended.value.code == 2
     printed = capsys.readouterr()
-    assert message in printed.err
+    first, *rest = printed.err.splitlines()
+    assert message in first and rest == ["asyndm --help lists the options."]
     assert printed.out == ""
     assert not list(tmp_path.iterdir())
 
@@ -285,6 +292,75 @@ def test_a_file_in_the_folders_place_is_refused_before_anything_is_drawn(tmp_pat
         cli.main([PROMPT, "--out", str(tmp_path / "out")])
     assert ended.value.code == 2
     assert "is a file, not a folder" in capsys.readouterr().err
+
+
+def earlier(folder: Path) -> dict[str, bytes]:
+    folder.mkdir()
+    for name in FILES:
+        (folder / f"{name}.png").write_bytes(name.encode())
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("arguments", [[], ["--out", "asyndm_out"]], ids=["default", "explicit"])
+def test_earlier_pictures_are_left_alone(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    before = earlier(tmp_path / "asyndm_out")
+    for number in (2, 3):
+        assert cli.main(["a", "red", "circle", "--steps", "1", "--size", "32", *arguments]) == 0
+        out = capsys.readouterr().out
+        assert out.endswith(
+            f"All five pictures are in asyndm_out-{number}, because asyndm_out holds earlier pictures.\n"
+        )
+        assert str(Path(f"asyndm_out-{number}", "plain.png")) in out
+        assert len(list((tmp_path / f"asyndm_out-{number}").iterdir())) == 5
+    assert {path.name: path.read_bytes() for path in (tmp_path / "asyndm_out").iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--steps", "1"], True),
+        (["--strength", "0"], True),
+        (["--curve", "linear"], True),
+        ([], False),
+    ],
+    ids=str,
+)
+def test_where_nothing_lags_a_note_says_so(arguments, said, tmp_path, capsys):
+    outcome = call(tmp_path / "person", capsys, "--size", "64", *arguments)
+    assert (f"note: {NOTHING_LAGGED}\n" in outcome.out) == said
+    same = outcome.picture("asyndm").tobytes() == outcome.picture("plain").tobytes()
+    assert same == said
+    note = json.loads(call(tmp_path / "program", capsys, "--size", "64", "--json", *arguments).out)["note"]
+    assert note == (NOTHING_LAGGED if said else None)
+
+
+@pytest.mark.parametrize("moment", ["run_variant", "filmstrip"])
+def test_ctrl_c_leaves_nothing(moment, tmp_path, monkeypatch, capsys):
+    def stopped(*arguments, **settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr({"run_variant": sampling, "filmstrip": filmstrip}[moment], moment, stopped)
+    assert cli.main([PROMPT, "--steps", "1", "--size", "32", "--out", str(tmp_path / "out")]) == 130
+    printed = capsys.readouterr()
+    assert printed.out == "" and printed.err.splitlines()[-1] == "asyndm: interrupted, nothing written"
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_terminal_without_umlauts(tmp_path, monkeypatch):
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors=e) for e in ("strict", "backslashreplace"))
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    for number in range(2):
+        arguments = ["--json"] if number else []
+        assert cli.main([PROMPT, "--steps", "1", "--size", "32", "--out", str(tmp_path / "Bücher"), *arguments]) == 0
+        out.flush()
+    text = out.buffer.getvalue().decode("ascii")
+    report, summary = text[: text.index("{")], json.loads(text[text.index("{") :])
+    assert "B\\xfccher" in report
+    assert Path(summary["files"]["plain"]) == (tmp_path / "Bücher-2" / "plain.png").resolve()
+    err.flush()
+    assert "100%|####" in err.buffer.getvalue().decode("ascii")
 
 
 def test_missing_weights_are_a_message(tmp_path, monkeypatch, capsys):

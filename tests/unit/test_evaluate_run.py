@@ -7,9 +7,7 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -19,8 +17,8 @@ pytest.importorskip("diffusers")
 from asyndm_ext.embedded.model import TinyConfig, TinyModel
 from asyndm_ext.evaluate.main import main
 from asyndm_ext.evaluate.store import Result, Store
+from tests.support.processes import start
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 PLAN = ["--prompts", "2", "--kind", "one,relation,three", "--steps", "3,2", "--size", "64", "--batch", "4"]
 PLAN += ["--true-scenes", "0", "--resamples", "50", "--sheet", "2"]
 
@@ -93,19 +91,29 @@ def test_a_torn_file_is_continued_to_the_same_bytes(whole, weights, tmp_path, ke
     assert all(json.loads(line) for line in lines) and len(lines) < 1 + 48 + 4 * 8
 
 
-def test_a_killed_run_is_continued_to_the_same_bytes(whole, weights, tmp_path):
-    """A real kill of a run with two processes, which must not stay behind."""
-    command = [sys.executable, "-m", "asyndm_ext.commands.main", "evaluate", *PLAN, "--weights", str(weights)]
-    command += ["--out", str(tmp_path), "--processes", "2"]
-    path = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, start_new_session=True)
-    results = tmp_path / "results.jsonl"
+@pytest.mark.skipif(os.name != "posix", reason="sends signals to a group")
+@pytest.mark.parametrize(
+    ("how", "lines", "processes"),
+    [(signal.SIGKILL, 5, 1), (signal.SIGINT, 5, 1), (signal.SIGINT, 1, 3)],
+    ids=["kill", "Ctrl+C", "Ctrl+C while workers start"],
+)
+def test_a_run_that_was_ended_is_continued_to_the_same_bytes(how, lines, processes, whole, weights, tmp_path):
+    """A real end of a run with two processes, which must not stay behind; a terminal sends Ctrl+C to all of them."""
+    out = tmp_path / "run"
+    wanted = ["--weights", str(weights), "--out", str(out)]
+    process = start(tmp_path, ["evaluate", *PLAN, *wanted, "--processes", "2"])
+    results = out / "results.jsonl"
     try:
-        while process.poll() is None and (not results.is_file() or results.read_bytes().count(b"\n") < 5):
+        while process.poll() is None and not (
+            results.is_file() and results.read_bytes().count(b"\n") >= lines and in_group(process.pid) >= processes
+        ):
             time.sleep(0.05)
-        process.kill()
-        process.wait()
+        time.sleep(0.2)
+        if how == signal.SIGKILL:
+            process.kill()
+        else:
+            os.killpg(process.pid, how)
+        said, errors = process.communicate(timeout=120)
         deadline = time.monotonic() + 60
         while group_lives(process.pid) and time.monotonic() < deadline:
             time.sleep(0.2)
@@ -113,8 +121,22 @@ def test_a_killed_run_is_continued_to_the_same_bytes(whole, weights, tmp_path):
     finally:
         if group_lives(process.pid):
             os.killpg(process.pid, signal.SIGKILL)
-    assert main([*PLAN, "--weights", str(weights), "--out", str(tmp_path)]) == 0
-    assert tables(tmp_path) == tables(whole)
+    if how == signal.SIGINT:
+        told = [line for line in errors.replace("\r", "\n").splitlines() if line and "picture" not in line]
+        assert told == ["asyndm evaluate: stopped; the same command goes on from here"]
+        assert (process.returncode, said) == (130, "") and "Does AsynDM help?" in (out / "report.html").read_text(
+            "utf-8"
+        )
+    else:
+        assert process.returncode == -signal.SIGKILL, errors
+    assert main([*PLAN, *wanted]) == 0
+    assert tables(out) == tables(whole)
+
+
+def in_group(group):
+    """How many processes there are: of a run with workers, the tracker of their semaphores is the second."""
+    listed = subprocess.run(["ps", "-A", "-o", "pgid="], capture_output=True, text=True, check=True)
+    return listed.stdout.split().count(str(group))
 
 
 def group_lives(group):
@@ -153,7 +175,7 @@ def test_other_weights_need_another_folder(whole, weights, tmp_path, capsys):
         (["--kind", "seven"], "'seven'"),
         (["--strength", "1.5"], "strength"),
         (["--solver", "Eulerian"], "Eulerian"),
-        (["--steps", "0"], "above 0"),
+        (["--steps", "0"], "1 or more"),
         (["--vary", "show=mask"], "cannot be varied"),
         (["--size", "100"], "multiples of 32"),
         (["--metric", "beauty"], "'beauty'"),
@@ -166,13 +188,21 @@ def test_bad_arguments_are_told_before_anything_is_written(weights, tmp_path, ca
     assert not (tmp_path / "new").exists()
 
 
+def test_what_somebody_else_has_written_is_left_alone(weights, tmp_path, capsys):
+    (tmp_path / "report.html").write_text("mine")
+    with pytest.raises(SystemExit):
+        main([*PLAN, "--weights", str(weights), "--out", str(tmp_path)])
+    assert "has a report.html of something else; choose another folder with --out" in capsys.readouterr().err
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+
+
 def test_the_page_stands_alone(whole):
     page = (whole / "report.html").read_text(encoding="utf-8")
     for forbidden in ('src="http', "href=", "<script", "url("):
         assert forbidden not in page
     for part in ("Against plain", "Over the settings", "In numbers", "Pictures", "How it was measured"):
         assert part in page
-    assert page.count("<svg") == 2 and "nan" not in page.split("</style>")[1].replace("data:image", "").lower()[:4000]
+    assert page.count("<svg") == 3 and "nan" not in page.split("</style>")[1].replace("data:image", "").lower()[:4000]
 
 
 def test_the_last_line_for_a_picture_counts_and_failures_are_tried_again(tmp_path):

@@ -346,7 +346,7 @@ def test_the_page_is_served_with_the_webui_s_own_script_and_style() -> None:
 
 
 def test_it_is_a_command(capsys) -> None:
-    assert COMMANDS["studio"] == command.__name__
+    assert COMMANDS["studio"].module == command.__name__
     with pytest.raises(SystemExit) as left:
         asyndm(["studio", "--help"])
     assert left.value.code == 0 and "--listen" in capsys.readouterr().out

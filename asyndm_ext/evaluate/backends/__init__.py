@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any, Protocol
 
 from asyndm_ext.evaluate.plan import Plan, Unit
@@ -18,5 +18,5 @@ class Backend(Protocol):
     def check(self, plan: Plan) -> None:
         """Raises ValueError for a plan that it cannot carry out, before anything is made."""
 
-    def run(self, units: Iterable[Unit]) -> Iterator[list[Result]]:
+    def run(self, units: Iterable[Unit]) -> Generator[list[Result], None, None]:
         """Carry out the units, in any order; results as soon as they are there. Closing it stops the work."""

@@ -10,9 +10,10 @@ import contextlib
 import hashlib
 import multiprocessing
 import os
+import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,7 @@ class EmbeddedBackend:
             for pair in plan.pairs:
                 job_of(pair, method, self._drawing.size)
 
-    def run(self, units: Iterable[Unit]) -> Iterator[list[Result]]:
+    def run(self, units: Iterable[Unit]) -> Generator[list[Result], None, None]:
         if self._processes == 1:
             model = self._drawing.load()
             with one_thread():
@@ -103,25 +104,47 @@ class EmbeddedBackend:
 
     def _in_processes(self, units: Iterable[Unit]) -> Iterator[list[Result]]:
         # "spawn": a forked torch may wait forever for threads that were not forked.
+        context = multiprocessing.get_context("spawn")
+        others = set(multiprocessing.active_children())
         executor = ProcessPoolExecutor(
-            self._processes,
-            multiprocessing.get_context("spawn"),
-            initializer=_start_worker,
-            initargs=(self._drawing, os.getpid()),
+            self._processes, context, initializer=_start_worker, initargs=(self._drawing, os.getpid())
         )
         waiting = iter(units)
         running: set[Future[list[list[Result]]]] = set()
         try:
             while True:
                 while len(running) <= self._processes and (unit := next(waiting, None)) is not None:
-                    running.add(executor.submit(_work, unit))
+                    with _deaf_children():
+                        running.add(executor.submit(_work, unit))
                 if not running:
                     return
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                # Not forever: on Windows nothing wakes a wait without an end, Ctrl+C included.
+                finished, running = wait(running, timeout=1, return_when=FIRST_COMPLETED)
                 for future in finished:
                     yield from future.result()
+        except BaseException:
+            # Units that are under way would be made to their end, which takes long.
+            for worker in set(multiprocessing.active_children()) - others:
+                worker.terminate()
+            raise
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _deaf_children() -> Iterator[None]:
+    """A process that is started inside never hears Ctrl+C, not even while it starts.
+
+    A terminal sends it to all of them, and each would answer with a traceback; it is the parent that ends them.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
@@ -141,6 +164,8 @@ _worker: dict[str, Any] = {}
 
 
 def _start_worker(drawing: Drawing, parent: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be blocked
+
     def watch() -> None:
         # A killed parent says nothing: without this its workers would stay.
         while os.getppid() == parent:

@@ -9,7 +9,7 @@ import queue
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from asyndm_ext.evaluate.store import MADE, Result
 from asyndm_ext.settings import FIELDS, Settings
 
 _WAITS = (2.0, 5.0, 15.0)  # seconds before another try
+_LOOK_UP = 0.5  # seconds
 _HOPELESS = 5  # refusals in a row, with nothing made before: the requests themselves are wrong
 _STRENGTH = next(spec.infotext_key for spec in FIELDS if spec.name == "strength")
 _PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
@@ -184,7 +185,7 @@ class WebUIBackend:
 
     # -- the work
 
-    def run(self, units: Iterable[Unit]) -> Iterator[list[Result]]:
+    def run(self, units: Iterable[Unit]) -> Generator[list[Result], None, None]:
         self._stop.clear()
         work = _Work(units)
         finished: queue.Queue[list[Result] | BaseException | None] = queue.Queue()
@@ -194,7 +195,11 @@ class WebUIBackend:
         alive, made, refused, reasons = len(threads), 0, 0, []
         try:
             while alive:
-                found = finished.get()
+                try:
+                    # Not forever: on Windows nothing wakes a wait without an end, Ctrl+C included.
+                    found = finished.get(timeout=_LOOK_UP)
+                except queue.Empty:
+                    continue
                 if found is None:
                     alive -= 1
                 elif isinstance(found, BaseException):
@@ -224,7 +229,7 @@ class WebUIBackend:
                 work.done()
             finished.put(None)
         except Unreachable as error:
-            if len(self._apis) > 1:
+            if len(self._apis) > 1 and not self._stop.is_set():
                 self._say(f"going on without {api.url}: {error}")
             finished.put(error)
         except BaseException as error:
@@ -253,7 +258,7 @@ class WebUIBackend:
             try:
                 return api.post("/sdapi/v1/txt2img", body)
             except Unreachable as error:
-                if wait is None or error.final:
+                if wait is None or error.final or self._stop.is_set():
                     raise
                 self._say(f"{error}; trying again in {wait:g} s")
                 if self._stop.wait(wait):
