@@ -11,13 +11,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from asyndm_ext.embedded.scenes import KINDS
 from asyndm_ext.evaluate.backends import Backend
 from asyndm_ext.evaluate.methods import lay_out
 from asyndm_ext.evaluate.metrics import Column, MetricUnavailable
 from asyndm_ext.evaluate.options import build_parser
 from asyndm_ext.evaluate.plan import Plan, Unit
-from asyndm_ext.evaluate.prompts import from_files, small_world
+from asyndm_ext.evaluate.prompts import exact_world, from_files, small_world
 from asyndm_ext.evaluate.store import Store
+from asyndm_ext.exact.config import ExactConfig
 
 _INSTALL = "pip install 'asyndm-webui[embedded]' brings it"
 
@@ -63,25 +65,35 @@ def plan_of(options: argparse.Namespace) -> Plan:
     webui = bool(options.url)
     if options.prompt_file:
         prompts = from_files(options.prompt_file, options.file_strengths)[: options.prompts]
+    elif options.exact is not None:
+        prompts = exact_world(ExactConfig.read(options.exact), options.kind or ["unusual"], options.prompts)
     elif webui:
         raise ValueError("a WebUI needs prompts: --prompt-file FILE")
     else:
-        prompts = small_world(options.prompts or 40, options.kind, options.prompts_seed)
+        prompts = small_world(options.prompts or 40, options.kind or KINDS, options.prompts_seed)
     varied = dict(options.vary)
     settings = {"strength": options.strength, "curve": options.curve, **varied}
     conditions = {
         "solver": options.solver,
         "scheduler": options.scheduler or ["Automatic" if webui else "uniform"],
         "steps": options.steps,
-        "guidance": options.guidance or [_usual_guidance(webui)],
+        "guidance": options.guidance or [_usual_guidance(options)],
     }
     methods = lay_out(options.methods, settings, conditions, options.grid)
-    return Plan(prompts, methods, options.seeds, options.first_seed, chunk=1 if webui else options.batch)
+    exact = options.exact is not None
+    chunk = 1 if webui else _batch(options)
+    return Plan(prompts, methods, options.seeds or (25 if exact else 1), options.first_seed, chunk)
 
 
-def _usual_guidance(webui: bool) -> float:
-    if webui:
+def _batch(options: argparse.Namespace) -> int:
+    return options.batch or (16 if options.exact is None else 500)
+
+
+def _usual_guidance(options: argparse.Namespace) -> float:
+    if options.url:
         return 7.0
+    if options.exact is not None:
+        return 5.0
     from asyndm_ext.embedded.sampling import GUIDANCE  # imports torch, which a WebUI's client need not have
 
     return GUIDANCE
@@ -102,10 +114,14 @@ def _backend(options: argparse.Namespace) -> Backend:
             timeout=options.timeout,
         )
         return WebUIBackend(options.url, options.out, request, auth)
+    if options.exact is not None:
+        from asyndm_ext.evaluate.backends.exact import ExactBackend
+
+        return ExactBackend(ExactConfig.read(options.exact), options.eta)
     from asyndm_ext.evaluate.backends.embedded import Drawing, EmbeddedBackend
 
     drawing = Drawing(options.weights, options.out, options.size or 128, options.bfloat16, options.device)
-    return EmbeddedBackend(drawing, options.batch, options.processes)
+    return EmbeddedBackend(drawing, _batch(options), options.processes)
 
 
 def _metrics(options: argparse.Namespace) -> list[Any]:
@@ -113,6 +129,10 @@ def _metrics(options: argparse.Namespace) -> list[Any]:
     from asyndm_ext.evaluate.metrics.choose import chosen
 
     own: list[Any] = []
+    if options.exact is not None:
+        from asyndm_ext.evaluate.metrics.exact_world import ExactScores
+
+        return [ExactScores()]
     if not options.url:
         from asyndm_ext.evaluate.metrics.small_world import SmallWorld
 
@@ -179,7 +199,7 @@ def write_report(options: argparse.Namespace, plan: Plan, store: Store, columns:
     from asyndm_ext.evaluate.summary import Summary
 
     summary = Summary(plan, store.results, columns, options.resample == "prompts", options.resamples)
-    judge = None if options.url else _judge_errors(options, plan)
+    judge = None if options.url or options.exact is not None else _judge_errors(options, plan)
     page = report(summary, options.out, store.made_with, judge, options.sheet, options.sheet_seed)
     files = {
         "pictures.csv": summary.pictures_csv(),

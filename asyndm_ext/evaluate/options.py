@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from asyndm_ext.embedded.scenes import KINDS as PROMPT_KINDS
-from asyndm_ext.evaluate.methods import KINDS, VARIED, read_value
+from asyndm_ext.evaluate.methods import KINDS, USUAL, VARIED, read_value
 from asyndm_ext.schedule import CURVES
 
 _EXAMPLE = "asyndm evaluate --prompts 100 --kind two,relation --strength 0.7,0.3,0.9 --out two_objects"
@@ -30,6 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     _prompts(parser.add_argument_group("prompts"))
     _methods(parser.add_argument_group("methods", "Where several values are given, the first is the central one."))
     _embedded(parser.add_argument_group("embedded model"))
+    _exact(parser.add_argument_group("exact world"))
     _webui(parser.add_argument_group("WebUI"))
     _judges(parser.add_argument_group("judges and report"))
     return parser
@@ -38,7 +39,8 @@ def build_parser() -> argparse.ArgumentParser:
 def _prompts(group: Any) -> None:
     add = group.add_argument
     add("--prompts", type=_above(0), metavar="N", help="how many (embedded model: of each kind, 40; files: all)")
-    add("--kind", type=_names, default=PROMPT_KINDS, help=f"of the embedded model's prompts: {', '.join(PROMPT_KINDS)}")
+    kinds = f"of the embedded model's prompts: {', '.join(PROMPT_KINDS)}; of the exact world's: unusual, usual"
+    add("--kind", type=_names, metavar="NAMES", help=f"{kinds} (all; exact world: unusual)")
     add("--prompts-seed", type=int, default=0, help="of the choice of the embedded model's prompts (%(default)s)")
     add(
         "--prompt-file",
@@ -49,20 +51,20 @@ def _prompts(group: Any) -> None:
         help="one prompt a line, or JSON; also the sets of the paper's authors; can be repeated",
     )
     add("--file-strengths", action="store_true", help="each object's strength from the files, where they have it")
-    add("--seeds", type=_above(0), default=1, metavar="N", help="for each prompt (%(default)s)")
+    add("--seeds", type=_above(0), metavar="N", help="for each prompt (1; exact world: 25)")
     add("--first-seed", type=int, default=0, help="(%(default)s)")
 
 
 def _methods(group: Any) -> None:
     add = group.add_argument
     kinds = "; ".join(f"{kind}: {said}" for kind, said in KINDS.items())
-    add("--methods", type=_names, default=tuple(KINDS), metavar="NAMES", help=f"{kinds} (all)")
+    add("--methods", type=_names, default=USUAL, metavar="NAMES", help=f"{kinds} ({', '.join(USUAL)})")
     add("--strength", type=_list(lambda text: read_value("strength", text)), default=[0.7], help="(0.7)")
     add("--curve", type=_names, default=["quadratic"], help=f"{', '.join(CURVES)} (quadratic)")
     add("--steps", type=_list(_above(0)), default=[20], help="(20)")
     add("--solver", type=_names, default=["Euler"], help="samplers, by the WebUI's names (Euler)")
     add("--scheduler", type=_names, help="schedule types (uniform; WebUI: Automatic)")
-    add("--guidance", type=_list(float), help="CFG scales (2.5; WebUI: 7)")
+    add("--guidance", type=_list(float), help="CFG scales (2.5; WebUI: 7; exact world: 5)")
     add(
         "--vary",
         type=_setting,
@@ -78,10 +80,20 @@ def _embedded(group: Any) -> None:
     add = group.add_argument
     add("--weights", type=Path, metavar="FOLDER", help="of the model; the package's own if absent")
     add("--size", type=_above(0), help="side of the pictures (128; WebUI: 512)")
-    add("--batch", type=_above(0), default=16, metavar="N", help="pictures in one network call (%(default)s)")
+    add("--batch", type=_above(0), metavar="N", help="pictures in one network call (16; exact world: 500)")
     add("--processes", type=_above(0), default=1, metavar="N", help="each of one thread (%(default)s)")
     add("--bfloat16", action="store_true", help="faster where the machine multiplies in bfloat16; rounds more")
     add("--device", default="cpu", help="(%(default)s)")
+
+
+def _exact(group: Any) -> None:
+    group.add_argument(
+        "--exact",
+        nargs="?",
+        const="",
+        metavar="NAME=VALUE,...",
+        help="instead of the embedded model: a world whose denoiser is known exactly, e.g. parts=3,tie=0.7,heed=3",
+    )
 
 
 def _webui(group: Any) -> None:
