@@ -1,4 +1,4 @@
-"""The exact world: its posterior against brute force, and that the method helps there where it must and nowhere else."""
+"""The exact world: its posterior against brute force; the method helps in it where it must, and nowhere else."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_it_is_the_difference_between_the_parts_that_helps():
 
 @pytest.mark.parametrize("name", [name for name, solver in SOLVERS.items() if not solver.flow_only])
 def test_every_solver_draws_the_exact_world(name):
-    """Usual prompts are nearly always right, with and without lag: a solver that loses a part's noise is seen at once."""
+    """Usual prompts are nearly always right, with lag and without: a solver that loses a part's noise shows at once."""
     solver = SOLVERS[name]
     # Karras' levels: DPM++ 3M SDE needs them in few steps, in the WebUIs too.
     scheduler = "karras" if solver.space == "sigma" else "uniform"
