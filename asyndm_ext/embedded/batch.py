@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -44,12 +44,26 @@ class Batch:
     seconds: float
 
 
+class Steps(Protocol):
+    """The part of a job that decides the noise levels."""
+
+    @property
+    def steps(self) -> int: ...
+
+    @property
+    def scheduler(self) -> str: ...
+
+    @property
+    def walks_timesteps(self) -> bool:
+        """Whether the solver counts noise in timesteps; else it does in sigmas."""
+
+
 def base_schedule(job: Job, table: NoiseTable) -> BaseSchedule:
     """The noise levels as the WebUI lays them out for this solver."""
     return SOLVERS[job.solver].schedule(webui_arguments(job, table))
 
 
-def webui_arguments(job: Job, table: NoiseTable) -> dict[str, Any]:
+def webui_arguments(job: Steps, table: NoiseTable) -> dict[str, Any]:
     """What the WebUI would hand to this solver."""
     train = len(table.log_sigmas)
     if job.walks_timesteps:

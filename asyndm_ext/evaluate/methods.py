@@ -19,7 +19,12 @@ KINDS: dict[str, str] = {
     "concave": "every pixel is slow (the paper's DM_concave)",
     "asyndm": "the objects' pixels are slow, looked for at every step",
     "fixed": "the same with a fixed mask, from a plain pass",
+    "rest": "everything but the objects is slow",
+    "in turn": "the objects are slow one after the other, the last one most",
+    "last first": "the same from the last one to the first",
 }
+USUAL = ("plain", "concave", "asyndm", "fixed")
+"""The paper's four. The others are controls, which only the exact world can carry out."""
 CONDITIONS = ("solver", "scheduler", "steps", "guidance")
 VARIED = (
     "strength",

@@ -9,7 +9,7 @@ from typing import Any
 
 from asyndm_ext.commands.frame import Parser, number, whole
 from asyndm_ext.embedded.limits import GUIDANCE, MAX_SIDE, SIDE_STEP
-from asyndm_ext.evaluate.methods import KINDS, VARIED, read_value
+from asyndm_ext.evaluate.methods import KINDS, USUAL, VARIED, read_value
 
 _EXAMPLE = "asyndm evaluate --prompts 100 --kind two,relation --strength 0.7,0.3,0.9 --out two_objects"
 _CURVES = "quadratic, piecewise linear, exponential, linear (quadratic)"
@@ -33,6 +33,7 @@ def build_parser() -> Parser:
     _prompts(parser.add_argument_group("prompts"))
     _methods(parser.add_argument_group("methods", "Where several values are given, the first is the central one."))
     _embedded(parser.add_argument_group("embedded model"))
+    _exact(parser.add_argument_group("exact world"))
     _webui(parser.add_argument_group("WebUI"))
     _judges(parser.add_argument_group("judges and report"))
     return parser
@@ -45,7 +46,8 @@ def _prompts(group: Any) -> None:
         "--kind",
         type=_names,
         metavar="NAMES",
-        help="of the embedded model's prompts: one, two, relation, counted, counted and one, three (all)",
+        help="of the embedded model's prompts: one, two, relation, counted, counted and one, three (all); of the exact"
+        " world's: unusual, usual (unusual)",
     )
     add(
         "--prompts-seed",
@@ -63,14 +65,14 @@ def _prompts(group: Any) -> None:
         help="one prompt a line, or JSON; also the sets of the paper's authors; can be repeated",
     )
     add("--file-strengths", action="store_true", help="each object's strength from the files, where they have it")
-    add("--seeds", type=whole(1), default=1, metavar="N", help="for each prompt (%(default)s)")
+    add("--seeds", type=whole(1), metavar="N", help="for each prompt (1; exact world: 25)")
     add("--first-seed", type=whole(), metavar="N", default=0, help="(%(default)s)")
 
 
 def _methods(group: Any) -> None:
     add = group.add_argument
     kinds = "; ".join(f"{kind}: {said}" for kind, said in KINDS.items())
-    add("--methods", type=_names, default=tuple(KINDS), metavar="NAMES", help=f"{kinds} (all)")
+    add("--methods", type=_names, default=USUAL, metavar="NAMES", help=f"{kinds} ({', '.join(USUAL)})")
     add(
         "--strength",
         type=_list(lambda text: read_value("strength", text)),
@@ -82,7 +84,9 @@ def _methods(group: Any) -> None:
     add("--steps", type=_list(whole(1)), default=[20], metavar="N", help="(20)")
     add("--solver", type=_names, default=["Euler"], metavar="NAMES", help="samplers, by the WebUI's names (Euler)")
     add("--scheduler", type=_names, metavar="NAMES", help="schedule types (uniform; WebUI: Automatic)")
-    add("--guidance", type=_list(_positive(0)), metavar="G", help=f"CFG scales ({GUIDANCE:g}; WebUI: 7)")
+    add(
+        "--guidance", type=_list(_positive(0)), metavar="G", help=f"CFG scales ({GUIDANCE:g}; WebUI: 7; exact world: 5)"
+    )
     add(
         "--vary",
         type=_setting,
@@ -103,10 +107,20 @@ def _embedded(group: Any) -> None:
         metavar="N",
         help=f"side of the pictures, a multiple of {SIDE_STEP} from {SIDE_STEP} to {MAX_SIDE} (128; WebUI: 512)",
     )
-    add("--batch", type=whole(1), default=16, metavar="N", help="pictures in one network call (%(default)s)")
+    add("--batch", type=whole(1), metavar="N", help="pictures in one network call (16; exact world: 500)")
     add("--processes", type=whole(1), default=1, metavar="N", help="each of one thread (%(default)s)")
     add("--bfloat16", action="store_true", help="faster where the machine multiplies in bfloat16; rounds more")
     add("--device", default="cpu", metavar="NAME", help="(%(default)s)")
+
+
+def _exact(group: Any) -> None:
+    group.add_argument(
+        "--exact",
+        nargs="?",
+        const="",
+        metavar="NAME=VALUE,...",
+        help="instead of the embedded model: a world whose denoiser is known exactly, e.g. parts=3,tie=0.7,heed=3",
+    )
 
 
 def _webui(group: Any) -> None:

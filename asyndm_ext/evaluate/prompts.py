@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from asyndm_ext.embedded.scenes import KINDS, text_of_kind
+from asyndm_ext.exact.config import ExactConfig, combinations
 from asyndm_ext.objects import ObjectSpec, parse_objects
 
 _AROUND = ".,;:!?\"'()[]"
@@ -43,6 +44,19 @@ def small_world(number: int, kinds: Sequence[str] = KINDS, seed: int = 0) -> lis
     if unknown:
         raise ValueError(f"unknown kind {', '.join(map(repr, unknown))}; known are {', '.join(KINDS)}")
     return _in_turn([_of_kind(number, kind, seed) for kind in kinds])
+
+
+def exact_world(config: ExactConfig, kinds: Sequence[str], number: int | None = None) -> list[Prompt]:
+    """The exact world's prompts: "unusual" (no part is another's usual one) and "usual" ones, so many of each kind.
+
+    Raises:
+        ValueError: an unknown kind.
+    """
+    unknown = [kind for kind in kinds if kind not in ("unusual", "usual")]
+    if unknown:
+        raise ValueError(f"unknown kind {', '.join(map(repr, unknown))}; the exact world has unusual and usual prompts")
+    lists = [combinations(config.parts, kind == "usual")[:number] for kind in kinds]
+    return _in_turn([[Prompt(str(one), kind) for one in own] for kind, own in zip(kinds, lists, strict=True)])
 
 
 def _of_kind(number: int, kind: str, seed: int) -> list[Prompt]:

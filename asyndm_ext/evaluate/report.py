@@ -288,7 +288,7 @@ def _cell(summary: Summary, method: Method, column: Column, kind: str) -> str:
 
 
 def _sheets(summary: Summary, folder: Path, number: int, seed: int) -> str:
-    if not summary.pairs or number <= 0:
+    if number <= 0 or not any(summary.result(p, m).picture for p in summary.pairs for m in summary.plan.methods):
         return ""
     shown, column = _central(summary), summary.columns[0] if summary.columns else None
     sheets = [("At random, whatever the score", summary.pairs)]

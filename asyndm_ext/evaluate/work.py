@@ -19,9 +19,10 @@ from asyndm_ext.evaluate.methods import lay_out
 from asyndm_ext.evaluate.metrics import Column
 from asyndm_ext.evaluate.options import WEBUI_SIDES
 from asyndm_ext.evaluate.plan import Plan, Unit
-from asyndm_ext.evaluate.prompts import KINDS, from_files, small_world
+from asyndm_ext.evaluate.prompts import KINDS, exact_world, from_files, small_world
 from asyndm_ext.evaluate.store import FILE as RESULTS
 from asyndm_ext.evaluate.store import Store
+from asyndm_ext.exact.config import ExactConfig
 
 _WRITTEN = ("pictures.csv", "differences.csv", "report.html")
 
@@ -31,6 +32,8 @@ def plan_of(options: argparse.Namespace) -> Plan:
     webui = bool(options.url)
     if options.prompt_file:
         prompts = from_files(options.prompt_file, options.file_strengths)[: options.prompts]
+    elif options.exact is not None:
+        prompts = exact_world(ExactConfig.read(options.exact), options.kind or ["unusual"], options.prompts)
     elif webui:
         raise ValueError("a WebUI needs prompts: --prompt-file FILE")
     else:
@@ -41,14 +44,25 @@ def plan_of(options: argparse.Namespace) -> Plan:
         "solver": options.solver,
         "scheduler": options.scheduler or ["Automatic" if webui else "uniform"],
         "steps": options.steps,
-        "guidance": options.guidance or [7.0 if webui else GUIDANCE],
+        "guidance": options.guidance or [7.0 if webui else GUIDANCE if options.exact is None else 5.0],
     }
     methods = lay_out(options.methods, settings, conditions, options.grid)
-    return Plan(prompts, methods, options.seeds, options.first_seed, chunk=1 if webui else options.batch)
+    seeds = options.seeds or (1 if options.exact is None else 25)
+    return Plan(prompts, methods, seeds, options.first_seed, chunk=1 if webui else _batch(options))
+
+
+def _batch(options: argparse.Namespace) -> int:
+    return options.batch or (16 if options.exact is None else 500)
 
 
 def backend_of(options: argparse.Namespace) -> Backend:
     """Who draws. Raises ValueError for what cannot be."""
+    if options.url and options.exact is not None:
+        raise ValueError("a WebUI (--url) and the exact world (--exact) are two runs; take one of them")
+    if options.exact is not None:
+        from asyndm_ext.evaluate.backends.exact import ExactBackend
+
+        return ExactBackend(ExactConfig.read(options.exact), options.eta)
     if options.url:
         from asyndm_ext.evaluate.backends.webui import Request, WebUIBackend
 
@@ -70,13 +84,17 @@ def backend_of(options: argparse.Namespace) -> Backend:
     from asyndm_ext.evaluate.backends.embedded import Drawing, EmbeddedBackend
 
     drawing = Drawing(options.weights, options.out, options.size or 128, options.bfloat16, options.device)
-    return EmbeddedBackend(drawing, options.batch, options.processes)
+    return EmbeddedBackend(drawing, _batch(options), options.processes)
 
 
 def metrics_of(options: argparse.Namespace) -> list[Any]:
     """The judges; that of the small world judges while the embedded model draws."""
     from asyndm_ext.evaluate.metrics.choose import chosen
 
+    if options.exact is not None:
+        from asyndm_ext.evaluate.metrics.exact_world import ExactScores
+
+        return [ExactScores()]
     own: list[Any] = []
     if not options.url:
         from asyndm_ext.evaluate.metrics.small_world import SmallWorld
@@ -161,7 +179,7 @@ def write_report(
     from asyndm_ext.evaluate.summary import Summary
 
     summary = Summary(plan, store.results, columns, options.resample == "prompts", options.resamples)
-    errors = None if options.url else _judge_errors(options, plan, measure)
+    errors = None if options.url or options.exact is not None else _judge_errors(options, plan, measure)
     page = report(summary, options.out, store.made_with, errors, options.sheet, options.sheet_seed)
     texts = (summary.pictures_csv(), summary.differences_csv(), page)
     return [_write(options.out / name, text) for name, text in zip(_WRITTEN, texts, strict=True)]
