@@ -89,6 +89,15 @@ def _written(value: Any) -> str:
     return short(value) if isinstance(value, float) else str(value)
 
 
+def check_usual(methods: Iterable[Method]) -> None:
+    """Raises ValueError for a method that only the exact world can carry out."""
+    for method in methods:
+        if method.kind not in USUAL:
+            raise ValueError(
+                f"the method {method.kind!r} is a control of the exact world; give --exact, or leave it out"
+            )
+
+
 def read_value(name: str, text: str) -> Any:
     """A value of :data:`VARIED` as it is written on the command line.
 

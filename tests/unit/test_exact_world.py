@@ -148,3 +148,40 @@ def test_every_solver_draws_the_exact_world(name):
     config = ExactConfig(tie=0.95, heed=4.0)
     for own in (None, settings()):
         assert float(right(config, conditions, own, usual=True, rounds=3).mean()) > 0.9
+
+
+# --- as a command ---------------------------------------------------------------------------------------------------
+
+
+def test_the_wind_tunnel_as_a_command(tmp_path, capsys):
+    from asyndm_ext.evaluate.main import main
+
+    out = tmp_path / "run"
+    asked = ["--exact", "heed=3", "--solver", "DDIM", "--eta", "1", "--seeds", "2", "--methods", "asyndm,rest"]
+    assert main([*asked, "--strength", "1", "--resamples", "50", "--out", str(out)]) == 0
+    lines = (out / "differences.csv").read_text(encoding="utf-8").splitlines()
+    assert [line.split(",")[:4] for line in lines[1:] if ",exact," in line] == [
+        ["all", "asyndm", "exact", "80"],
+        ["all", "rest", "exact", "80"],
+    ]
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "<h2>Pictures</h2>" not in page and "judge" not in page.split("<h2>")[-1]
+    rows = (out / "pictures.csv").read_text(encoding="utf-8")
+    assert "a shark in the desert" in rows
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (["--methods", "rest"], "the method 'rest' is a control of the exact world; give --exact, or leave it out"),
+        (["--exact", "--solver", "Euler A2"], "Euler A2 is for rectified flows"),
+        (["--exact", "--kind", "two"], "the exact world has unusual and usual prompts"),
+        (["--exact", "--url", "http://127.0.0.1:1"], "are two runs; take one of them"),
+    ],
+)
+def test_what_the_command_refuses(asked, said, tmp_path, capsys):
+    from asyndm_ext.evaluate.main import main
+
+    with pytest.raises(SystemExit, match="2"):
+        main([*asked, "--prompts", "1", "--out", str(tmp_path / "run")])
+    assert said in capsys.readouterr().err

@@ -28,7 +28,7 @@ from asyndm_ext.embedded.batch import Variant, run_batch
 from asyndm_ext.embedded.reading import read_text
 from asyndm_ext.embedded.sampling import Job, automatic_objects
 from asyndm_ext.embedded.vocabulary import Tokenizer
-from asyndm_ext.evaluate.methods import Method
+from asyndm_ext.evaluate.methods import Method, check_usual
 from asyndm_ext.evaluate.metrics.small_world import SmallWorld
 from asyndm_ext.evaluate.plan import Pair, Plan, Unit
 from asyndm_ext.evaluate.store import Result
@@ -87,6 +87,7 @@ class EmbeddedBackend:
         }
 
     def check(self, plan: Plan) -> None:
+        check_usual(plan.methods)
         for prompt in plan.prompts:
             read_text(prompt.text)
         for method in plan.methods:

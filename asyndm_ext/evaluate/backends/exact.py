@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -53,7 +53,7 @@ class ExactBackend:
             if method.host["guidance"] < 0:
                 raise ValueError(f"guidance must not be negative, got {method.host['guidance']:g}")
 
-    def run(self, units: Iterable[Unit]) -> Iterator[list[Result]]:
+    def run(self, units: Iterable[Unit]) -> Generator[list[Result], None, None]:
         world = ExactWorld(self._config)
         with one_thread(), torch.inference_mode():
             for unit in units:

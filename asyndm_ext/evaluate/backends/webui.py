@@ -17,7 +17,7 @@ from typing import Any
 from PIL import Image
 
 from asyndm_ext.evaluate.backends.api import Api, Refused, Unreachable
-from asyndm_ext.evaluate.methods import Method
+from asyndm_ext.evaluate.methods import Method, check_usual
 from asyndm_ext.evaluate.plan import Pair, Plan, Unit
 from asyndm_ext.evaluate.store import MADE, Result
 from asyndm_ext.settings import FIELDS, Settings
@@ -167,6 +167,7 @@ class WebUIBackend:
         return answers
 
     def check(self, plan: Plan) -> None:
+        check_usual(plan.methods)
         for path, name, what in (
             ("/sdapi/v1/samplers", "solver", "sampler"),
             ("/sdapi/v1/schedulers", "scheduler", "schedule type"),
