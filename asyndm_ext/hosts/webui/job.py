@@ -197,7 +197,7 @@ class _Pass:
     def _average_attention(self) -> Tensor:
         """The objects' attention in a plain pass with the same noise, ``(B,n,h,w)``."""
         region = AverageAttention(self.shape)
-        with rehearsal(self.p, self.denoiser, self.x.device):
+        with rehearsal(self.p, self.denoiser):
             self._run(region, self.x.clone(), show_progress)
         return region.maps
 
