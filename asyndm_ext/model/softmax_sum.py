@@ -100,8 +100,8 @@ class SoftmaxSum:
 
 
 class _Front:
-    """What stands in the place of torch's attention, for all that overlap: one in front of the other could only be taken
-    away in the reverse order.
+    """What stands in the place of torch's attention, for all that overlap: one in front of the other could only be
+    taken away in the reverse order.
 
     Attributes:
         host: what was there before.

@@ -302,7 +302,7 @@ def test_what_somebody_else_put_back_is_no_reason_to_go_in_circles() -> None:
     first, second, expected = Asking(), Asking(), attend()
     with first.sums.attached():
         found = functional.scaled_dot_product_attention
-        functional.scaled_dot_product_attention = lambda *args, **kwargs: found(*args, **kwargs)
+        functional.scaled_dot_product_attention = partial(found)
     functional.scaled_dot_product_attention = found
     with second.sums.attached():
         assert torch.equal(attend(), expected)

@@ -50,6 +50,11 @@ def patched(sd_model: Any, interceptor: Interceptor) -> Iterator[None]:
             objects.unet = original
 
 
+def changes_calls(options: dict[str, Any]) -> bool:
+    """Whether another extension has a say in what the network is called with: in its noise level, among others."""
+    return any(map(options.get, ("model_function_wrapper", "conditioning_modifiers", "sampler_pre_cfg_function")))
+
+
 def _with_additions(options: dict[str, Any], interceptor: Interceptor) -> dict[str, Any]:
     transformer = dict(options.get("transformer_options", {}))
     # Plain functions: the host may copy the options deeply, which duplicates objects.

@@ -19,7 +19,7 @@ COUNTED = ("step", "padded_cond_uncond", "padded_cond_uncond_v0")
 def remembered(p: Any, denoiser: Any) -> Callable[[], None]:
     """Remember where a job stands before a pass; returns what puts its random numbers and its counters back there."""
     generators = [_copied(generator) for generator in p.rng.generators]
-    counted = {name: getattr(denoiser, name) for name in COUNTED}
+    counted = {name: getattr(denoiser, name) for name in COUNTED if hasattr(denoiser, name)}
     restore_torch = random_state()
 
     def restore() -> None:

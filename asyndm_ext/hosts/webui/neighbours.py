@@ -1,0 +1,109 @@
+"""What other extensions do to the calls of a pass, and what to say about it afterwards.
+
+Nothing is read back from the device unless somebody is there who could have done something: reading has to wait for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from modules import script_callbacks
+from torch import Tensor
+
+from asyndm_ext.model.levels import CallLevels
+
+
+def others_listen() -> bool:
+    """Whether another extension is called before each call of the network, and may change its noise level."""
+    return bool(script_callbacks.callback_map.get("callbacks_cfg_denoiser"))
+
+
+class Neighbours:
+    """Of one pass."""
+
+    def __init__(self) -> None:
+        self._reasons: list[str] = []
+        self._unnoticed: Tensor | None = None
+        self._first: tuple[Tensor, CallLevels] | None = None
+        self._has_attention = False
+
+    # -- the noise level
+
+    def change(self, given: Tensor, nominal: float, rows: int, look: bool) -> tuple[Tensor, list[float]]:
+        """The level to call the host with, and by which factor others have changed that of each row.
+
+        Args:
+            given: what the host was about to take, ``(rows,)`` if nobody has put anything else there.
+            nominal: what it was.
+            look: somebody is there who may have changed it.
+        """
+        if not look and given.device.type != "cpu":
+            changed = (given != torch.full_like(given, nominal)).any()
+            self._unnoticed = changed if self._unnoticed is None else self._unnoticed | changed
+            return given, [1.0] * rows
+        # As the host's type of number has it.
+        unchanged = float(torch.tensor(nominal, dtype=given.dtype))
+        values = given.detach().double().flatten().tolist()
+        problem = _problem(values, unchanged, rows)
+        if problem is not None:
+            self._say(f"another extension's change of the noise level was left out: {problem}")
+            return torch.full((rows,), nominal, dtype=torch.float32, device=given.device), [1.0] * rows
+        factors = [1.0 if value == unchanged else value / unchanged for value in values]
+        return given, factors if len(factors) == rows else factors * rows
+
+    # -- an earlier latent
+
+    def begins(self, x: Tensor, levels: CallLevels, look: bool) -> None:
+        """A call of the pass begins, with this latent ``(B,C,H,W)``."""
+        if look and self._first is None:
+            self._first = x.clone(), levels
+
+    def back_at_the_first(self, x: Tensor, images: Sequence[int], sigma: Tensor) -> CallLevels | None:
+        """The levels of the pass's first call, where another extension has put that call's latent and noise level in
+        the place of this one's (Regional Prompter's Prompt mode does once it knows its regions); otherwise None.
+
+        Args:
+            x: of this call's rows. images: the image that each belongs to. sigma: of each.
+        """
+        if self._first is None:
+            return None
+        latent, levels = self._first
+        there = bool((sigma == torch.full_like(sigma, levels.nominal)).all())
+        return levels if there and torch.equal(x, latent[list(images)].to(x)) else None
+
+    # -- the attention
+
+    def attention(self, maps: Tensor | None) -> None:
+        """What was captured in a call, where it was to be."""
+        if maps is None and self._has_attention:
+            self._say("the attention could not be read in every step, so masks of the step before were kept")
+        self._has_attention = self._has_attention or maps is not None
+
+    # -- afterwards
+
+    def _say(self, reason: str) -> None:
+        if reason not in self._reasons:
+            self._reasons.append(reason)
+
+    def note(self) -> str | None:
+        """What the user should know about the finished pass, or None."""
+        if self._unnoticed is not None and bool(self._unnoticed):
+            reason = "another extension's change of the noise level was left out: it was made where it cannot be seen"
+            self._say(reason)
+        self._unnoticed = None
+        return "; ".join(self._reasons) or None
+
+
+def _problem(values: Sequence[float], unchanged: float, rows: int) -> str | None:
+    """Why a change cannot be carried over to maps, or None."""
+    if len(values) not in (1, rows):
+        problem = "it is not one level per picture"
+    elif not all(math.isfinite(value) for value in values):
+        problem = "it is not finite"
+    elif any(value != unchanged and (value <= 0 or unchanged <= 0) for value in values):
+        problem = "it is not above 0"
+    else:
+        return None
+    return problem
