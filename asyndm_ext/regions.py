@@ -191,8 +191,8 @@ def checked(maps: Tensor | None) -> Tensor:
     """Raises NoAttention for attention that is missing, RuntimeError where it is not finite."""
     if maps is None:
         raise NoAttention(
-            "the network's attention to the objects cannot be read: another extension changes the attention, or the text "
-            "that it gets"
+            "the network's attention to the objects cannot be read: another extension changes the attention, or the "
+            "text that it gets"
         )
     if not bool(torch.isfinite(maps).all()):
         raise RuntimeError("the captured cross-attention is not finite (NaN in the model?)")

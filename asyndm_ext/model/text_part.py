@@ -1,8 +1,8 @@
 """Which part of the text an attention was really given.
 
 Another extension may call a cross-attention several times, each time with a part of the text's columns and perhaps with
-some of the rows (Regional Prompter gives each of its regions its own chunk). Where an object's tokens are is known for the
-whole text only, so a part has to be recognised.
+some of the rows (Regional Prompter gives each of its regions its own chunk). Where an object's tokens are is known for
+the whole text only, so a part has to be recognised.
 """
 
 from __future__ import annotations

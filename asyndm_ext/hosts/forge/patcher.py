@@ -71,10 +71,21 @@ def _with_additions(options: dict[str, Any], interceptor: Interceptor) -> dict[s
 
 
 def _wrapper(interceptor: Interceptor, other: Callable[..., Tensor] | None) -> Callable[..., Tensor]:
-    """Ours is the innermost: another extension's wrapper calls the model through it."""
+    """Ours is the innermost: another extension's wrapper calls the model through it.
+
+    It may do so slice by slice, and cuts what it knows of then: not our rows.
+    """
 
     def wrapper(apply_model: Callable[..., Tensor], arguments: dict[str, Any]) -> Tensor:
+        done = 0
+
         def apply(x: Tensor, sigma: Tensor, **c: Any) -> Tensor:
+            nonlocal done
+            rows = c.get(ROWS)
+            if rows is not None and len(rows) > len(x):
+                done = done if done + len(x) <= len(rows) else 0  # another round
+                c[ROWS] = rows[done : done + len(x)]
+                done += len(x)
             return interceptor.network_call(apply_model, x, sigma, c)
 
         if other is not None:
