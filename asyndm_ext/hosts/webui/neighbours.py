@@ -51,7 +51,7 @@ class Neighbours:
             self._say(f"another extension's change of the noise level was left out: {problem}")
             return torch.full((rows,), nominal, dtype=torch.float32, device=given.device), [1.0] * rows
         factors = [1.0 if value == unchanged else value / unchanged for value in values]
-        return given, factors if len(factors) == rows else factors * rows
+        return (given, factors) if len(factors) == rows else (given.flatten().expand(rows), factors * rows)
 
     # -- an earlier latent
 
