@@ -110,7 +110,7 @@ def test_a_map(module: Any, kind: str, edit: Callable, how: dict[str, bool]) -> 
     found, model = ours(module, kind, edit, nominal, level, **how)
     expected = hosts_at(kind, edit, level, **how)
     torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE.get(kind, 4e-3))
-    assert model.neighbours.note() is None
+    assert model.neighbours.said() is None
     changes = (expected - hosts_at(kind, EDITS["nothing"], level, **how)).abs().max() > 0.008
     assert changes == (edit is not EDITS["nothing"]), "the change can be seen"
 
@@ -160,7 +160,7 @@ def one_for_all_rows(params: Any) -> None:
 def test_what_cannot_be_carried_over_is_left_out_and_said(module: Any, kind: str, edit: Callable, reason: str) -> None:
     nominal, level = level_map(kind)
     found, model = ours(module, kind, edit, nominal, level)
-    assert model.neighbours.note() == f"another extension's change of the noise level was left out: {reason}"
+    assert model.neighbours.said() == f"another extension's change of the noise level was left out: {reason}"
     torch.testing.assert_close(found, hosts_at(kind, EDITS["nothing"], level), rtol=0, atol=4e-3)
 
 
@@ -168,7 +168,7 @@ def test_one_level_for_all_rows_is_one_for_each(module: Any) -> None:
     nominal, level = level_map("eps")
     found, model = ours(module, "eps", one_for_all_rows, nominal, level)
     torch.testing.assert_close(found, hosts_at("eps", in_place, level), rtol=0, atol=4e-3)
-    assert model.neighbours.note() is None
+    assert model.neighbours.said() is None
 
 
 def test_an_extension_that_goes_back_to_the_first_latent(module: Any) -> None:
@@ -191,16 +191,16 @@ def test_an_extension_that_goes_back_to_the_first_latent(module: Any) -> None:
 
 
 def test_nobody_is_asked_where_nobody_listens(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reading a level back waits for the device: only a change that nobody could have seen coming is found at the end."""
+    """Reading a level back waits for the device: a change that nobody announced is found at the end."""
     neighbours = module.Neighbours()
     given = torch.full((2,), 1.4, device="meta")
     assert neighbours.change(given, 1.5, 2, look=False) == (given, [1.0, 1.0])  # a read would raise
     neighbours._unnoticed = torch.tensor(True)
     expected = "another extension's change of the noise level was left out: it was made where it cannot be seen"
-    assert neighbours.note() == expected
+    assert neighbours.said() == expected
     neighbours = module.Neighbours()
     neighbours._unnoticed = torch.tensor(False)
-    assert neighbours.note() is None
+    assert neighbours.said() is None
 
 
 def test_nothing_is_kept_alive(module: Any) -> None:

@@ -233,7 +233,7 @@ class _Pass:
                 flow=self.flow,
             )
             latent = solver.sample(run, x, **solver.chosen(arguments))
-        note = model.neighbours.note()
+        note = model.neighbours.said()
         if note and note not in self.notes:
             self.notes.append(note)
         return latent

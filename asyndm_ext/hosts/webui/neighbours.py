@@ -24,7 +24,7 @@ class Neighbours:
     """Of one pass."""
 
     def __init__(self) -> None:
-        self._reasons: list[str] = []
+        self._notes: list[str] = []
         self._unnoticed: Tensor | None = None
         self._first: tuple[Tensor, CallLevels] | None = None
         self._has_attention = False
@@ -48,7 +48,7 @@ class Neighbours:
         values = given.detach().double().flatten().tolist()
         problem = _problem(values, unchanged, rows)
         if problem is not None:
-            self._say(f"another extension's change of the noise level was left out: {problem}")
+            self.note(f"another extension's change of the noise level was left out: {problem}")
             return torch.full((rows,), nominal, dtype=torch.float32, device=given.device), [1.0] * rows
         factors = [1.0 if value == unchanged else value / unchanged for value in values]
         return (given, factors) if len(factors) == rows else (given.flatten().expand(rows), factors * rows)
@@ -78,22 +78,23 @@ class Neighbours:
     def attention(self, maps: Tensor | None) -> None:
         """What was captured in a call, where it was to be."""
         if maps is None and self._has_attention:
-            self._say("the attention could not be read in every step, so masks of the step before were kept")
+            self.note("the attention could not be read in every step, so masks of the step before were kept")
         self._has_attention = self._has_attention or maps is not None
 
     # -- afterwards
 
-    def _say(self, reason: str) -> None:
-        if reason not in self._reasons:
-            self._reasons.append(reason)
+    def note(self, text: str) -> None:
+        """Something to say about the pass, once."""
+        if text not in self._notes:
+            self._notes.append(text)
 
-    def note(self) -> str | None:
+    def said(self) -> str | None:
         """What the user should know about the finished pass, or None."""
         if self._unnoticed is not None and bool(self._unnoticed):
             reason = "another extension's change of the noise level was left out: it was made where it cannot be seen"
-            self._say(reason)
+            self.note(reason)
         self._unnoticed = None
-        return "; ".join(self._reasons) or None
+        return "; ".join(self._notes) or None
 
 
 def _problem(values: Sequence[float], unchanged: float, rows: int) -> str | None:
