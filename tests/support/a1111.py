@@ -95,10 +95,15 @@ class Denoiser:
 
     Args:
         wrap: the innermost model. edits: called with an object that has ``x`` and ``sigma``.
+        rows_at_once: or those with the prompt first. uncond: or only those with the prompt.
+        exchanged: those with the prompt come in the reverse order, and are put back afterwards.
     """
 
-    def __init__(self, wrap: Any, edits: list[Edit], rows_at_once: bool = True, uncond: bool = True) -> None:
+    def __init__(
+        self, wrap: Any, edits: list[Edit], rows_at_once: bool = True, uncond: bool = True, exchanged: bool = False
+    ) -> None:
         self.wrap, self.edits, self.rows_at_once, self.uncond = wrap, edits, rows_at_once, uncond
+        self.exchanged = exchanged
         self.step = 0
         self.cond_scale_miltiplier, self.need_last_noise_uncond, self.last_noise_uncond = 1.0, False, None
 
@@ -114,6 +119,10 @@ class Denoiser:
         for edit in self.edits:
             edit(params)
         size = len(x)
+        order = torch.arange(2 * size)
+        if self.exchanged:
+            order = torch.cat([order[:size].flip(0), order[size:]])
+        params.x, params.sigma, text = params.x[order], params.sigma[order], text[order]
         if not self.uncond:
             answer = self.inner_model(params.x[:size], params.sigma[:size], cond=text[:size])
         elif self.rows_at_once:
@@ -122,7 +131,7 @@ class Denoiser:
             halves = [(params.x[i : i + size], params.sigma[i : i + size], text[i : i + size]) for i in (0, size)]
             answer = torch.cat([self.inner_model(a, s, cond=c) for a, s, c in halves])
         self.step += 1
-        prompted, without = answer[:size], answer[-size:]
+        prompted, without = answer[order[: len(answer)]][:size], answer[-size:]
         return without + 3 * (prompted - without)
 
 

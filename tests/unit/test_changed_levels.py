@@ -190,6 +190,35 @@ def test_an_extension_that_goes_back_to_the_first_latent(module: Any) -> None:
     assert torch.equal(again, once)
 
 
+@pytest.mark.parametrize("how", [{}, {"rows_at_once": False}], ids=["batch", "halves"])
+def test_rows_in_another_order(module: Any, how: dict[str, bool]) -> None:
+    """Regional Prompter's Latent mode brings the rows of a batch into another order, and back afterwards."""
+    nominal, level = level_map("eps")
+    level[1] = level[1].flip(-1) * 1.1
+    found, _ = ours(module, "eps", in_place, nominal, level, exchanged=True, **how)
+    torch.testing.assert_close(found, hosts_at("eps", in_place, level), rtol=0, atol=4e-3)
+
+
+def test_the_rows_texts_follow_their_images(module: Any) -> None:
+    """Two conditions for each image, in another order; and where two images are alike, the planned one."""
+    objects = SimpleNamespace(
+        count=1, at=lambda step: [(image, ((10 * image + number,),)) for image in (0, 1) for number in (0, 1)]
+    )
+    model = module.PixelDenoiser(
+        a1111.Denoiser(wrap("eps"), []), {"cond": SimpleNamespace(batch=[[0, 0], [0, 0]])}, "sigma", 2, objects
+    )
+    x = latent("eps")
+    model._plan_rows(x)
+    images = model.neighbours.images_of(x[[0, 1, 0, 1, 0, 1]], model._rows[:6])
+    assert images == [0, 1, 0, 1, 0, 1] != model._rows[:6]
+    texts = [model._token_row(number, image) for number, image in enumerate(images)]
+    assert [(row.image, row.columns[0][0]) for row in texts[:4]] == [(0, 0), (1, 10), (0, 1), (1, 11)]
+    assert texts[4:] == [None, None]
+    alike = torch.stack([x[0], x[0]])
+    model._plan_rows(alike)
+    assert model.neighbours.images_of(alike[[0, 0, 1, 1]], [0, 0, 1, 1]) == [0, 0, 1, 1]
+
+
 def test_nobody_is_asked_where_nobody_listens(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading a level back waits for the device: a change that nobody announced is found at the end."""
     neighbours = module.Neighbours()

@@ -22,7 +22,7 @@ from torch import Tensor
 from asyndm_ext.hosts.webui.errors import AsynDMError
 from asyndm_ext.hosts.webui.neighbours import Neighbours, others_listen
 from asyndm_ext.hosts.webui.network import NetworkHooks
-from asyndm_ext.hosts.webui.tokens import ObjectColumns
+from asyndm_ext.hosts.webui.tokens import Columns, ObjectColumns
 from asyndm_ext.model.attention import TokenRow
 from asyndm_ext.model.call import eps_denoised, flow_denoised, lcm_denoised, v_denoised, v_to_eps
 from asyndm_ext.model.levels import CallLevels
@@ -86,7 +86,9 @@ class PixelDenoiser:
         self._wrapped: InnerModel | None = None
         self._network: NetworkHooks | None = None
         self._rows: list[int] = []
-        self._token_rows: list[TokenRow | None] = []
+        self._conditional = 0
+        self._texts: list[list[Columns]] = []
+        self._read: list[int] = []
         self._cursor = 0
         self._levels: CallLevels | None = None
         self.neighbours = Neighbours()
@@ -178,7 +180,7 @@ class PixelDenoiser:
 
     def __call__(self, x: Tensor, nominal: float, level: Tensor) -> Tensor:
         self.neighbours.begins(x, self._prepare(level, nominal), others_listen())
-        self._plan_rows()
+        self._plan_rows(x)
         scalar = torch.full((len(x),), nominal, dtype=x.dtype, device=x.device)
         answer = self._denoiser(x, scalar, **self._extra_args)
         if self._cursor == 0:
@@ -202,17 +204,28 @@ class PixelDenoiser:
         self.neighbours.attention(maps)
         return maps
 
-    def _plan_rows(self) -> None:
+    def _plan_rows(self, x: Tensor) -> None:
         """The host's row order: each image's AND-conditions, image after image, then one uncond row per image."""
         self._cursor = 0
         conditions = [len(batch) for batch in self._extra_args["cond"].batch]
         cond_rows = [image for image, count in enumerate(conditions) for _ in range(count)]
         # Instruct-pix2pix models have a second set of uncond rows.
         self._rows = [*cond_rows, *range(self._images), *range(self._images)]
-        self._token_rows = [None] * len(self._rows)
+        self._conditional = len(cond_rows)
+        self._texts = [[] for _ in range(self._images)]
+        self._read = [0] * self._images
         if self._objects is not None:
-            for row, (image, columns) in enumerate(self._objects.at(self._denoiser.step)):
-                self._token_rows[row] = TokenRow(image, columns)
+            for image, columns in self._objects.at(self._denoiser.step):
+                self._texts[image].append(columns)
+        if self._images > 1 and others_listen():
+            self.neighbours.remember_images(x)
+
+    def _token_row(self, number: int, image: int) -> TokenRow | None:
+        """What to read from the row of this number: an image's texts come in their order, whatever is between them."""
+        if number >= self._conditional or self._read[image] >= len(self._texts[image]):
+            return None
+        self._read[image] += 1
+        return TokenRow(image, self._texts[image][self._read[image] - 1])
 
     # -- one call of the network, seen from the host
 
@@ -221,7 +234,8 @@ class PixelDenoiser:
         assert self._network is not None and self._levels is not None
         first, self._cursor = self._cursor, self._cursor + len(x)
         if self._cursor <= len(self._rows):
-            rows, token_rows = self._rows[first : self._cursor], self._token_rows[first : self._cursor]
+            rows = self.neighbours.images_of(x, self._rows[first : self._cursor])
+            token_rows = [self._token_row(first + row, image) for row, image in enumerate(rows)]
         else:
             rows, token_rows = [row % self._images for row in range(len(x))], []
         levels, factors = self._levels, [1.0] * len(x)

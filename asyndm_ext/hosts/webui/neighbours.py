@@ -14,6 +14,8 @@ from torch import Tensor
 
 from asyndm_ext.model.levels import CallLevels
 
+_MARKS = 16
+
 
 def others_listen() -> bool:
     """Whether another extension is called before each call of the network, and may change its noise level."""
@@ -28,6 +30,7 @@ class Neighbours:
         self._unnoticed: Tensor | None = None
         self._first: tuple[Tensor, CallLevels] | None = None
         self._has_attention = False
+        self._images: list[list[float]] = []
 
     # -- the noise level
 
@@ -73,6 +76,23 @@ class Neighbours:
         there = bool((sigma == torch.full_like(sigma, levels.nominal)).all())
         return levels if there and torch.equal(x, latent[list(images)].to(x)) else None
 
+    # -- the order of the rows
+
+    def remember_images(self, x: Tensor) -> None:
+        """The images of a call that begins, ``(B,C,H,W)``: somebody may change the order of its rows."""
+        self._images = _marks(x)
+
+    def images_of(self, x: Tensor, planned: Sequence[int]) -> list[int]:
+        """The image that each row belongs to: the planned one, unless the row is plainly another's (Regional Prompter's
+        Latent mode puts the rows of a batch into another order)."""
+        if not self._images:
+            return list(planned)
+        found = []
+        for mark, image in zip(_marks(x), planned, strict=True):
+            others = [number for number, own in enumerate(self._images) if own == mark]
+            found.append(image if not others or image in others else others[0])
+        return found
+
     # -- the attention
 
     def attention(self, maps: Tensor | None) -> None:
@@ -95,6 +115,12 @@ class Neighbours:
             self.note(reason)
         self._unnoticed = None
         return "; ".join(self._notes) or None
+
+
+def _marks(x: Tensor) -> list[list[float]]:
+    """A few numbers of each row, by which it is known again."""
+    values = x.detach().flatten(1)
+    return values[:, :: max(1, values.shape[1] // _MARKS)].double().cpu().tolist()
 
 
 def _problem(values: Sequence[float], unchanged: float, rows: int) -> str | None:
