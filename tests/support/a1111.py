@@ -6,7 +6,7 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib import import_module
 from importlib.machinery import ModuleSpec
 from types import SimpleNamespace
@@ -136,11 +136,36 @@ class Denoiser:
 
 
 @contextmanager
-def host() -> Iterator[Any]:
+def inside(stand_ins: Mapping[str, dict[str, Any]], wanted: str) -> Iterator[Any]:
+    """Within this block the modules of a host are there, by their names, and the module of ours that needs them."""
+    ours = {name for name in sys.modules if name.startswith("asyndm_ext.hosts.")}
+    before = {name: sys.modules.get(name) for name in (*stand_ins, *ours)}
+    for name in ours:
+        del sys.modules[name]
+    for name, members in stand_ins.items():
+        module = sys.modules[name] = types.ModuleType(name)
+        module.__spec__ = ModuleSpec(name, None)
+        vars(module).update({key: value for key, value in members.items() if not key.startswith("__")})
+        parent, _, child = name.rpartition(".")
+        if parent:
+            setattr(sys.modules[parent], child, module)
+    try:
+        yield import_module(wanted)
+    finally:
+        for name in [name for name in sys.modules if name.startswith("asyndm_ext.hosts.")]:
+            del sys.modules[name]
+        for name, module in before.items():
+            if module is None:
+                sys.modules.pop(name, None)
+            else:
+                sys.modules[name] = module
+
+
+def host() -> AbstractContextManager[Any]:
     """Within this block AsynDM's module for the host's denoisers is there, as it would be inside the host."""
     _, external = k_diffusion()
     callbacks = {"callbacks_cfg_denoiser": [object()]}
-    stand_ins: Mapping[str, dict[str, Any]] = {
+    stand_ins: dict[str, dict[str, Any]] = {
         "k_diffusion": {"external": external},
         "k_diffusion.external": vars(external),
         "modules": {},
@@ -158,24 +183,4 @@ def host() -> Iterator[Any]:
         "modules.models.sd3": {},
         "modules.models.sd3.sd3_model": {"SD3Denoiser": Unused},
     }
-    ours = {name for name in sys.modules if name.startswith("asyndm_ext.hosts.")}
-    before = {name: sys.modules.get(name) for name in (*stand_ins, *ours)}
-    for name in ours:
-        del sys.modules[name]
-    for name, members in stand_ins.items():
-        module = sys.modules[name] = types.ModuleType(name)
-        module.__spec__ = ModuleSpec(name, None)
-        vars(module).update({key: value for key, value in members.items() if not key.startswith("__")})
-        parent, _, child = name.rpartition(".")
-        if parent:
-            setattr(sys.modules[parent], child, module)
-    try:
-        yield import_module("asyndm_ext.hosts.a1111.denoiser")
-    finally:
-        for name in [name for name in sys.modules if name.startswith("asyndm_ext.hosts.")]:
-            del sys.modules[name]
-        for name, module in before.items():
-            if module is None:
-                sys.modules.pop(name, None)
-            else:
-                sys.modules[name] = module
+    return inside(stand_ins, "asyndm_ext.hosts.a1111.denoiser")
