@@ -86,10 +86,7 @@ class ObjectRegion:
         self._seen = False
 
     def observe(self, maps: Tensor | None, progress: float = 0.0) -> None:
-        """Raises NoAttention where the first model call gave no attention; later the masks stay as they were."""
-        if maps is None and self._seen:
-            self._maps = [*self._maps[1:], self._maps[-1]]
-            return
+        """Raises NoAttention when the model call gave no attention."""
         maps = checked(maps)
         held = self._seen and self.hold_after < 1 and progress >= self.hold_after - _SLACK
         newest = self._maps[-1] if held else strength_from(maps, self.strengths, self.options, self.shape)
@@ -109,8 +106,6 @@ class AverageAttention:
         self._calls = 0
 
     def observe(self, maps: Tensor | None, progress: float = 0.0) -> None:
-        if maps is None and self._calls:
-            return
         maps = checked(maps)
         self._sum = maps if self._sum is None else self._sum + maps
         self._calls += 1

@@ -219,6 +219,15 @@ def test_the_rows_texts_follow_their_images(module: Any) -> None:
     assert model.neighbours.images_of(alike[[0, 0, 1, 1]], [0, 0, 1, 1]) == [0, 0, 1, 1]
 
 
+def test_attention_that_is_missing_in_a_step_is_that_of_the_step_before(module: Any) -> None:
+    neighbours, maps = module.Neighbours(), [torch.rand(1, 1, 4, 4) for _ in range(2)]
+    assert neighbours.attention(None) is None, "the first time the region says so"
+    assert neighbours.said() is None
+    found = [neighbours.attention(one) for one in (maps[0], None, maps[1], None)]
+    assert [id(one) for one in found] == [id(maps[0]), id(maps[0]), id(maps[1]), id(maps[1])]
+    assert neighbours.said() == "the attention could not be read in every step, so masks of the step before were kept"
+
+
 def test_nobody_is_asked_where_nobody_listens(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading a level back waits for the device: a change that nobody announced is found at the end."""
     neighbours = module.Neighbours()

@@ -200,9 +200,7 @@ class PixelDenoiser:
         return self._denoiser.last_noise_uncond
 
     def attention(self) -> Tensor | None:
-        maps = self._network.attention() if self._network is not None else None
-        self.neighbours.attention(maps)
-        return maps
+        return self.neighbours.attention(self._network.attention() if self._network is not None else None)
 
     def _plan_rows(self, x: Tensor) -> None:
         """The host's row order: each image's AND-conditions, image after image, then one uncond row per image."""

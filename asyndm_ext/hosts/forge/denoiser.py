@@ -212,9 +212,7 @@ class PixelDenoiser:
         return self._sigmas[level.round().long().clip(0, len(self._sigmas) - 1)]
 
     def attention(self) -> Tensor | None:
-        maps = self._network.attention() if self._network is not None else None
-        self.neighbours.attention(maps)
-        return maps
+        return self.neighbours.attention(self._network.attention() if self._network is not None else None)
 
     # -- one call of the network, seen from the host (see patcher.Interceptor)
 

@@ -29,7 +29,7 @@ class Neighbours:
         self._notes: list[str] = []
         self._unnoticed: Tensor | None = None
         self._first: tuple[Tensor, CallLevels] | None = None
-        self._has_attention = False
+        self._attention: Tensor | None = None
         self._images: list[list[float]] = []
 
     # -- the noise level
@@ -95,11 +95,13 @@ class Neighbours:
 
     # -- the attention
 
-    def attention(self, maps: Tensor | None) -> None:
-        """What was captured in a call, where it was to be."""
-        if maps is None and self._has_attention:
+    def attention(self, maps: Tensor | None) -> Tensor | None:
+        """What was captured in a call, ``(B,n,h,w)``; where nothing was, what was in the call before, if anything."""
+        if maps is None and self._attention is not None:
             self.note("the attention could not be read in every step, so masks of the step before were kept")
-        self._has_attention = self._has_attention or maps is not None
+            return self._attention
+        self._attention = maps
+        return maps
 
     # -- afterwards
 
