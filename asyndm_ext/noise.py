@@ -25,15 +25,19 @@ class NoiseTable:
         table.alphas_cumprod = a
         return table
 
-    def sigma_to_t(self, sigma: Tensor) -> Tensor:
-        """Fractional timestep of each sigma > 0 (k-diffusion's ``sigma_to_t`` without quantization), any shape."""
+    def sigma_to_t(self, sigma: Tensor, quantize: bool = False) -> Tensor:
+        """Fractional timestep of each sigma > 0, any shape (k-diffusion's ``sigma_to_t``).
+
+        Args:
+            quantize: the nearest whole one instead, by the distance of the logarithms; of two equally near the lower.
+        """
         log_sigma = sigma.double().log()
         low = (torch.searchsorted(self.log_sigmas, log_sigma.contiguous(), right=True) - 1).clamp(
             0, len(self.log_sigmas) - 2
         )
         span = self.log_sigmas[low + 1] - self.log_sigmas[low]
         share = ((log_sigma - self.log_sigmas[low]) / span).clamp(0, 1)
-        return low + share
+        return low + (share > 0.5).double() if quantize else low + share
 
     def sigma_at(self, percent: float) -> float:
         """Sigma at a share of the timesteps, counted from the noisiest, fraction; straight in log-sigma."""

@@ -17,6 +17,11 @@ from asyndm_ext.masks import MaskOptions, object_weights, strength_of_cells
 from asyndm_ext.model.patches import patch_constant
 from asyndm_ext.settings import Settings
 
+
+class NoAttention(RuntimeError):
+    """The model call gave no attention, so the objects cannot be located: a plain image must not pass for AsynDM."""
+
+
 Shape = tuple[int, int, int, int]
 
 # Progress is a sum of float64 shares.
@@ -81,7 +86,7 @@ class ObjectRegion:
         self._seen = False
 
     def observe(self, maps: Tensor | None, progress: float = 0.0) -> None:
-        """Raises RuntimeError when the model call gave no attention: a plain image must not pass for AsynDM."""
+        """Raises NoAttention when the model call gave no attention."""
         maps = checked(maps)
         held = self._seen and self.hold_after < 1 and progress >= self.hold_after - _SLACK
         newest = self._maps[-1] if held else strength_from(maps, self.strengths, self.options, self.shape)
@@ -178,9 +183,12 @@ def strength_from(maps: Tensor, strengths: Tensor, options: MaskOptions, shape: 
 
 
 def checked(maps: Tensor | None) -> Tensor:
-    """Raises RuntimeError for attention that is missing or not finite."""
+    """Raises NoAttention for attention that is missing, RuntimeError where it is not finite."""
     if maps is None:
-        raise RuntimeError("no cross-attention was captured, so the objects cannot be located")
+        raise NoAttention(
+            "the network's attention to the objects cannot be read: another extension changes the attention, or the "
+            "text that it gets"
+        )
     if not bool(torch.isfinite(maps).all()):
         raise RuntimeError("the captured cross-attention is not finite (NaN in the model?)")
     return maps.float().cpu()

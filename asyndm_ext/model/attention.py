@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from asyndm_ext.model.text_part import Place, column_keys, columns_of
+
 
 def quarter_grid(height: int, width: int) -> tuple[int, int]:
     """Size of the feature map after two strided convolutions, each rounding up."""
@@ -132,7 +134,11 @@ class CrossAttentionCapture(AttentionCapture):
             for name, m in unet.named_modules()
             if name.rsplit(".", 1)[-1] == "attn2" and hasattr(m, "to_q") and hasattr(m, "to_k")
         ]
-        self._queries: dict[int, Tensor] = {}
+        self._unet = unet
+        self._queries: dict[int, tuple[int, Tensor]] = {}
+        self._inputs: dict[int, Place] = {}
+        self._text: Tensor | None = None
+        self._keys: dict[tuple[int, torch.dtype], list[bytes]] = {}
 
     @property
     def layers(self) -> int:
@@ -144,35 +150,84 @@ class CrossAttentionCapture(AttentionCapture):
         """Register the hooks; they are removed however the block is left."""
         handles = []
         try:
+            handles.append(self._unet.register_forward_pre_hook(self._on_network, with_kwargs=True))
             for number, layer in enumerate(self._layers):
+                handles.append(layer.register_forward_pre_hook(self._on_layer(number), with_kwargs=True))
                 handles.append(layer.to_q.register_forward_hook(self._on_query(number)))
                 handles.append(layer.to_k.register_forward_hook(self._on_key(number, layer)))
             yield self
         finally:
             for handle in handles:
                 handle.remove()
-            self._queries.clear()
-            self._rows = ()
+            self.read(())
+
+    def read(self, rows: Sequence[TokenRow | None]) -> None:
+        super().read(rows)
+        self._queries.clear()
+        self._inputs.clear()
+        self._keys.clear()
+        self._text = None
 
     def grid(self, latent_size: tuple[int, int]) -> tuple[int, int]:
         return quarter_grid(*latent_size)
 
+    # -- what the network and its layers are given
+
+    def _on_network(self, module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+        if self._rows:
+            given = [kwargs.get("context"), kwargs.get("encoder_hidden_states"), *args[2:3]]
+            self._text = next((text for text in given if isinstance(text, Tensor) and text.ndim == 3), None)
+
+    def _on_layer(self, number: int) -> Callable:
+        def hook(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+            x = args[0] if args else kwargs.get("x", kwargs.get("hidden_states"))
+            if self._rows and isinstance(x, Tensor) and x.ndim == 3:
+                self._inputs[number] = Place.of(x)
+
+        return hook
+
+    # -- what it makes of them
+
     def _on_query(self, number: int) -> Callable:
         def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
             if self._rows and output.ndim == 3 and output.shape[1] == self._size[0] * self._size[1]:
-                self._queries[number] = output
+                first = self._first_row(number, args[0])
+                if first is not None:
+                    self._queries[number] = first, output
 
         return hook
+
+    def _first_row(self, number: int, x: Tensor) -> int | None:
+        """The first of the batch's rows that the queries are of; None where it cannot be told."""
+        if len(x) == len(self._rows):
+            return 0
+        place = self._inputs.get(number)
+        return place.first_of(x) if place is not None and place.rows == len(self._rows) else None
 
     def _on_key(self, number: int, layer: Any) -> Callable:
         def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
-            q = self._queries.pop(number, None)
-            if q is None or len(q) != len(self._rows) or len(output) != len(self._rows):
+            first, q = self._queries.pop(number, (0, None))
+            if q is None or len(output) != len(q):
                 return
             # Memory-efficient attention classes keep no scale; it is always this one.
             scale = getattr(layer, "scale", None) or (q.shape[-1] / layer.heads) ** -0.5
-            for row, wanted in enumerate(self._rows):
-                if wanted is not None:
-                    self._add(wanted, token_probabilities(q[row], output[row], layer.heads, scale, wanted.columns))
+            for row, wanted in enumerate(self._rows[first : first + len(q)]):
+                there = self._really_there(wanted, args[0][row], first + row) if wanted is not None else None
+                if there is not None:
+                    self._add(there, token_probabilities(q[row], output[row], layer.heads, scale, there.columns))
 
         return hook
+
+    def _really_there(self, wanted: TokenRow, text: Tensor, row: int) -> TokenRow | None:
+        """What to read where a call has these columns ``(t,D)`` of the row's text; None where it has no object's."""
+        if self._text is None or len(text) == self._text.shape[1]:
+            numbers: Sequence[int | None] = range(len(text))
+        else:
+            key = (row, text.dtype)
+            if key not in self._keys:
+                self._keys[key] = column_keys(self._text[row].to(text.dtype))
+            numbers = columns_of(column_keys(text), self._keys[key])
+        at = {column: place for place, column in enumerate(numbers) if column is not None}
+        columns = [[at[column] for column in own if column in at] for own in wanted.columns]
+        # A text that has none of the objects at this step has been read all the same.
+        return TokenRow(wanted.image, columns) if any(columns) or not any(wanted.columns) else None

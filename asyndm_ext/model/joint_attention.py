@@ -232,8 +232,8 @@ class JointAttentionCapture(AttentionCapture):
             return
         for wanted in self._rows:
             last = max((column for own in wanted.columns for column in own), default=0) if wanted is not None else 0
-            if last >= text.shape[2]:  # it would be the key of a pixel
-                raise RuntimeError(f"an object's token is in column {last}, the text has {text.shape[2]}")
+            if last >= text.shape[2]:  # it would be the key of a pixel: another extension shortens the text
+                return
         self._missed()
         self._next = _Layer(q, k, text, self._rotation, self._rows)
         if self._second:

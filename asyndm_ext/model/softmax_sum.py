@@ -36,7 +36,7 @@ Ask = Callable[[Tensor, Tensor], "Callable[[Tensor], None] | None"]
 
 
 class SoftmaxSum:
-    """Stands in front of torch's attention while :meth:`attached`, in the thread that attached it.
+    """Is asked in front of torch's attention while :meth:`attached`, in the thread that attached it.
 
     Args:
         ask: called with every attention's queries and keys.
@@ -48,34 +48,34 @@ class SoftmaxSum:
         self._ask, self._missed = ask, missed
         self._thread: int | None = None
         self._trusted: Trusted = {} if trusted is None else trusted
-        self._host: Callable[..., Tensor] = functional.scaled_dot_product_attention
 
     @contextmanager
     def attached(self) -> Iterator[None]:
-        """torch's function is exchanged inside this block only, and put back unless others have exchanged it since."""
-        self._host, self._thread = functional.scaled_dot_product_attention, threading.get_ident()
-        # One and the same object: a bound method is made anew whenever it is looked at.
-        own = functional.scaled_dot_product_attention = self._attend  # type: ignore[assignment]
+        """torch's function is exchanged inside this block only, and put back unless others have exchanged it since.
+
+        Blocks may overlap, and be left in any order.
+        """
+        self._thread = threading.get_ident()
+        front = _front()
+        front.sums.append(self)
         try:
             yield
         finally:
             self._thread = None
-            if functional.scaled_dot_product_attention is own:
-                functional.scaled_dot_product_attention = self._host
+            front.sums.remove(self)
+            front.leave()
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        tell = self._ask(query, key) if self._thread == threading.get_ident() else None
-        if tell is None:
-            return self._host(query, key, value, *args, **kwargs)
-        found = self._fused(query, key, value, *args, **kwargs)
-        if found is None:
-            self._missed()
-            return self._host(query, key, value, *args, **kwargs)
-        tell(found[1])
-        return found[0]
+    def asked(self, query: Tensor, key: Tensor) -> Callable[[Tensor], None] | None:
+        """What takes the log-sums of this call, or None."""
+        return self._ask(query, key) if self._thread == threading.get_ident() else None
 
-    def _fused(
+    def missed(self) -> None:
+        """The log-sums that it asked for are not to be had."""
+        self._missed()
+
+    def fused(
         self,
+        host: Callable[..., Tensor],
         q: Tensor,
         k: Tensor,
         v: Tensor,
@@ -85,7 +85,7 @@ class SoftmaxSum:
         scale: float | None = None,
         enable_gqa: bool = False,
     ) -> tuple[Tensor, Tensor] | None:
-        """The answer and the log-sums ``(N,heads,L)``, or None."""
+        """The answer of the host's attention and the log-sums ``(N,heads,L)``, or None."""
         plain = attn_mask is None and not dropout_p and not is_causal and scale is None and not enable_gqa
         if not plain or q.ndim != 4 or q.requires_grad or q.shape[-1] % 8:
             return None
@@ -95,8 +95,52 @@ class SoftmaxSum:
             return None
         answer, log_sums = kernel(q, k, v)
         if sort not in self._trusted:
-            self._trusted[sort] = _same(answer, self._host(q, k, v)) and _right(log_sums, q, k)
+            self._trusted[sort] = _same(answer, host(q, k, v)) and _right(log_sums, q, k)
         return (answer, log_sums) if self._trusted[sort] else None
+
+
+class _Front:
+    """What stands in the place of torch's attention, for all that overlap: one in front of the other could only be
+    taken away in the reverse order.
+
+    Attributes:
+        host: what was there before.
+        sums: who is to be asked.
+    """
+
+    def __init__(self, host: Callable[..., Tensor]) -> None:
+        self.host = host
+        self.sums: list[SoftmaxSum] = []
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        self.leave()
+        asking = [(one, tell) for one in self.sums if (tell := one.asked(query, key)) is not None]
+        if not asking:
+            return self.host(query, key, value, *args, **kwargs)
+        found = asking[0][0].fused(self.host, query, key, value, *args, **kwargs)
+        if found is None:
+            for one, _ in asking:
+                one.missed()
+            return self.host(query, key, value, *args, **kwargs)
+        for _, tell in asking:
+            tell(found[1])
+        return found[0]
+
+    def leave(self) -> None:
+        """Put back what was there before, once nobody is to be asked; not over the head of whoever came since.
+
+        They may put this one back when they leave, as that is what they found: then it goes with the next call.
+        """
+        if not self.sums and functional.scaled_dot_product_attention is self:
+            functional.scaled_dot_product_attention = self.host
+
+
+def _front() -> _Front:
+    """The one that stands in the place of torch's attention; put there if there is none."""
+    there: Any = functional.scaled_dot_product_attention
+    if not isinstance(there, _Front):
+        there = functional.scaled_dot_product_attention = _Front(there)
+    return there
 
 
 Kernel = Callable[[Tensor, Tensor, Tensor], "tuple[Tensor, Tensor]"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,6 +58,15 @@ class TimestepTable:
             values.append(distinct)
             indices.append(index)
         return cls(torch.cat(values), torch.stack(indices), tuple(len(v) for v in values))
+
+    @classmethod
+    def joined(cls, tables: Sequence[TimestepTable]) -> TimestepTable:
+        """Several tables as one, their images one after another."""
+        return cls(
+            torch.cat([table.values for table in tables]),
+            torch.cat([table.index for table in tables]),
+            tuple(count for table in tables for count in table.counts),
+        )
 
     def to(self, device: torch.device) -> TimestepTable:
         return TimestepTable(self.values.float().to(device), self.index.to(device), self.counts)

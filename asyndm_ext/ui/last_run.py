@@ -115,6 +115,10 @@ class LastRun:
         self._passes[-1].finished = True
         self._newest = None
 
+    def drop_pass(self) -> None:
+        """The pass that has begun goes on without AsynDM."""
+        self._passes = self._passes[:-1]
+
     def answer(self, masks: bool = True) -> dict[str, Any] | None:
         """JSON types; None before the first job.
 

@@ -222,7 +222,7 @@ def test_hooks_go_however_the_block_is_left(error: type[BaseException] | None) -
     capture = CrossAttentionCapture(net, 2, 2)
     assert hooks(net) == before
     with pytest.raises(error) if error else nullcontext(), capture.attached():
-        assert hooks(net) == before + 2 * capture.layers
+        assert hooks(net) == before + 3 * capture.layers + 1
         capture.begin((16, 16))
         capture.read(BATCH)
         if error:
@@ -234,7 +234,7 @@ def test_hooks_go_however_the_block_is_left(error: type[BaseException] | None) -
             finally:
                 handle.remove()
     assert hooks(net) == before
-    assert not capture._queries, "no tensor is kept alive"
+    assert not capture._queries and capture._text is None, "no tensor is kept alive"
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

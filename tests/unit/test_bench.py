@@ -223,7 +223,7 @@ def test_blobs_move_every_third_call_and_differ_between_images() -> None:
     assert not torch.equal(seen[2], seen[3]) and not torch.equal(seen[5], seen[6])
     assert not torch.equal(seen[0][0], seen[0][1])
     assert set(seen[0].unique().tolist()) == {0.0, 0.4, 0.7}
-    with pytest.raises(RuntimeError, match="no cross-attention"):
+    with pytest.raises(RuntimeError, match="attention to the objects cannot be read"):
         blobs.observe(None, 0.0)
 
 

@@ -13,6 +13,7 @@ from asyndm_ext.regions import (
     Between,
     FixedRegion,
     MaskedRegion,
+    NoAttention,
     ObjectRegion,
     PerPatch,
     region_for,
@@ -68,7 +69,7 @@ def test_objects_keep_their_strengths_and_images_their_maps() -> None:
 @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
 def test_missing_or_broken_attention_is_an_error(poison: float) -> None:
     region = ObjectRegion((1, 1, 16, 24), torch.tensor([0.7]))
-    with pytest.raises(RuntimeError, match="no cross-attention"):
+    with pytest.raises(RuntimeError, match="attention to the objects cannot be read"):
         region.observe(None)
     maps = hot_corner(1, 1)
     maps[0, 0, 0, 0] = poison
@@ -112,7 +113,7 @@ def test_the_average_of_a_plain_pass() -> None:
         assert float(region.strength().abs().max()) == 0
     assert float(region.maps[0, 0, 0, 0]) == pytest.approx((2 * 0.9 + 0.01) / 3)
     assert float(region.maps[0, 0, 1, 1]) == pytest.approx((0.9 + 2 * 0.01) / 3)
-    with pytest.raises(RuntimeError, match="no cross-attention"):
+    with pytest.raises(NoAttention, match="attention to the objects cannot be read"):
         region.observe(None, 0.5)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from functools import partial
@@ -230,3 +231,80 @@ def test_an_old_torch_without_the_choice_has_no_kernel(monkeypatch: pytest.Monke
     assert fused_kernel(*parts()) is not None
     monkeypatch.delattr(torch, "_fused_sdp_choice")
     assert fused_kernel(*parts()) is None
+
+
+# -- blocks that overlap
+
+
+@pytest.fixture
+def put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a failing test leaves in torch is gone after it."""
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", HOST)
+
+
+def attend() -> Tensor:
+    return functional.scaled_dot_product_attention(*parts())
+
+
+@pytest.mark.usefixtures("put_back")
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+def test_torch_is_as_it_was_in_whatever_order_they_leave(order: tuple[int, ...]) -> None:
+    three, expected = [Asking() for _ in range(3)], attend()
+    blocks = [asking.sums.attached() for asking in three]
+    for block in blocks:
+        block.__enter__()
+    for left, number in enumerate(order):
+        assert torch.equal(attend(), expected)
+        assert sum(len(asking.told) for asking in three) == sum(range(3, 2 - left, -1)), "not all were asked"
+        blocks[number].__exit__(None, None, None)
+    assert functional.scaled_dot_product_attention is HOST
+
+
+@pytest.mark.usefixtures("put_back")
+def test_an_error_in_between_ends_its_own_block_only() -> None:
+    first, second = Asking(), Asking()
+    outer = first.sums.attached()
+    outer.__enter__()
+    with pytest.raises(RuntimeError, match="interrupted"), second.sums.attached():
+        outer.__exit__(None, None, None)
+        attend()
+        raise RuntimeError("interrupted")
+    assert (len(first.told), len(second.told)) == (0, 1)
+    assert functional.scaled_dot_product_attention is HOST
+
+
+@pytest.mark.usefixtures("put_back")
+def test_somebody_else_in_between_who_leaves_last() -> None:
+    """It puts back what it found, which is ours; that is not to stay."""
+    first, second, theirs = Asking(), Asking(), []
+
+    def other(*args: Any, **kwargs: Any) -> Tensor:
+        theirs.append(1)
+        return found(*args, **kwargs)
+
+    with first.sums.attached():
+        found = functional.scaled_dot_product_attention
+        functional.scaled_dot_product_attention = other
+        later = second.sums.attached()
+        later.__enter__()
+    expected = HOST(*parts())
+    assert torch.equal(attend(), expected)
+    assert (len(first.told), len(second.told), len(theirs)) == (0, 1, 1)  # theirs: the look at the kernel
+    later.__exit__(None, None, None)
+    assert functional.scaled_dot_product_attention is other
+    functional.scaled_dot_product_attention = found
+    assert torch.equal(attend(), expected)
+    assert functional.scaled_dot_product_attention is HOST
+
+
+@pytest.mark.usefixtures("put_back")
+def test_what_somebody_else_put_back_is_no_reason_to_go_in_circles() -> None:
+    first, second, expected = Asking(), Asking(), attend()
+    with first.sums.attached():
+        found = functional.scaled_dot_product_attention
+        functional.scaled_dot_product_attention = partial(found)
+    functional.scaled_dot_product_attention = found
+    with second.sums.attached():
+        assert torch.equal(attend(), expected)
+    assert (len(first.told), len(second.told)) == (0, 1)
+    assert functional.scaled_dot_product_attention is HOST

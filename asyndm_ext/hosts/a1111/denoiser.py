@@ -10,6 +10,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import k_diffusion.external
@@ -19,12 +20,13 @@ from modules.models.sd3.sd3_model import SD3Denoiser
 from torch import Tensor
 
 from asyndm_ext.hosts.webui.errors import AsynDMError
+from asyndm_ext.hosts.webui.neighbours import Neighbours, others_listen
 from asyndm_ext.hosts.webui.network import NetworkHooks
-from asyndm_ext.hosts.webui.tokens import ObjectColumns
+from asyndm_ext.hosts.webui.tokens import Columns, ObjectColumns
 from asyndm_ext.model.attention import TokenRow
 from asyndm_ext.model.call import eps_denoised, flow_denoised, lcm_denoised, v_denoised, v_to_eps
+from asyndm_ext.model.levels import CallLevels
 from asyndm_ext.model.network import is_dit
-from asyndm_ext.model.timesteps import QUANTUM, TimestepTable, is_uniform
 from asyndm_ext.model.unet_time import UnsupportedModel
 from asyndm_ext.noise import NoiseTable
 
@@ -84,11 +86,12 @@ class PixelDenoiser:
         self._wrapped: InnerModel | None = None
         self._network: NetworkHooks | None = None
         self._rows: list[int] = []
-        self._token_rows: list[TokenRow | None] = []
+        self._conditional = 0
+        self._texts: list[list[Columns]] = []
+        self._read: list[int] = []
         self._cursor = 0
-        self._level: Tensor | None = None
-        self._nominal = 0.0
-        self._table: TimestepTable | None = None
+        self._levels: CallLevels | None = None
+        self.neighbours = Neighbours()
         self.noise: NoiseTable | None = None
         self.by_patch = False
 
@@ -147,8 +150,8 @@ class PixelDenoiser:
             raise AsynDMError(f"AsynDM does not support this model: {error}") from error
         self._hooks.enter_context(self._network.attached())
         self._bound = host
-        if self._level is not None:  # a switch in the middle of a call: what follows is the new model's
-            self._prepare(self._level)
+        if self._levels is not None:  # a switch in the middle of a call: what follows is the new model's
+            self._prepare(self._levels.level, self._levels.nominal)
 
     def _network_of(self, host: Any) -> torch.nn.Module:
         if getattr(sd_unet, "current_unet", None) is not None:
@@ -176,74 +179,83 @@ class PixelDenoiser:
     # -- the guided call, seen from the solver
 
     def __call__(self, x: Tensor, nominal: float, level: Tensor) -> Tensor:
-        self._nominal = nominal
-        self._prepare(level)
-        self._plan_rows()
+        self.neighbours.begins(x, self._prepare(level, nominal), others_listen())
+        self._plan_rows(x)
         scalar = torch.full((len(x),), nominal, dtype=x.dtype, device=x.device)
         answer = self._denoiser(x, scalar, **self._extra_args)
         if self._cursor == 0:
             raise AsynDMError("AsynDM: the model was not called through the sampler (another extension replaced it?)")
         return answer
 
-    def _prepare(self, level: Tensor) -> None:
+    def _prepare(self, level: Tensor, nominal: float) -> CallLevels:
         """What the network's calls need to know, from the level map ``(B,1,H,W)`` on the CPU."""
-        assert self._network is not None
-        self._level, self._table = level, None
-        if not is_uniform(level):
-            self._table = TimestepTable.from_map(self._timestep(self._bound, level), QUANTUM)
-        self._network.begin((level.shape[-2], level.shape[-1]))
+        assert self._network is not None and self.noise is not None
+        timestep = partial(_timestep, self._bound, self._space, self.noise)
+        self._levels = CallLevels(level, nominal, timestep)
+        self._network.begin(self._levels.size)
+        return self._levels
 
     @property
     def last_uncond(self) -> Tensor | None:
         return self._denoiser.last_noise_uncond
 
     def attention(self) -> Tensor | None:
-        return self._network.attention() if self._network is not None else None
+        return self.neighbours.attention(self._network.attention() if self._network is not None else None)
 
-    def _plan_rows(self) -> None:
+    def _plan_rows(self, x: Tensor) -> None:
         """The host's row order: each image's AND-conditions, image after image, then one uncond row per image."""
         self._cursor = 0
         conditions = [len(batch) for batch in self._extra_args["cond"].batch]
         cond_rows = [image for image, count in enumerate(conditions) for _ in range(count)]
         # Instruct-pix2pix models have a second set of uncond rows.
         self._rows = [*cond_rows, *range(self._images), *range(self._images)]
-        self._token_rows = [None] * len(self._rows)
+        self._conditional = len(cond_rows)
+        self._texts = [[] for _ in range(self._images)]
+        self._read = [0] * self._images
         if self._objects is not None:
-            for row, (image, columns) in enumerate(self._objects.at(self._denoiser.step)):
-                self._token_rows[row] = TokenRow(image, columns)
+            for image, columns in self._objects.at(self._denoiser.step):
+                self._texts[image].append(columns)
+        if self._images > 1 and others_listen():
+            self.neighbours.remember_images(x)
+
+    def _token_row(self, number: int, image: int) -> TokenRow | None:
+        """What to read from the row of this number: an image's texts come in their order, whatever is between them."""
+        if number >= self._conditional or self._read[image] >= len(self._texts[image]):
+            return None
+        self._read[image] += 1
+        return TokenRow(image, self._texts[image][self._read[image] - 1])
 
     # -- one call of the network, seen from the host
 
     def inner_call(self, host: Any, x: Tensor, sigma: Tensor, kwargs: dict[str, Any]) -> Tensor:
         """A slice of the batch, in order; slices beyond the plan are other extensions' own calls."""
-        assert self._network is not None
+        assert self._network is not None and self._levels is not None
         first, self._cursor = self._cursor, self._cursor + len(x)
         if self._cursor <= len(self._rows):
-            rows, token_rows = self._rows[first : self._cursor], self._token_rows[first : self._cursor]
+            rows = self.neighbours.images_of(x, self._rows[first : self._cursor])
+            token_rows = [self._token_row(first + row, image) for row, image in enumerate(rows)]
         else:
             rows, token_rows = [row % self._images for row in range(len(x))], []
-        table = self._table.to(x.device) if self._table is not None else None
-        with self._network.call(table, rows, token_rows):
-            if table is None:
-                return self._uniform_call(host, x, sigma, kwargs)
-            return self._pixel_call(host, x, sigma, rows, kwargs)
+        levels, factors = self._levels, [1.0] * len(x)
+        if levels.uniform != levels.nominal:  # otherwise all is the host's own
+            sigma, factors = self.neighbours.change(sigma, levels.nominal, len(x), others_listen())
+        if any(factor != 1 for factor in factors):
+            earlier = self.neighbours.back_at_the_first(x, rows, sigma)
+            levels, factors = (levels, factors) if earlier is None else (earlier, [1.0] * len(x))
+        table, parts = levels.table(rows, factors, x.device)
+        with self._network.call(table, parts, token_rows):
+            if levels.uniform is not None:
+                return host(x, levels.scalar(factors, sigma), **kwargs)
+            return self._pixel_call(host, x, sigma, levels.of(rows, factors), kwargs)
 
-    def _uniform_call(self, host: Any, x: Tensor, sigma: Tensor, kwargs: dict[str, Any]) -> Tensor:
-        """One level for all pixels: the host's own computation, at that level."""
-        assert self._level is not None
-        level = float(self._level.flatten()[0])
-        if level != self._nominal:
-            sigma = torch.full_like(sigma, level)
-        return host(x, sigma, **kwargs)
-
-    def _pixel_call(self, host: Any, x: Tensor, sigma: Tensor, rows: list[int], kwargs: dict[str, Any]) -> Tensor:
-        assert self._level is not None
+    def _pixel_call(self, host: Any, x: Tensor, sigma: Tensor, levels: Tensor, kwargs: dict[str, Any]) -> Tensor:
+        """A call at a level of its own for each pixel ``(N,1,H,W)``."""
         precise = torch.promote_types(x.dtype, torch.float32)
-        level = self._level[rows].to(precise).to(x.device)
+        level = levels.to(precise).to(x.device)
         if self._space == "timestep":
             answer = host(x, sigma, **kwargs)
             if isinstance(host, sd_samplers_timesteps.CompVisTimestepsVDenoiser):
-                alpha_s, alpha_m = self._alpha(sigma.cpu()).view(-1, 1, 1, 1), self._alpha(self._level[rows])
+                alpha_s, alpha_m = self._alpha(sigma.cpu()).view(-1, 1, 1, 1), self._alpha(levels)
                 answer = v_to_eps(answer.to(precise), x, alpha_s.to(level), alpha_m.to(level))
             return answer.to(x.dtype)
         s = sigma.to(precise).view(-1, 1, 1, 1)
@@ -252,22 +264,10 @@ class PixelDenoiser:
             return host(x_in.to(x.dtype), sigma, **kwargs).to(precise)
 
         if isinstance(host, sd_samplers_lcm.LCMCompVisDenoiser):
-            t_s, t_m = self._timestep(host, sigma).to(s).view_as(s), self._timestep(host, self._level[rows]).to(level)
-            return lcm_denoised(denoise, x.to(precise), s, level, t_s, t_m).to(x.dtype)
+            t_s, t_m = (_timestep(host, "sigma", self.noise, one) for one in (sigma, levels))
+            return lcm_denoised(denoise, x.to(precise), s, level, t_s.to(s).view_as(s), t_m.to(level)).to(x.dtype)
         rescaled = next(call for kind, call in RESCALED if isinstance(host, kind))
         return rescaled(denoise, x.to(precise), s, level).to(x.dtype)
-
-    def _timestep(self, host: Any, level: Tensor) -> Tensor:
-        """The host's timestep for each level, any shape."""
-        if self._space == "timestep":
-            return level
-        if isinstance(host, SD3Denoiser):
-            return 1000 * level
-        if isinstance(host, sd_samplers_lcm.LCMCompVisDenoiser):  # it has every 20th timestep only
-            distinct, where = level.unique(return_inverse=True)
-            return host.sigma_to_t(distinct.to(host.log_sigmas))[where].to(level)
-        assert self.noise is not None
-        return self.noise.sigma_to_t(level)
 
     def _alpha(self, t: Tensor) -> Tensor:
         assert self.noise is not None
@@ -275,8 +275,22 @@ class PixelDenoiser:
 
     def _pred_x0(self, host_pred_x0: Any, x_in: Tensor, x_out: Tensor, sigma: Tensor) -> Tensor:
         """The preview, which is also what an interrupt returns: for timestep samplers it depends on the level."""
-        if self._space == "sigma" or self._table is None or len(x_in) != self._images:
+        assert self._levels is not None
+        if self._space == "sigma" or self._levels.uniform is not None or len(x_in) != self._images:
             return host_pred_x0(x_in, x_out, sigma)
-        assert self._level is not None
-        alpha = self._alpha(self._level).to(x_in.device, torch.promote_types(x_in.dtype, torch.float32))
+        alpha = self._alpha(self._levels.level).to(x_in.device, torch.promote_types(x_in.dtype, torch.float32))
         return (x_in - (1 - alpha).sqrt() * x_out) / alpha.sqrt()
+
+
+def _timestep(host: Any, space: str, noise: NoiseTable | None, level: Tensor) -> Tensor:
+    """The host's timestep for each level, any shape."""
+    if space == "timestep":
+        return level
+    if isinstance(host, SD3Denoiser):
+        return 1000 * level
+    if isinstance(host, sd_samplers_lcm.LCMCompVisDenoiser):  # it has every 20th timestep only
+        distinct, where = level.unique(return_inverse=True)
+        return host.sigma_to_t(distinct.to(host.log_sigmas))[where].to(level)
+    assert noise is not None
+    # "Enable quantization in K samplers" in the settings: it has whole timesteps only.
+    return noise.sigma_to_t(level, quantize=bool(host.quantize))

@@ -11,19 +11,21 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from asyndm_ext.hosts.forge.patcher import ROWS, patched
+from asyndm_ext.hosts.forge.patcher import ROWS, changes_calls, patched
 from asyndm_ext.hosts.webui.errors import AsynDMError
+from asyndm_ext.hosts.webui.neighbours import Neighbours, others_listen
 from asyndm_ext.hosts.webui.network import NetworkHooks
 from asyndm_ext.hosts.webui.tokens import Columns, ObjectColumns
 from asyndm_ext.model.attention import TokenRow
 from asyndm_ext.model.call import eps_denoised, flow_denoised, v_denoised
+from asyndm_ext.model.levels import CallLevels
 from asyndm_ext.model.network import is_dit
-from asyndm_ext.model.timesteps import QUANTUM, TimestepTable, is_uniform
 from asyndm_ext.model.unet_time import UnsupportedModel
 from asyndm_ext.noise import NoiseTable
 
@@ -77,9 +79,10 @@ class PixelDenoiser:
         self._bound: Any = None
         self._network: NetworkHooks | None = None
         self._given: Tensor | None = None
-        self._sigma: Tensor | None = None
         self._nominal = 0.0
-        self._table: TimestepTable | None = None
+        self._levels: CallLevels | None = None
+        self.neighbours = Neighbours()
+        self._others = False
         self._texts: list[list[Columns]] = []
         self._read: set[tuple[int, int]] = set()
         self._seen: Tensor | None = None
@@ -136,6 +139,7 @@ class PixelDenoiser:
         self._predictor = model.predictor
         self.by_patch = is_dit(model.diffusion_model)
         self._hooks.enter_context(self._network.attached())
+        self._others = changes_calls(sd_model.forge_objects.unet.model_options)
         self._hooks.enter_context(patched(sd_model, self))
         if self._space == "timestep":
             self.noise = NoiseTable.from_alphas_cumprod(sd_model.alphas_cumprod)
@@ -150,41 +154,50 @@ class PixelDenoiser:
     def __call__(self, x: Tensor, nominal: float, level: Tensor) -> Tensor:
         """Denoised (noise-level samplers) or eps (timestep samplers); see :class:`asyndm_ext.run.Model`."""
         if self._space == "sigma":
-            return self._guided(x, nominal, level)
+            return self._guided(x, nominal, level)[0]
         sigma = self._sigma_of(level)
         scale = sigma.to(x.device)
         x_ve = x * (scale**2.0 + 1.0) ** 0.5
         nominal_sigma = float(self._sigma_of(torch.tensor(nominal)))
-        denoised = self._guided(x_ve, nominal_sigma, sigma)
+        denoised, scalar = self._guided(x_ve, nominal_sigma, sigma)
         if self._denoiser.last_noise_uncond is not None:
             self.last_uncond = self._denoiser.last_noise_uncond * (nominal_sigma / scale)
-        assert self._seen is not None
-        return (self._seen - denoised) / scale
+        # The host divides by its very scalar, which other extensions may have changed in its place.
+        changed = (scalar / torch.full_like(scalar, nominal_sigma)).view(-1, 1, 1, 1)
+        scale = scale * torch.where(changed.isfinite() & (changed > 0), changed, 1.0)
+        if self._denoiser.mask is not None:
+            assert self._seen is not None
+            x_ve = self._seen
+        return (x_ve - denoised) / scale
 
-    def _guided(self, x: Tensor, nominal: float, sigma: Tensor) -> Tensor:
-        """The host's denoiser in VE space at each pixel's sigma ``(B,1,H,W)``."""
+    def _guided(self, x: Tensor, nominal: float, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """The host's denoiser in VE space at each pixel's sigma ``(B,1,H,W)``; and the scalars ``(B,)`` that it was
+        given, as they are now."""
         self._nominal, self._called = nominal, False
-        self._prepare(sigma)
+        self.neighbours.begins(x, self._prepare(sigma), self._look())
         scalar = torch.full((len(x),), nominal, dtype=x.dtype, device=x.device)
         answer = self._denoiser(x, scalar, **self._extra_args)
         if not self._called:
             raise AsynDMError("AsynDM: the model was not called through the sampler (another extension replaced it?)")
-        return answer
+        return answer, scalar
 
-    def _prepare(self, sigma: Tensor) -> None:
+    def _look(self) -> bool:
+        """Whether another extension may change the noise level on its way to the network."""
+        return self._others or others_listen()
+
+    def _prepare(self, sigma: Tensor) -> CallLevels:
         """What the network's calls need to know, from the map of sigmas ``(B,1,H,W)`` on the CPU."""
         assert self._network is not None
         self._given = sigma
-        self._sigma = self._kept_at_nominal(sigma)
-        self._table = None
-        if not is_uniform(self._sigma):
-            self._table = TimestepTable.from_map(self._timestep(self._sigma), QUANTUM)
-        self._network.begin((sigma.shape[-2], sigma.shape[-1]))
+        timestep = partial(_timestep, self._predictor, self.by_patch)
+        self._levels = CallLevels(self._kept_at_nominal(sigma), self._nominal, timestep)
+        self._network.begin(self._levels.size)
         self._read.clear()
         self._texts = [[] for _ in range(self._images)]
         if self._objects is not None:
             for image, columns in self._objects.at(self._denoiser.step):
                 self._texts[image].append(columns)
+        return self._levels
 
     def _kept_at_nominal(self, sigma: Tensor) -> Tensor:
         """When inpainting, the host puts the original picture, noised to its scalar sigma, where it is to be kept."""
@@ -198,18 +211,8 @@ class PixelDenoiser:
         """A timestep sampler's sigmas, float32 on the CPU, any shape."""
         return self._sigmas[level.round().long().clip(0, len(self._sigmas) - 1)]
 
-    def _timestep(self, sigma: Tensor) -> Tensor:
-        """What the network embeds for each sigma, any shape: of a transformer the sigma itself in thousandths.
-
-        The host looks others up in a table, which it compares with every one: so only the distinct ones.
-        """
-        if self.by_patch:
-            return 1000 * sigma
-        distinct, where = sigma.unique(return_inverse=True)
-        return self._predictor.timestep(distinct.float()).double().cpu()[where]
-
     def attention(self) -> Tensor | None:
-        return self._network.attention() if self._network is not None else None
+        return self.neighbours.attention(self._network.attention() if self._network is not None else None)
 
     # -- one call of the network, seen from the host (see patcher.Interceptor)
 
@@ -217,17 +220,23 @@ class PixelDenoiser:
         self._seen = x
 
     def network_call(self, apply_model: Callable[..., Tensor], x: Tensor, sigma: Tensor, c: dict[str, Any]) -> Tensor:
-        assert self._network is not None and self._sigma is not None
+        assert self._network is not None and self._levels is not None
         if ROWS not in c:
             raise AsynDMError("AsynDM: another extension calls the model in a way that hides which image is which")
         marks = c.pop(ROWS).tolist()
         images = [image for image, _ in marks]
         self._called = True
-        table = self._table.to(x.device) if self._table is not None else None
-        with self._network.call(table, images, [self._token_row(*mark) for mark in marks]):
-            if table is None:
-                return self._uniform_call(apply_model, x, sigma, c)
-            return self._pixel_call(apply_model, x, sigma, images, c)
+        levels, factors = self._levels, [1.0] * len(images)
+        if levels.uniform != levels.nominal:  # otherwise all is the host's own
+            sigma, factors = self.neighbours.change(sigma, levels.nominal, len(images), self._look())
+        if any(factor != 1 for factor in factors):
+            earlier = self.neighbours.back_at_the_first(x, images, sigma)
+            levels, factors = (levels, factors) if earlier is None else (earlier, [1.0] * len(images))
+        table, parts = levels.table(images, factors, x.device)
+        with self._network.call(table, parts, [self._token_row(*mark) for mark in marks]):
+            if levels.uniform is not None:
+                return apply_model(x, levels.scalar(factors, sigma), **c)
+            return self._pixel_call(apply_model, x, sigma, levels.of(images, factors), c)
 
     def _token_row(self, image: int, condition: int) -> TokenRow | None:
         """What to read from a row: nothing from the negative prompt, nor a second time in another extension's call."""
@@ -236,35 +245,41 @@ class PixelDenoiser:
         self._read.add((image, condition))
         return TokenRow(image, self._texts[image][condition])
 
-    def _uniform_call(self, apply_model: Callable[..., Tensor], x: Tensor, sigma: Tensor, c: dict[str, Any]) -> Tensor:
-        """One level for all pixels: the host's own computation, at that level."""
-        assert self._sigma is not None
-        level = float(self._sigma.flatten()[0])
-        if level != self._nominal:
-            sigma = torch.full_like(sigma, level)
-        return apply_model(x, sigma, **c)
-
     def _pixel_call(
-        self, apply_model: Callable[..., Tensor], x: Tensor, sigma: Tensor, images: list[int], c: dict[str, Any]
+        self, apply_model: Callable[..., Tensor], x: Tensor, sigma: Tensor, levels: Tensor, c: dict[str, Any]
     ) -> Tensor:
-        precise = torch.promote_types(x.dtype, torch.float32)
-        s, m = self._levels(x, sigma, images)
+        """A call at a sigma of its own for each pixel ``(N,1,H,W)``."""
+        s, m = _beside(x, sigma, levels)
 
         def denoise(x_in: Tensor) -> Tensor:
-            return apply_model(x_in.to(x.dtype), sigma, **c).to(precise)
+            return apply_model(x_in.to(x.dtype), sigma, **c).to(s)
 
         rescaled = RESCALED[self._predictor.prediction_type]
-        return rescaled(denoise, x.to(precise), s, m).to(x.dtype)
-
-    def _levels(self, x: Tensor, sigma: Tensor, images: list[int]) -> tuple[Tensor, Tensor]:
-        """The host's sigma ``(N,1,1,1)`` and each pixel's own ``(N,1,H,W)``, at least float32, beside the latent."""
-        assert self._sigma is not None
-        precise = torch.promote_types(x.dtype, torch.float32)
-        return sigma.to(x.device, precise).view(-1, 1, 1, 1), self._sigma[images].to(precise).to(x.device)
+        return rescaled(denoise, x.to(s), s, m).to(x.dtype)
 
     def control_input(self, x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
         """A control net takes the latent at unit variance, and its scalar timestep."""
-        if self._table is None:
+        levels = self._levels
+        if levels is None or levels.uniform is not None:
             return x
-        s, m = self._levels(x, sigma, rows[:, 0].tolist())
+        images = rows[:, 0].tolist()
+        sigma, factors = self.neighbours.change(sigma, levels.nominal, len(images), self._look())
+        s, m = _beside(x, sigma, levels.of(images, factors))
         return x * ((s**2 + 1) / (m**2 + 1)).sqrt().to(x.dtype)
+
+
+def _beside(x: Tensor, sigma: Tensor, levels: Tensor) -> tuple[Tensor, Tensor]:
+    """The host's sigma ``(N,1,1,1)`` and each pixel's own ``(N,1,H,W)``, at least float32, beside the latent."""
+    precise = torch.promote_types(x.dtype, torch.float32)
+    return sigma.to(x.device, precise).view(-1, 1, 1, 1), levels.to(precise).to(x.device)
+
+
+def _timestep(predictor: Any, by_patch: bool, sigma: Tensor) -> Tensor:
+    """What the network embeds for each sigma, any shape: of a transformer the sigma itself in thousandths.
+
+    The host looks others up in a table, which it compares with every one: so only the distinct ones.
+    """
+    if by_patch:
+        return 1000 * sigma
+    distinct, where = sigma.unique(return_inverse=True)
+    return predictor.timestep(distinct.float()).double().cpu()[where]

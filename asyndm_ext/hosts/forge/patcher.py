@@ -50,6 +50,11 @@ def patched(sd_model: Any, interceptor: Interceptor) -> Iterator[None]:
             objects.unet = original
 
 
+def changes_calls(options: dict[str, Any]) -> bool:
+    """Whether another extension has a say in what the network is called with: in its noise level, among others."""
+    return any(map(options.get, ("model_function_wrapper", "conditioning_modifiers", "sampler_pre_cfg_function")))
+
+
 def _with_additions(options: dict[str, Any], interceptor: Interceptor) -> dict[str, Any]:
     transformer = dict(options.get("transformer_options", {}))
     # Plain functions: the host may copy the options deeply, which duplicates objects.
@@ -66,10 +71,21 @@ def _with_additions(options: dict[str, Any], interceptor: Interceptor) -> dict[s
 
 
 def _wrapper(interceptor: Interceptor, other: Callable[..., Tensor] | None) -> Callable[..., Tensor]:
-    """Ours is the innermost: another extension's wrapper calls the model through it."""
+    """Ours is the innermost: another extension's wrapper calls the model through it.
+
+    It may do so slice by slice, and cuts what it knows of then: not our rows.
+    """
 
     def wrapper(apply_model: Callable[..., Tensor], arguments: dict[str, Any]) -> Tensor:
+        done = 0
+
         def apply(x: Tensor, sigma: Tensor, **c: Any) -> Tensor:
+            nonlocal done
+            rows = c.get(ROWS)
+            if rows is not None and len(rows) > len(x):
+                done = done if done + len(x) <= len(rows) else 0  # another round
+                c[ROWS] = rows[done : done + len(x)]
+                done += len(x)
             return interceptor.network_call(apply_model, x, sigma, c)
 
         if other is not None:

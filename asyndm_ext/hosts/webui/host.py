@@ -11,6 +11,7 @@ from torch import Tensor
 
 from asyndm_ext.hosts.webui.finders import Finder
 from asyndm_ext.hosts.webui.kind import webui_kind
+from asyndm_ext.hosts.webui.neighbours import Neighbours
 from asyndm_ext.hosts.webui.tokens import ObjectColumns
 from asyndm_ext.noise import NoiseTable
 from asyndm_ext.solvers import Solver
@@ -23,6 +24,8 @@ class PassModel(Protocol):
     """The network's noise levels, known while attached."""
     by_patch: bool
     """Whether the network takes one timestep per patch of latent pixels (a transformer), known while attached."""
+    neighbours: Neighbours
+    """What other extensions do to its calls."""
 
     def attached(self) -> AbstractContextManager[Any]:
         """Hooks on the host live inside this block only."""

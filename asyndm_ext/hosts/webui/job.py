@@ -19,10 +19,10 @@ from torch import Tensor
 from asyndm_ext.hosts.webui import mask, options, pictures, preview
 from asyndm_ext.hosts.webui.errors import NotApplied
 from asyndm_ext.hosts.webui.host import current
-from asyndm_ext.hosts.webui.plain_pass import rehearsal, show_progress
+from asyndm_ext.hosts.webui.plain_pass import rehearsal, remembered, show_progress
 from asyndm_ext.hosts.webui.solvers import noise_source, pass_solver
 from asyndm_ext.hosts.webui.tokens import resolve_objects
-from asyndm_ext.regions import AverageAttention, PerPatch, Region, region_for
+from asyndm_ext.regions import AverageAttention, NoAttention, PerPatch, Region, region_for
 from asyndm_ext.run import Run, StepRecord
 from asyndm_ext.schedule import PixelSchedule, UnusableSchedule
 from asyndm_ext.settings import Settings, SettingsError, is_enabled
@@ -73,9 +73,11 @@ def install(p: Any, args: Sequence[Any]) -> None:
         p.asyndm_has_run = True
         bound = inspect.signature(host_function).bind(model, x, *positional, **keywords)
         bound.apply_defaults()
+        restore = remembered(p, model)
         try:
             return _Pass(p, settings, model, x, bound.arguments).sample()
         except NotApplied as reason:
+            restore()  # it may have begun
             infotext.not_applied(p, str(reason))
             tell(f"not applied: {reason}")
             return host_function(model, x, *positional, **keywords)
@@ -142,6 +144,7 @@ class _Pass:
             raise NotApplied(str(error)) from error
         images, _, height, width = x.shape
         self.shape = (images, 1, height, width)
+        self.notes: list[str] = []
         self.objects = resolve_objects(p, self.host.finder(), settings.objects) if settings.uses_objects else None
 
     def sample(self) -> Tensor:
@@ -163,10 +166,15 @@ class _Pass:
         with preview.overlay(self.settings) as watch_preview:
             watching += watch_preview
             callback = self.arguments.get("callback")
-            latent = self.x if makes_no_step else self._run(self._region(), self.x, callback, watch)
+            try:
+                latent = self.x if makes_no_step else self._run(self._region(), self.x, callback, watch)
+            except NoAttention as error:  # only the first call raises it
+                if keeps:
+                    last_run.drop_pass()
+                raise NotApplied(str(error)) from error
         if keeps:
             last_run.finish_pass()
-        note = coverage.note(self.settings)
+        note = "; ".join(filter(None, [*self.notes, coverage.note(self.settings)]))
         if note:
             infotext.note(self.p, note)
         names = self.objects.names if self.objects is not None else []
@@ -197,7 +205,7 @@ class _Pass:
     def _average_attention(self) -> Tensor:
         """The objects' attention in a plain pass with the same noise, ``(B,n,h,w)``."""
         region = AverageAttention(self.shape)
-        with rehearsal(self.p, self.denoiser, self.x.device):
+        with rehearsal(self.p, self.denoiser):
             self._run(region, self.x.clone(), show_progress)
         return region.maps
 
@@ -224,7 +232,11 @@ class _Pass:
                 noise_sampler=_brownian_tree(solver, x, arguments),
                 flow=self.flow,
             )
-            return solver.sample(run, x, **solver.chosen(arguments))
+            latent = solver.sample(run, x, **solver.chosen(arguments))
+        note = model.neighbours.said()
+        if note and note not in self.notes:
+            self.notes.append(note)
+        return latent
 
 
 def _brownian_tree(solver: Solver, x: Tensor, arguments: dict[str, Any]) -> Callable[[Tensor, Tensor], Tensor] | None:

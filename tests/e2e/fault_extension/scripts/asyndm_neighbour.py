@@ -1,8 +1,14 @@
-"""Test extension for Forge: another extension that uses the same places as AsynDM, when a request asks for it.
+"""Test extension: another extension that uses the same places as AsynDM, when a request asks for it.
 
-``wrapper`` puts a model_function_wrapper of its own on the patcher that only passes calls on; ``slices`` makes Forge
-run the rows of a step one set after the other, as it does when memory is short. What control nets were given is noted
-always: ``GET /asyndm-probe/control`` lists, per call, the spread of their latent.
+In both WebUIs: ``level ...`` changes the noise level before each call of the network (in place, by another tensor,
+for the rows with the prompt only, to what is none); ``back`` puts the first call's latent and level in the place of
+the third call's. ``regions`` gives every chunk of the prompt to the cross-attentions by itself, ``foreign`` a text of
+its own.
+
+In Forge: ``wrapper`` puts a model_function_wrapper of its own on the patcher that only passes calls on; ``slices``
+makes Forge run the rows of a step one set after the other, as it does when memory is short; ``wrapped slices`` is a
+wrapper that does. What control nets were given is noted always: ``GET /asyndm-probe/control`` lists, per call, the
+spread of their latent.
 
 It also brings a preprocessor for IP-Adapters that needs no network for pictures.
 """
@@ -21,6 +27,8 @@ except ImportError:  # A1111
     Preprocessor = None
 
 handles: list = []
+listening: list = []
+replaced: list = []
 spreads: list[float] = []
 
 
@@ -41,6 +49,12 @@ class NeighbourScript(scripts.Script):
         spreads.clear()
 
     def process_before_every_sampling(self, p, mode="", *args, **kwargs):
+        leave()
+        if mode in LEVELS or mode == "back":
+            listening.append(Back() if mode == "back" else LEVELS[mode])
+            script_callbacks.on_cfg_denoiser(listening[0])
+        if mode in ATTENTIONS:
+            replace_attention(ATTENTIONS[mode])
         if not hasattr(shared.sd_model, "forge_objects"):
             return
         patcher = shared.sd_model.forge_objects.unet
@@ -49,6 +63,10 @@ class NeighbourScript(scripts.Script):
         if mode == "wrapper":
             patcher = patcher.clone()
             patcher.set_model_unet_function_wrapper(pass_on)
+            shared.sd_model.forge_objects.unet = patcher
+        if mode == "wrapped slices":
+            patcher = patcher.clone()
+            patcher.set_model_unet_function_wrapper(one_by_one)
             shared.sd_model.forge_objects.unet = patcher
         if mode == "slices":
             patcher.model.memory_required = lambda input_shape: float("inf")
@@ -61,6 +79,10 @@ def leave() -> None:
     """Takes everything away again."""
     while handles:
         handles.pop().remove()
+    while listening:
+        script_callbacks.remove_callbacks_for_function(listening.pop())
+    while replaced:
+        del replaced.pop().forward
     if hasattr(shared.sd_model, "forge_objects"):
         vars(shared.sd_model.forge_objects.unet.model).pop("memory_required", None)
 
@@ -68,6 +90,102 @@ def leave() -> None:
 def pass_on(apply_model, args):
     """What such wrappers do at the end."""
     return apply_model(args["input"], args["timestep"], **args["c"])
+
+
+def one_by_one(apply_model, args):
+    """Cuts what it knows of; what others have put into the conditioning stays whole."""
+    size = len(args["input"]) // len(args["cond_or_uncond"])
+    answers = []
+    for start in range(0, len(args["input"]), size):
+        own = slice(start, start + size)
+        known = {name: value[own] for name, value in args["c"].items() if name in ("c_crossattn", "y")}
+        answers.append(apply_model(args["input"][own], args["timestep"][own], **{**args["c"], **known}))
+    return torch.cat(answers)
+
+
+def level_in_place(params):
+    params.sigma *= 0.94
+
+
+def level_by_another(params):
+    params.sigma = params.sigma * 0.94
+
+
+def level_of_the_prompt(params):
+    params.sigma[: len(params.sigma) // 2] *= 0.94
+
+
+def level_not_finite(params):
+    if params.sampling_step == 2:
+        params.sigma = params.sigma * float("nan")
+
+
+LEVELS = {
+    "level in place": level_in_place,
+    "level by another": level_by_another,
+    "level of the prompt": level_of_the_prompt,
+    "level not finite": level_not_finite,
+}
+
+
+class Back:
+    """Once it knows enough, it lets the network begin again."""
+
+    def __init__(self):
+        self.calls = 0
+
+    def __call__(self, params):
+        self.calls += 1
+        if self.calls == 1:
+            self.x, self.sigma = params.x.clone(), params.sigma.clone()
+        if self.calls == 3:
+            params.x, params.sigma = self.x, self.sigma
+
+
+CHUNK = 77
+
+
+def attend(module, x, context):
+    """Cross-attention with the layer's own projections."""
+    split = (len(x), -1, module.heads, module.to_q.out_features // module.heads)
+    q, k, v = (
+        f(part).view(split).transpose(1, 2)
+        for f, part in ((module.to_q, x), (module.to_k, context), (module.to_v, context))
+    )
+    out = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+    return module.to_out(out.transpose(1, 2).reshape(len(x), x.shape[1], -1))
+
+
+def by_region(module, x, context):
+    """Columns of the picture, as many as the text has chunks: each attends to its own."""
+    parts = context.clone().split(CHUNK, dim=1)
+    answers = [attend(module, x, part) for part in parts]
+    place = torch.arange(x.shape[1], device=x.device) * len(parts) // x.shape[1]
+    return sum(answer * (place == number).view(1, -1, 1) for number, answer in enumerate(answers))
+
+
+def to_another_text(module, x, context):
+    return attend(module, x, torch.roll(context[:, :40], 1, dims=-1))
+
+
+ATTENTIONS = {"regions": by_region, "foreign": to_another_text}
+
+
+def replace_attention(function):
+    """In the place of every cross-attention's forward."""
+    objects = getattr(shared.sd_model, "forge_objects", None)
+    network = objects.unet.model if objects is not None else shared.sd_model.model.diffusion_model
+    for name, module in network.named_modules():
+        if name.endswith("attn2"):
+            module.forward = forward_of(module, function)
+            replaced.append(module)
+
+
+def forward_of(module, function):
+    def forward(x, context=None, *args, **kwargs):
+        return function(module, x, context)
+
+    return forward
 
 
 def note_spread(module, args, kwargs):
