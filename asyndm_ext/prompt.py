@@ -34,6 +34,7 @@ _EXTRA_NETWORK = re.compile(r"<\w+:[^<>]*>")
 _ESCAPED = re.compile(r"\\([()\[\]\\])")
 # The weight of "(cat:1.3)", the step of "[cat:dog:0.5]", and the weight of "a cat :1.2 AND a dog :0.8".
 _WEIGHT = re.compile(r":\s*[-+]?(?:\d+\.?\d*|\.\d+)\s*(?=[)\]]|\bAND\b|\bBREAK\b|$)")
+_BRACKET = re.compile(r"[()\[\]]")
 _FULL_STOP = re.compile(r"\.(?=[\s)\]\"'”’]|$)")
 _SEPARATORS = frozenset(',;:!?|/{}=\n\r•—–―…"“”«»，、。；：！？')
 _JOINERS = "'’-."
@@ -61,6 +62,22 @@ def plain_text(prompt: str) -> str:
         elif word:
             chunks[-1].append(word)
     return ", ".join(" ".join(words) for words in chunks if words)
+
+
+def occurrences(prompt: str, name: str) -> int:
+    """How often the words of an object stand in ``prompt``, in a row and each a whole word; letter case does not count.
+
+    What a text encoder would find, as far as that can be told without one: emphasis may begin and end within the words,
+    a comma may not stand between them. Of a schedule all texts count at once.
+    """
+    text = _WEIGHT.sub(" ", _ESCAPED.sub(r"\1", _EXTRA_NETWORK.sub(" ", prompt)))
+    text = _BRACKET.sub(" ", re.sub(r"\b(?:AND|BREAK)\b|[|:]", ",", text))
+    words = _BRACKET.sub(" ", name).split()
+    if not words:
+        return 0
+    letter = r"[^\W_]"  # tags are words with lines between them: "long_hair"
+    pattern = rf"(?<!{letter})" + r"\s+".join(map(re.escape, words)) + rf"(?!{letter})"
+    return sum(1 for _ in re.finditer(pattern, text, re.IGNORECASE))
 
 
 def _plain_character(character: str) -> str:

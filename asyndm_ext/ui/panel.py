@@ -41,11 +41,13 @@ class PromptSource:
         controls: what it is written with: the text box, a dropdown of styles.
         read: the prompt as a job would have it, given the controls' values.
         find: the objects that a job would find in it; a ValueError of it is shown in their place.
+        places: given the prompt, how often a job would find an object in it.
     """
 
     controls: tuple[Any, ...]
     read: Callable[..., str]
     find: Callable[[str], Sequence[str]] = automatic_objects
+    places: chips.Places = chips.places_in_text
 
 
 def build(
@@ -124,7 +126,7 @@ def _follow_the_prompt(controls: Mapping[str, Any], prompt: PromptSource, finder
         _on_the_page(changed.change, f"() => asyndm.look('{prefix}')", [])
 
     def found(objects: str, region: str, *written: Any) -> str:
-        return chips.html(prompt.read(*written), objects or "", region, prompt.find)
+        return chips.html(prompt.read(*written), objects or "", region, prompt.find, prompt.places)
 
     find.click(fn=found, inputs=[*own, *prompt.controls], outputs=[line], show_progress="hidden", queue=False)
 
