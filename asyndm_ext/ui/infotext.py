@@ -103,8 +103,11 @@ def begin_pass(p: Any, settings: Settings, names: Sequence[Sequence[str]] | None
 
 def note(p: Any, text: str) -> None:
     """Say something about the pictures, in the infotext, besides what was said about them already, and below them."""
-    notes = [one for one in (p.extra_generation_params.get(NOTE_KEY), text) if one]
-    p.extra_generation_params[NOTE_KEY] = notes[0] if text in notes[0].split("; ") else "; ".join(notes)
+    known = p.extra_generation_params.get(NOTE_KEY)
+    if not known:
+        p.extra_generation_params[NOTE_KEY] = text
+    elif f"; {text}; " not in f"; {known}; ":  # several of ADetailer's passes say the same
+        p.extra_generation_params[NOTE_KEY] = f"{known}; {text}"
     p.comment(f"AsynDM: {text}.")
 
 

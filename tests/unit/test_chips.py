@@ -47,12 +47,8 @@ def test_a_name_that_is_not_in_the_prompt_is_told() -> None:
         True, False, False, False, True, True,
     ]  # fmt: skip
     prompt = "((red)   Cat:1.3) <lora:hat:1>, long_hair"
-    assert [chip.in_prompt for chip in chips.chips(prompt, "red cat, hair, hat, cat long")] == [
-        True,
-        False,
-        False,
-        False,
-    ]
+    named = chips.chips(prompt, "red cat, hair, hat, cat long")
+    assert [chip.in_prompt for chip in named[:4]] == [True, True, False, False]
 
 
 @pytest.mark.parametrize(
