@@ -91,7 +91,7 @@ def test_batches_with_prompts_of_their_own(detailing: WebUI, name: str) -> None:
         ("txt2img", 0, [["cat", "sandwich"]]),
         ("adetailer", 0, [["dog"]]),
         ("txt2img", 1, [["house", "garden"]]),
-        ("adetailer", 0, [["dog"]]),
+        ("adetailer", 1, [["dog"]]),
     ]
 
 

@@ -238,7 +238,7 @@ class _Pass:
         kind = "hires" if getattr(p, "is_hr_pass", False) else "txt2img" if hasattr(p, "enable_hr") else "img2img"
         return Pass(
             kind="adetailer" if belonging.is_inner(p) else kind,
-            iteration=p.iteration,
+            iteration=belonging.outer(p).iteration,
             sampler=p.sampler.config.name,
             unit=self.solver.space,
             size=(self.shape[-2], self.shape[-1]),
