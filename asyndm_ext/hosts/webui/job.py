@@ -98,15 +98,17 @@ def _sampled(
     settings = Settings.from_args(args)
     one = None
     try:
-        hires.foresee(p, settings, x)
         if _is_left_out(p, settings):
+            hires.foresee(p, settings, x)
             return host_function(model, x, *positional, **keywords)
         p.asyndm_has_run = True
         bound = inspect.signature(host_function).bind(model, x, *positional, **keywords)
         bound.apply_defaults()
         one = _Pass(p, settings, model, x, bound.arguments)
+        hires.foresee(p, settings, x)
         return one.sample()
     except NotApplied as reason:
+        hires.foresee(p, settings, x)
         _go_without(p, str(reason))
     except AsynDMError as error:
         # ADetailer's errors stop nothing: its picture stayed as it was, and the infotext said that all is well.
