@@ -89,6 +89,8 @@ def tag_words(words: list[str], names: bool = False) -> list[Token]:
     return _with_names(tokens) if names else tokens
 
 
+# "Digital Illustration" introduces the picture, capitals or not.
+_NOT_IN_NAMES = lists.MEDIA | lists.LONE_TAGS | lists.QUANTITIES
 # What a name can be made of, if it has a capital.
 _NAMING_TAGS = (NOUNS - {Tag.STYLE}) | {Tag.ADJECTIVE, Tag.VERB, Tag.GERUND, Tag.PARTICIPLE, Tag.ADVERB}
 
@@ -112,6 +114,10 @@ def _end_of_name(tokens: list[Token], start: int) -> int:
     end = start
     while end < len(tokens) and _names(tokens, end):
         end += 1
+    while end > start and tokens[end - 1].word in _NOT_IN_NAMES:
+        end -= 1
+    if not any(token.tag in HEADS for token in tokens[start:end]):
+        return start + 1  # "Highly Detailed"
     first = tokens[start]
     if end - start > 2 and start == 0 and first.tag not in NOUNS and first.word not in lists.FIRST_NAMES:
         return 1  # "Cute Emma Watson": the capital is that of the sentence

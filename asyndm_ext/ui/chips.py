@@ -100,7 +100,7 @@ def html(
     if not found and not plain_text(prompt):
         return _line("The objects of the prompt are shown here.")
     if not found and not reads_as_english(prompt):
-        return _line("Objects are found in English prompts only: name the words of yours.")
+        return _line("Objects are found in English prompts only: write words of yours into the field.")
     if not found:
         return _line("No object found: name words of the prompt.")
     buttons = "".join(map(_button, found))

@@ -172,6 +172,9 @@ NAMES = {
     "Long Hair, Blue Eyes, Red Dress": ["Hair", "Eyes", "Dress"],
     "A CAT ON A RED MAT": ["CAT", "MAT"],
     "Bowl of Ramen on a table": ["Bowl", "Ramen", "table"],
+    "a cat, Highly Detailed, Digital Illustration, Sharp Focus, Cinematic Lighting": ["cat"],
+    "Portrait Photography of an old man": ["man"],
+    "a castle, Epic Composition, Hyper Realistic, Unreal Engine 5": ["castle"],
     "8k UHD, Canon EOS, Unreal Engine": ["EOS"],
 }
 
