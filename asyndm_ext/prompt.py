@@ -210,6 +210,10 @@ class _ChunkReader:
             phrase.pop()
         if phrase and not self._is_dropped(phrase, following):
             self.heads.append(phrase[-1].text)
+        elif (
+            len(phrase) > 1 and phrase[-1].word in lists.MEDIA and " " in phrase[-2].text and phrase[-2].tag is Tag.NOUN
+        ):
+            self.heads.append(phrase[-2].text)  # "Emma Watson portrait"
 
     def _is_dropped(self, phrase: list[Token], following: Token) -> bool:
         head = phrase[-1].word

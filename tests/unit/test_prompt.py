@@ -164,6 +164,9 @@ NAMES = {
     "Hatsune Miku, twintails": ["Hatsune Miku", "twintails"],
     "Cute Emma Watson in a red dress": ["Emma Watson", "dress"],
     "a man in Paris": ["man"],
+    "Emma Watson portrait, soft light": ["Emma Watson"],
+    "mona lisa painting": ["mona lisa"],
+    "pencil sketch, oil painting": [],
     "a castle by Caspar David Friedrich": ["castle"],
     # Capitals that are no names'.
     "A Red Fox In A Green Field": ["Fox"],
