@@ -251,3 +251,43 @@ watercolor painting, 3d render, high contrast, low contrast, fine art, fine deta
 """)
 
 ARTIST_PHRASES = _phrases("in the style of, in style of, style of, inspired by, art by, artwork by, work by")
+
+# --- names of several words -----------------------------------------------------------------------------------------
+
+# Names that grammar would take apart ("statue" is a medium, "who" a pronoun, "white" a colour). Others are known by
+# their capitals.
+NAMES = _phrases("""
+statue of liberty, mona lisa, doctor who, snow white, game of thrones, lord of the rings, star wars, star trek
+iron man, ant man, big ben, mount fuji, mount everest, mount rushmore, grand canyon, times square
+taj mahal, eiffel tower, golden gate bridge, brooklyn bridge, london bridge, great wall of china, arc de triomphe
+new york, los angeles, san francisco, las vegas, hong kong, new orleans, rio de janeiro, santa claus, santa monica
+jack o lantern, jar jar binks, winnie the pooh, alice in wonderland, puss in boots, thomas the tank engine
+attila the hun, alexander the great, conan the barbarian, leonardo da vinci, joan of arc, helen of troy
+""")
+
+# Auxiliaries that are first names where a capitalised name follows: "Will Smith".
+FIRST_NAMES = _words("will may")
+
+# --- other languages ------------------------------------------------------------------------------------------------
+
+# Little words that English does not have, of the languages that prompts are written in; no word that stands for itself
+# in an English prompt ("die", "met", "con").
+FOREIGN_WORDS = _words("""
+ein eine einen einem einer eines das und auf mit ist sind für vor über unter neben zwischen hinter beim zum zur
+nicht oder sitzt steht trägt vom aus
+un une et sur avec dans près devant derrière entre chez au aux sont qui assis
+una unos unas en y sobre junto está están por para delante detrás debajo
+uno sul sulla sulle nel nella nello gli che della dello degli dei delle accanto sono è
+uma umas com em não está são dos nas na ao à pela pelo ou atrás
+een het aan uit voor naast onder achter tussen zijn zit staat
+och på ett är og ved jest się obok
+bir ve ile și cu pe és egy
+""")
+
+# The same, but found in names too ("leonardo da vinci", "los angeles"): half as sure.
+FOREIGN_WORDS_OF_NAMES = _words("""
+der dem des le la les du de da di del el los las van von il lo al um con est po med det
+""")
+
+# With one of these as its first word a prompt is not English: "ein Hund", "une femme".
+FOREIGN_ARTICLES = _words("ein eine einen une una ett")

@@ -224,7 +224,7 @@ FIELDS: tuple[Field, ...] = (
         "objects",
         "Objects",
         "Words of the prompt, separated by commas, whose pixels lag behind. cat:0.5 sets a strength of its own, cat#2 "
-        "means the second cat. Empty: found automatically.",
+        "means the second cat. Empty: found automatically, in English prompts.",
         part="objects",
     ),
     Field("strength", "Strength", "How far the objects lag behind. 0: not at all.", limits=(0.0, 1.0)),

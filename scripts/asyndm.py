@@ -3,7 +3,7 @@
 from modules import script_callbacks, scripts, shared
 from modules.ui_components import InputAccordion
 
-from asyndm_ext.hosts.webui import job, options, pictures, routes, xyz
+from asyndm_ext.hosts.webui import job, options, pictures, prompt_tokens, routes, xyz
 from asyndm_ext.ui import infotext, panel
 
 
@@ -33,7 +33,11 @@ class AsynDM(scripts.Script):
     def ui(self, is_img2img):
         xyz.register(self.title())  # here, because the plot draws its menus after the always-on scripts
         boxes = tuple(self.prompt[key] for key in sorted(self.prompt))  # the prompt's own, then its styles
-        prompt = panel.PromptSource(boxes, with_styles) if len(boxes) == 2 else None
+        prompt = (
+            panel.PromptSource(boxes, with_styles, prompt_tokens.found, prompt_tokens.places)
+            if len(boxes) == 2
+            else None
+        )
         controls = panel.build(InputAccordion, self.elem_id, prompt, inpaint=is_img2img)
         self.infotext_fields = panel.infotext_fields(controls)
         # By these the buttons below a picture know the controls that go along to another tab.
@@ -41,10 +45,7 @@ class AsynDM(scripts.Script):
         return list(controls.values())
 
     def process(self, p, *args):
-        if job.is_wanted(p, args):
-            job.begin(p, args)
-        else:
-            infotext.forget(p)
+        job.begin(p, args)
 
     def process_before_every_sampling(self, p, *args, **kwargs):
         if job.is_wanted(p, args):
@@ -58,7 +59,7 @@ class AsynDM(scripts.Script):
         pictures.draw(p, pp.image)
 
     def postprocess(self, p, processed, *args):
-        pictures.attach(p, processed)
+        job.end(p, processed)
 
 
 script_callbacks.on_ui_settings(options.add)

@@ -5,6 +5,8 @@ Usage, from the repository root: ``python -m tests.prompt_report FOLDER [--misse
 FOLDER holds pairs ``NAME.json`` (a list of prompts) and ``NAME_item.json`` with ``{"item_idx": {prompt: [word numbers,
 counted from 0]}}``. Every second prompt of a set is *seen* (rules may be written while looking at it), the others are
 *held out*: look at their figures, not at their misses. ``--misses`` therefore lists the seen half only.
+
+A name of several words ("Darth Vader") is one found object; it is right if one of its words was chosen.
 """
 
 import argparse
@@ -23,7 +25,7 @@ class Score:
     chosen: int = 0
 
     def add(self, found: set[str], chosen: set[str]) -> None:
-        self.right += len(found & chosen)
+        self.right += sum(not chosen.isdisjoint(name.split()) for name in found)
         self.found += len(found)
         self.chosen += len(chosen)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 
 from asyndm_ext.objects import ObjectSpec, parse_objects
-from asyndm_ext.prompt import automatic_objects, plain_text
+from asyndm_ext.prompt import automatic_objects, occurrences, plain_text, reads_as_english
 
 
 @dataclass(frozen=True)
@@ -20,17 +20,33 @@ class Chip:
     Attributes:
         text: what it says, as in the Objects field.
         on: whether its pixels would be slow.
-        in_prompt: whether its words stand in the prompt; if not, the job would stop.
+        in_prompt: whether its words stand in the prompt, as often as it says; if not, the job would stop.
         after: the Objects field once it has been clicked.
+        places: how often its words stand in the prompt, where it names one of these places.
     """
 
     text: str
     on: bool
     in_prompt: bool
     after: str
+    places: int | None = None
 
 
-def chips(prompt: str, objects: str, find: Callable[[str], Sequence[str]] = automatic_objects) -> list[Chip]:
+Places = Callable[[str], Callable[[str], int]]
+"""Given a prompt, how often an object's words stand in it."""
+
+
+def places_in_text(prompt: str) -> Callable[[str], int]:
+    """As far as that can be told without a tokenizer."""
+    return lambda name: occurrences(prompt, name)
+
+
+def chips(
+    prompt: str,
+    objects: str,
+    find: Callable[[str], Sequence[str]] = automatic_objects,
+    places: Places = places_in_text,
+) -> list[Chip]:
     """The objects that are found in the prompt, and those that the user has named besides.
 
     With an empty field all that are found are on; the first click takes one off by naming the others.
@@ -39,6 +55,7 @@ def chips(prompt: str, objects: str, find: Callable[[str], Sequence[str]] = auto
         prompt: as a job would have it.
         objects: the Objects field.
         find: how a job finds the objects of a prompt.
+        places: how a job counts them.
 
     Raises:
         ValueError: the Objects field cannot be read, or ``find`` cannot read the prompt.
@@ -50,38 +67,42 @@ def chips(prompt: str, objects: str, find: Callable[[str], Sequence[str]] = auto
         ]
     names = {spec.name.casefold() for spec in named}
     missing = [ObjectSpec(word) for word in found if word.casefold() not in names]
-    text = _words(prompt)
-    return [
-        *(
-            Chip(str(spec), True, _words(spec.name) in text, _joined([s for s in named if s is not spec]))
-            for spec in named
-        ),
-        *(Chip(spec.name, False, True, _joined([*named, spec])) for spec in missing),
-    ]
+    count = places(prompt)
+
+    def chip(spec: ObjectSpec) -> Chip:
+        there = count(spec.name)
+        after = _joined([other for other in named if other is not spec])
+        in_prompt = there >= (spec.occurrence or 1)
+        return Chip(str(spec), in_prompt, in_prompt, after, None if spec.occurrence is None else there)
+
+    others = [Chip(spec.name, False, True, _joined([*named, spec])) for spec in missing]
+    return [*map(chip, named), *others]
 
 
 def _joined(objects: Sequence[object]) -> str:
     return ", ".join(map(str, objects))
 
 
-def _words(text: str) -> str:
-    """Lower-case words with a space before and after each, so that one text can be looked for in another."""
-    return f" {' '.join(plain_text(text).replace(',', ' ').split())} ".casefold()
-
-
-def html(prompt: str, objects: str, region: str, find: Callable[[str], Sequence[str]] = automatic_objects) -> str:
+def html(
+    prompt: str,
+    objects: str,
+    region: str,
+    find: Callable[[str], Sequence[str]] = automatic_objects,
+    places: Places = places_in_text,
+) -> str:
     """The line below the Objects field; the arguments are those of :func:`chips`."""
     if "objects" not in region:
         return _line(f"The region “{region}” does not use objects.")
     try:
-        found = chips(prompt, objects, find)
+        found = chips(prompt, objects, find, places)
     except ValueError as error:
         return _line(str(error), "asyndm-wrong")
+    if not found and not plain_text(prompt):
+        return _line("The objects of the prompt are shown here.")
+    if not found and not reads_as_english(prompt):
+        return _line("Objects are found in English prompts only: write words of yours into the field.")
     if not found:
-        written = bool(plain_text(prompt))
-        return _line(
-            "No object found: name words of the prompt." if written else "The objects of the prompt are shown here."
-        )
+        return _line("No object found: name words of the prompt.")
     buttons = "".join(map(_button, found))
     return _line("Click to choose:" if objects.strip(" ,") else "Found in the prompt:", after=buttons)
 
@@ -95,6 +116,8 @@ def _button(chip: Chip) -> str:
     title = "Slow: click to take it out" if chip.on else "On time: click to make it slow"
     if not chip.in_prompt:
         title = "Not in the prompt: click to take it out"
+        if chip.places:
+            title = f"The prompt has only {chip.places} of these: click to take it out"
     return (
         f'<button type="button" class="{classes}" aria-pressed="{str(chip.on).lower()}" title="{title}" '
         f'data-objects="{escape(chip.after)}">{escape(chip.text)}</button>'

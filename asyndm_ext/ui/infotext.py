@@ -14,13 +14,47 @@ NOTE_KEY = "AsynDM note"
 PREFIX = "AsynDM"
 
 
-class PerImage(list[str | None]):
-    """An entry that differs from image to image; the host looks it up by the image's number. Images that other machines
-    add to the job have numbers beyond its end, and no entry. (A function would do as well, but is no JSON: whole jobs
-    are sent to those machines.)"""
+class Found(list[str | None]):
+    """The objects of each image of a job, found automatically: an entry that differs from image to image.
+
+    The host looks an image's up by its number in its batch, and in the first batch, or for a grid, by its number in the
+    job. Images that other machines add have numbers beyond its end, and no entry. (A function would do as well, but is
+    no JSON: whole jobs are sent to those machines.)
+
+    Args:
+        first, hires: in the prompt of each image and in its hires prompt, names with commas; None: no such pass, or
+            nothing found.
+    """
+
+    def __init__(self, first: Sequence[str | None], hires: Sequence[str | None]) -> None:
+        super().__init__(map(_both, first, hires))
+        self._first, self._hires = list(first), list(hires)
+        self._batch = range(0)
 
     def __getitem__(self, index: Any) -> Any:
-        return super().__getitem__(index) if isinstance(index, slice) or index < len(self) else None
+        if isinstance(index, slice):
+            return super().__getitem__(index)
+        if index < len(self._batch):
+            index += self._batch.start
+        return super().__getitem__(index) if index < len(self) else None
+
+    def begin_batch(self, first: int, size: int) -> None:
+        """From now on the host asks for the images of this batch."""
+        self._batch = range(first, first + size)
+
+    def put(self, names: Sequence[Sequence[str]] | None, hires: bool) -> None:
+        """What was really found in the batch, per image, or None where its pass went on without us."""
+        part = self._hires if hires else self._first
+        for place, image in enumerate(self._batch):
+            if image < len(self):
+                part[image] = ", ".join(names[place]) if names is not None else None
+                self[image] = _both(self._first[image], self._hires[image])
+
+
+def _both(first: str | None, hires: str | None) -> str | None:
+    if hires is None or hires == first:
+        return first
+    return f"{first}; hires pass: {hires}" if first else f"hires pass: {hires}"
 
 
 def record(p: Any, args: Sequence[Any]) -> None:
@@ -36,8 +70,15 @@ def record(p: Any, args: Sequence[Any]) -> None:
         return
     p.extra_generation_params.update(settings.infotext())
     if settings.uses_objects and not settings.objects:
-        found = PerImage(", ".join(automatic_objects(prompt)) or None for prompt in p.all_prompts)
-        p.extra_generation_params[FOUND_KEY] = found
+        has_hires = bool(getattr(p, "enable_hr", False) and getattr(p, "all_hr_prompts", None))
+        none = [None] * len(p.all_prompts)
+        first = none if has_hires and settings.hires == "hires" else map(_expected, p.all_prompts)
+        hires = map(_expected, p.all_hr_prompts) if has_hires and settings.hires != "first" else none
+        p.extra_generation_params[FOUND_KEY] = Found(list(first), list(hires))
+
+
+def _expected(prompt: str) -> str | None:
+    return ", ".join(automatic_objects(prompt)) or None
 
 
 def begin_pass(p: Any, settings: Settings, names: Sequence[Sequence[str]] | None) -> None:
@@ -47,27 +88,36 @@ def begin_pass(p: Any, settings: Settings, names: Sequence[Sequence[str]] | None
     Args:
         names: of the objects, one list per image; None where the region has none.
     """
-    p.extra_generation_params.update(settings.infotext())
-    if not getattr(p, "is_hr_pass", False):
-        p.extra_generation_params.pop(NOTE_KEY, None)
-    expected = p.extra_generation_params.get(FOUND_KEY)
-    if names is None or not isinstance(expected, list):
+    entries, hires = p.extra_generation_params, getattr(p, "is_hr_pass", False)
+    entries.update(settings.infotext())
+    if not hires:
+        entries.pop(NOTE_KEY, None)
+    if names is None or settings.objects:
         return
-    first = p.iteration * p.batch_size
-    for image, own in enumerate(names):
-        if first + image < len(expected):
-            expected[first + image] = ", ".join(own)
+    if not isinstance(entries.get(FOUND_KEY), Found):  # the first pass had to go without
+        none = [None] * len(p.all_prompts)
+        entries[FOUND_KEY] = Found(none, none)
+    entries[FOUND_KEY].begin_batch(p.iteration * p.batch_size, len(names))
+    entries[FOUND_KEY].put(names, hires)
 
 
 def note(p: Any, text: str) -> None:
-    """Say something about the pictures, in the infotext and below them."""
-    p.extra_generation_params[NOTE_KEY] = text
+    """Say something about the pictures, in the infotext, besides what was said about them already, and below them."""
+    known = p.extra_generation_params.get(NOTE_KEY)
+    if not known:
+        p.extra_generation_params[NOTE_KEY] = text
+    elif f"; {text}; " not in f"; {known}; ":  # several of ADetailer's passes say the same
+        p.extra_generation_params[NOTE_KEY] = f"{known}; {text}"
     p.comment(f"AsynDM: {text}.")
 
 
 def not_applied(p: Any, reason: str) -> None:
     """Say that a pass was sampled without AsynDM although it was enabled."""
     if getattr(p, "is_hr_pass", False):
+        found = p.extra_generation_params.get(FOUND_KEY)
+        if isinstance(found, Found):
+            found.begin_batch(p.iteration * p.batch_size, len(p.prompts))
+            found.put(None, hires=True)
         note(p, f"not applied in the hires pass: {reason}")
         return
     forget(p)

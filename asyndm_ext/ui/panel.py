@@ -43,11 +43,13 @@ class PromptSource:
         controls: what it is written with: the text box, a dropdown of styles.
         read: the prompt as a job would have it, given the controls' values.
         find: the objects that a job would find in it; a ValueError of it is shown in their place.
+        places: given the prompt, how often a job would find an object in it.
     """
 
     controls: tuple[Any, ...]
     read: Callable[..., str]
     find: Callable[[str], Sequence[str]] = automatic_objects
+    places: chips.Places = chips.places_in_text
 
 
 def build(
@@ -156,7 +158,7 @@ def _keep_the_lines(
         said = mask_line.html(region, kind or "", inpaint)
         if prompt is None:
             return gr.update(), said
-        return chips.html(prompt.read(*written), objects or "", region, prompt.find), said
+        return chips.html(prompt.read(*written), objects or "", region, prompt.find, prompt.places), said
 
     find.click(
         fn=found,

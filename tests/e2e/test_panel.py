@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from .browser import Browser, wait
-from .server import PROBE, REPOSITORY, WebUI
+from .server import PROBE, REPOSITORY, ApiError, WebUI
 
 pytestmark = [pytest.mark.xdist_group("webui"), pytest.mark.usefixtures("chromium")]
 
@@ -82,11 +82,41 @@ class TestChips:
         browser.write("#txt2img_prompt textarea", PROMPT)
         browser.write(browser.id("objects") + " textarea", "cat:0.5, dragon")
         browser.switch()
-        expected = [("cat:0.5", True), ("dragon", True), ("sandwich", False), ("table", False)]
+        expected = [("cat:0.5", True), ("dragon", False), ("sandwich", False), ("table", False)]
         wait(lambda: browser.chips() == expected, "chips")
         assert browser.one(browser.id("chips") + " .asyndm-wrong").text == "dragon"
         browser.select(browser.id("region"), "everything")
         wait(lambda: "does not use objects" in browser.one(browser.id("chips")).text, "a word about the region")
+
+    @pytest.mark.parametrize("prompt", ["a cat on a mat", "a [cat:cat and mat:0.5]", "a (cat AND a mat:0.7)"])
+    def test_a_second_one_that_is_not_there_is_struck_through(self, page: WebUI, browser: Browser, prompt: str) -> None:
+        """As the job itself says, in each of the texts that prompt editing and AND make."""
+        browser.write("#txt2img_prompt textarea", prompt)
+        browser.write(browser.id("objects") + " textarea", "cat#1, cat#2")
+        browser.switch()
+        wait(lambda: browser.chips() == [("cat#1", True), ("cat#2", False), ("mat", False)], "chips")
+        wrong = browser.one(browser.id("chips") + " .asyndm-wrong")
+        assert wrong.text == "cat#2" and "only 1 of these" in str(wrong.get_attribute("title"))
+        for number in (1, 2):
+            scripts = {"AsynDM": {"args": [{"objects": f"cat#{number}"}]}}
+            job = {"prompt": prompt, "steps": 2, "width": 64, "height": 64, "alwayson_scripts": scripts}
+            if number == 1:
+                page.txt2img("tiny-sd1", **job)
+            else:
+                with pytest.raises(ApiError, match=r"'cat' \(number 2\) not found"):
+                    page.txt2img("tiny-sd1", **job)
+
+    def test_another_language_is_told(self, browser: Browser) -> None:
+        browser.write("#txt2img_prompt textarea", "ein Hund auf einer Wiese")
+        browser.switch()
+        wait(lambda: "English prompts only" in browser.one(browser.id("chips")).text, "a word about the language")
+        browser.write(browser.id("objects") + " textarea", "Hund, Hund#2")
+        wait(lambda: browser.chips() == [("Hund", True), ("Hund#2", False)], "chips")
+
+    def test_a_name_is_one_chip(self, browser: Browser) -> None:
+        browser.write("#txt2img_prompt textarea", "Barack Obama and a red cat in New York")
+        browser.switch()
+        wait(lambda: browser.chips() == [("Barack Obama", True), ("cat", True)], "chips")
 
     def test_each_tab_has_its_own(self, browser: Browser) -> None:
         browser.write("#img2img_prompt textarea", "a lighthouse at dusk")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import ClassVar
 
@@ -430,9 +431,41 @@ class TestHires:
     def test_its_own_prompt_and_objects(self, webui: WebUI) -> None:
         on(webui, "tiny-sd1", {"hires": "hires"}, hr_prompt="a dog on a bike", hr_upscaler="Latent", **self.request)
         assert np.all((np.array(webui.get("/asyndm-probe/levels")[-2]["strength"]) > 0).mean() > 0.02)
-        with pytest.raises(ApiError, match="'cat' not found"):
-            settings = {"objects": "cat", "hires": "hires"}
-            on(webui, "tiny-sd1", settings, hr_prompt="a dog", hr_upscaler="Latent", **self.request)
+
+    @pytest.mark.parametrize("hires", ["both", "hires"])
+    @pytest.mark.parametrize(
+        ("settings", "hr_prompt", "message"),
+        [
+            ({"objects": "cat"}, "a dog", "'cat' not found in the hires prompt 'a dog'"),
+            ({"objects": "cat#2"}, "a cat", r"'cat' \(number 2\) not found in the hires prompt 'a cat'; it stands"),
+            ({}, "best quality", "found no object in the hires prompt 'best quality'"),
+            ({}, "ein Hund auf einer Wiese", "English prompts only, and the hires prompt"),
+        ],
+    )
+    def test_a_hires_prompt_without_the_object_is_told_before_the_first_pass(
+        self, webui: WebUI, settings: dict, hr_prompt: str, message: str, hires: str
+    ) -> None:
+        """Scenario 51: not a single step is made."""
+        request = {"hr_upscaler": "Latent", "prompt": "a cat and a cat", **self.request}
+        script = asyndm({**settings, "hires": hires}, probe={"record_sigmas": True})
+        with pytest.raises(ApiError, match=message):
+            webui.txt2img("tiny-sd1", hr_prompt=hr_prompt, **request, **script)
+        assert webui.get("/asyndm-probe/last")["calls"] == []
+        # In the first pass alone the hires prompt does not matter.
+        result = on(webui, "tiny-sd1", {**settings, "hires": "first"}, hr_prompt=hr_prompt, **request)
+        assert "AsynDM note" not in result.infotext
+
+    def test_what_was_found_in_both_passes(self, webui: WebUI) -> None:
+        request = {"hr_upscaler": "Latent", "prompt": "a cat on a mat", **self.request}
+        for hires, hr_prompt, expected in (
+            ("both", "a dog on a mat", "cat, mat; hires pass: dog, mat"),
+            ("both", "", "cat, mat"),
+            ("first", "a dog", "cat, mat"),
+            ("hires", "a dog", "hires pass: dog"),
+        ):
+            result = on(webui, "tiny-sd1", {"hires": hires}, hr_prompt=hr_prompt, **request)
+            found = re.search(r'AsynDM found: (?:"([^"]*)"|([^,]*))', result.infotext)
+            assert found is not None and (found[1] or found[2]) == expected
 
     def test_set_to_a_pass_that_there_is_not(self, webui: WebUI) -> None:
         plain = off(webui, "tiny-sd1")

@@ -36,7 +36,7 @@ def test_with_an_empty_field_all_that_is_found_is_on() -> None:
 def test_named_ones_come_first_and_the_others_can_be_added() -> None:
     assert chips.chips(PROMPT, "Cat:0.5, wooden table#1") == [
         Chip("Cat:0.5", True, True, "wooden table#1"),
-        Chip("wooden table#1", True, True, "Cat:0.5"),
+        Chip("wooden table#1", True, True, "Cat:0.5", 1),
         Chip("sandwich", False, True, "Cat:0.5, wooden table#1, sandwich"),
         Chip("table", False, True, "Cat:0.5, wooden table#1, table"),
     ]
@@ -46,7 +46,38 @@ def test_a_name_that_is_not_in_the_prompt_is_told() -> None:
     assert [chip.in_prompt for chip in chips.chips(PROMPT, "cat, dragon, red sandwich, at")] == [
         True, False, False, False, True, True,
     ]  # fmt: skip
-    assert all(chip.in_prompt for chip in chips.chips("(red   Cat:1.3), long_hair", "red cat, long hair"))
+    prompt = "((red)   Cat:1.3) <lora:hat:1>, long_hair"
+    named = chips.chips(prompt, "red cat, hair, hat, cat long")
+    assert [chip.in_prompt for chip in named[:4]] == [True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "objects", "lit"),
+    [
+        ("a cat on a mat", "cat#1, cat#2", [True, False]),
+        ("a cat and a Cat, cats", "cat#2, cat#3", [True, False]),
+        ("the cat's hat", "cat, hat#2", [True, False]),
+        ("a red cat, a red dog", "red cat#1, red#2, red#3:0.5", [True, True, False]),
+        ("red, cat", "red cat", [False]),
+    ],
+)
+def test_a_place_that_the_prompt_does_not_have_is_not_lit(prompt: str, objects: str, lit: list[bool]) -> None:
+    named = chips.chips(prompt, objects)[: len(lit)]
+    assert [(chip.on, chip.in_prompt) for chip in named] == [(on, on) for on in lit]
+    line = chips.html(prompt, objects, "objects")
+    assert line.count("asyndm-wrong") == lit.count(False)
+
+
+def test_it_says_how_many_there_are() -> None:
+    line = chips.html("a cat on a mat", "cat#2, dog#1", "objects")
+    assert "The prompt has only 1 of these" in line and line.count("Not in the prompt") == 1
+    assert 'aria-pressed="true"' not in line
+
+
+def test_the_host_counts() -> None:
+    """As its tokenizer does, which the chips know nothing of."""
+    named = chips.chips(PROMPT, "cat#3, dog", places=lambda prompt: {"cat": 3, "dog": 0}.__getitem__)
+    assert [chip.in_prompt for chip in named[:2]] == [True, False]
 
 
 @given(st.lists(st.sampled_from(["cat", "sandwich", "table", "dragon", "red cat:0.5"]), unique=True))
@@ -59,6 +90,8 @@ def test_clicking_a_chip_turns_it_and_no_other(named: list[str]) -> None:
         after = dict(shown(PROMPT, chip.after))
         if not named and chip.on:
             assert after == {**before, chip.text: False}
+        elif not chip.in_prompt:
+            assert chip.text not in after, "what was struck through is out"
         else:
             expected = {**before, chip.text: not chip.on}
             assert {text: on for text, on in after.items() if on} == {t: on for t, on in expected.items() if on}
@@ -79,6 +112,9 @@ def test_any_text_gives_a_line_without_markup_of_its_own(prompt: str, objects: s
 def test_what_the_line_says() -> None:
     assert "are shown here" in chips.html("", "", "objects")
     assert "name words" in chips.html("masterpiece, best quality", "", "objects")
+    assert "English prompts only" in chips.html("ein Hund auf einer Wiese", "", "objects")
+    assert "English prompts only" in chips.html("一只猫", "", "objects")
+    assert "Click to choose:" in chips.html("ein Hund auf einer Wiese", "Hund", "objects")
     assert "Found in the prompt:" in chips.html(PROMPT, "", "objects or mask")
     assert "Click to choose:" in chips.html(PROMPT, "cat", "objects")
     assert "“everything” does not use objects" in chips.html(PROMPT, "cat", "everything")

@@ -64,11 +64,11 @@ def test_what_is_kept_of_the_last_run_is_bounded(steps: int) -> None:
     kept, size, budget = LastRun(mask_bytes=10_000), (16, 16), 10_000
     for number in range(PICTURES):
         kept.forget()
-        kept.begin_pass(job(seed=number).settings, Pass("txt2img", 0, "Euler", "sigma", size))
+        recording = kept.begin_pass(job(seed=number).settings, Pass("txt2img", 0, "Euler", "sigma", size))
         for step in range(steps):
             level = torch.full((1, 1, *size), float(steps - step), dtype=torch.float64)
-            kept.watch(StepRecord(step, float(steps - step), level, level / steps))
-        kept.finish_pass()
+            recording.watch(StepRecord(step, float(steps - step), level, level / steps))
+        recording.finish()
         answer = kept.answer()
         assert answer is not None
         (one,) = answer["passes"]

@@ -81,6 +81,21 @@ def test_a_pixel_of_a_map_is_the_pixel_alone(solver: Solver, kind: str, curve: s
     assert bool((moved[strength > 0] > 1e-6).all()), "a slow pixel is another one"
 
 
+@pytest.mark.parametrize("curve", ["quadratic", "piecewise linear"])
+@pytest.mark.parametrize(("solver", "kind"), CASES)
+def test_a_map_costs_no_model_call(solver: Solver, kind: str, curve: str) -> None:
+    """What README and SPEED say; the solvers with a clock of their own are in test_master_clock."""
+    sigmas = schedule_for(kind, "simple" if kind == "flow" else "karras", 9)
+    calls = []
+    for strength in (torch.zeros(2, 1, 4, 5, dtype=torch.float64), STRENGTHS.view(2, 1, 4, 5)):
+        model, noise = Network(kind), Noise()
+        noises = {"randn_like": noise, "noise_sampler": Tree(noise)}
+        x = start_of(kind, sigmas)
+        run_solver(solver, kind, sigmas, FixedRegion(strength), x, curve, model=model, **noises)
+        calls.append(len(model.nominals))
+    assert calls[0] == calls[1] > 0
+
+
 @pytest.mark.parametrize(("solver", "kind"), CASES)
 def test_a_pixel_with_a_changing_mask_is_the_pixel_alone(solver: Solver, kind: str) -> None:
     sigmas = schedule_for(kind, "shifted" if kind == "flow" else "exponential", 8)

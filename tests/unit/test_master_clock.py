@@ -200,6 +200,17 @@ CASES = [
 ]
 
 
+@pytest.mark.parametrize(("name", "arguments"), CASES)
+def test_model_calls_with_a_map(name: str, arguments: dict) -> None:
+    """As many as without, but for DPM adaptive: its steps depend on the picture, as README and SPEED say."""
+    calls = []
+    for region in (EVEN, FixedRegion(STRENGTHS.view(MAP))):
+        model = Network("eps")
+        sample(name, arguments, region, "piecewise linear", randn(*SHAPE, seed=5) * 14.6, model=model)
+        calls.append(len(model.nominals))
+    assert (calls[0] == calls[1]) == (name != "DPM adaptive"), calls
+
+
 @pytest.fixture
 def forced_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every third trial is rejected and all steps are equal: alone, a pixel would choose others."""

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asyndm_ext.objects import parse_objects
-from asyndm_ext.prompt import automatic_objects, plain_text
+from asyndm_ext.prompt import automatic_objects, plain_text, reads_as_english
 
 # --- plain_text -----------------------------------------------------------------------------------------------------
 
@@ -86,7 +86,6 @@ SENTENCES = {
     "a car that looks like a shoe": "car shoe",
     "a woman holds an umbrella while it rains": "woman umbrella",
     # bare nouns
-    "Darth Vader playing with raccoon in Mars during sunset": "Vader raccoon Mars",
     "man washing dishes in the kitchen": "man dishes kitchen",
     "woman eating noodles with chopsticks": "woman noodles chopsticks",
     "spiderman fighting batman on a rooftop": "spiderman batman rooftop",
@@ -141,6 +140,98 @@ SYNTAX = {
 @pytest.mark.parametrize(("prompt", "expected"), [*SENTENCES.items(), *TAG_LISTS.items(), *SYNTAX.items()])
 def test_automatic_objects(prompt, expected):
     assert automatic_objects(prompt) == expected.split()
+
+
+NAMES = {
+    "Barack Obama in New York": ["Barack Obama"],
+    "the Mona Lisa": ["Mona Lisa"],
+    "Mount Fuji": ["Mount Fuji"],
+    "doctor who": ["doctor who"],
+    "Statue of Liberty": ["Statue of Liberty"],
+    "Statue of Zeus": ["Zeus"],
+    "a portrait of Queen Elizabeth II wearing a crown": ["Queen Elizabeth II", "crown"],
+    "Spider-Man and Iron Man on the Eiffel Tower": ["Spider-Man", "Iron Man", "Eiffel Tower"],
+    "Darth Vader playing with raccoon in Mars during sunset": ["Darth Vader", "raccoon"],
+    "Donald Trump riding a bike in front of the White House": ["Donald Trump", "bike", "White House"],
+    "a white house": ["house"],
+    "Harry Potter and the Goblet of Fire": ["Harry Potter", "Goblet of Fire"],
+    "the Leaning Tower of Pisa": ["Leaning Tower of Pisa"],
+    "Kermit the Frog and Miss Piggy": ["Kermit the Frog", "Miss Piggy"],
+    "Will Smith eating spaghetti": ["Will Smith", "spaghetti"],
+    "The Beatles crossing Abbey Road": ["Beatles", "Abbey Road"],
+    "Captain America's shield": ["shield"],
+    "Golden Retriever puppy in Central Park": ["puppy"],
+    "Hatsune Miku, twintails": ["Hatsune Miku", "twintails"],
+    "Cute Emma Watson in a red dress": ["Emma Watson", "dress"],
+    "a man in Paris": ["man"],
+    "Emma Watson portrait, soft light": ["Emma Watson"],
+    "mona lisa painting": ["mona lisa"],
+    "pencil sketch, oil painting": [],
+    "a castle by Caspar David Friedrich": ["castle"],
+    # Capitals that are no names'.
+    "A Red Fox In A Green Field": ["Fox"],
+    "Girl in Red Dress": ["Girl", "Dress"],
+    "Girl in Kimono": ["Girl", "Kimono"],
+    "Long Hair, Blue Eyes, Red Dress": ["Hair", "Eyes", "Dress"],
+    "A CAT ON A RED MAT": ["CAT", "MAT"],
+    "Bowl of Ramen on a table": ["Bowl", "Ramen", "table"],
+    "a cat, Highly Detailed, Digital Illustration, Sharp Focus, Cinematic Lighting": ["cat"],
+    "Portrait Photography of an old man": ["man"],
+    "a castle, Epic Composition, Hyper Realistic, Unreal Engine 5": ["castle"],
+    "8k UHD, Canon EOS, Unreal Engine": ["EOS"],
+}
+
+
+@pytest.mark.parametrize(("prompt", "expected"), NAMES.items())
+def test_names_of_several_words(prompt, expected):
+    assert automatic_objects(prompt) == expected
+
+
+FOREIGN = [
+    "ein Hund auf einer Wiese",
+    "Ein Hund",
+    "die Katze sitzt auf dem Dach",
+    "un chat noir sur un tapis rouge",
+    "une femme",
+    "una mujer con sombrero en la playa",
+    "el perro y el gato",
+    "uma menina com um vestido vermelho",
+    "een kat op het dak",
+    "кошка на столе",
+    "一只猫在桌子上",
+    "猫と犬",
+    "고양이 한 마리",
+    "قطة على الطاولة",
+]
+ENGLISH = [
+    "",
+    "8k, 1.2",
+    "a cat",
+    "leonardo da vinci, vincent van gogh",
+    "Las Vegas, Los Angeles, Rio de Janeiro",
+    "Ludwig van Beethoven and Vincent van Gogh",
+    "café au lait on a table",
+    "a tunnel under the Rue de la Paix",
+    "sushi (寿司) on a plate",
+    "un headquarters in the city",
+    "Das Boot",
+    "best quality, 1girl, kimono, 猫",
+]
+
+
+@pytest.mark.parametrize("prompt", FOREIGN)
+def test_another_language_is_noticed_and_nothing_guessed(prompt):
+    assert not reads_as_english(prompt)
+    assert automatic_objects(prompt) == []
+
+
+@pytest.mark.parametrize("prompt", [*ENGLISH, *SENTENCES, *TAG_LISTS, *SYNTAX, *NAMES])
+def test_english_is_not_taken_for_another_language(prompt):
+    assert reads_as_english(prompt)
+
+
+def test_nouns_alone_do_not_tell_their_language():
+    assert automatic_objects("Hund, Katze") == ["Hund", "Katze"]
 
 
 def test_the_limit_keeps_the_first_objects():

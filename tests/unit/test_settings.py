@@ -147,6 +147,72 @@ class TestInfotext:
         infotext.begin_pass(p, Settings(), [["quality"]])
         assert p.extra_generation_params[infotext.FOUND_KEY] == ["cat, sofa", "quality"]
 
+    def test_the_host_asks_by_the_number_in_the_batch(self) -> None:
+        """For the picture; by the number in the job for what other machines add, and before the hires pass."""
+        p = SimpleNamespace(extra_generation_params={}, all_prompts=["a cat", "a dog", "a fox", "an owl"], batch_size=2)
+        infotext.record(p, [True])
+        found = p.extra_generation_params[infotext.FOUND_KEY]
+        assert [found[i] for i in range(5)] == ["cat", "dog", "fox", "owl", None]
+        for p.iteration, names in enumerate([[["cat"], ["dog"]], [["fox"], ["owl"]]]):
+            infotext.begin_pass(p, Settings(), names)
+            assert [found[0], found[1]] == [", ".join(one) for one in names]
+        assert [found[2], found[3], found[4]] == ["fox", "owl", None]
+
+    @pytest.mark.parametrize(
+        ("hires", "expected"),
+        [("both", "cat; hires pass: dog"), ("first", "cat"), ("hires", "hires pass: dog")],
+    )
+    def test_both_passes_are_listed(self, hires: str, expected: str) -> None:
+        p = SimpleNamespace(
+            extra_generation_params={},
+            all_prompts=["a cat", "a cat"],
+            enable_hr=True,
+            all_hr_prompts=["a dog", "a cat"],
+            iteration=0,
+            batch_size=2,
+            prompts=["a cat", "a cat"],
+        )
+        infotext.record(p, [{"hires": hires}])
+        found = p.extra_generation_params[infotext.FOUND_KEY]
+        same = "hires pass: cat" if hires == "hires" else "cat"
+        assert [found[0], found[1]] == [expected, same]
+        settings = Settings(hires=hires)
+        if hires != "hires":
+            infotext.begin_pass(p, settings, [["cat", "hat"], ["cat"]])
+        if hires != "first":
+            p.is_hr_pass = True
+            infotext.begin_pass(p, settings, [["dog", "bone"], ["cat"]])
+        assert found[0] == expected.replace("cat", "cat, hat").replace("dog", "dog, bone")
+        if hires == "both":
+            p.comment = lambda text: None
+            infotext.not_applied(p, "so it is")
+            assert [found[0], found[1]] == ["cat, hat", "cat"], "nothing was found for a pass that went without"
+            assert p.extra_generation_params[infotext.NOTE_KEY] == "not applied in the hires pass: so it is"
+
+    def test_a_hires_pass_after_a_first_one_that_went_without(self) -> None:
+        p = SimpleNamespace(
+            extra_generation_params={},
+            all_prompts=["a cat"],
+            enable_hr=True,
+            all_hr_prompts=["a dog"],
+            iteration=0,
+            batch_size=1,
+            comment=lambda text: None,
+        )
+        infotext.record(p, [True])
+        infotext.not_applied(p, "so it is")
+        p.is_hr_pass = True
+        infotext.begin_pass(p, Settings(), [["dog"]])
+        assert list(p.extra_generation_params[infotext.FOUND_KEY]) == ["hires pass: dog"]
+
+    def test_notes_stand_side_by_side(self) -> None:
+        comments: list[str] = []
+        p = SimpleNamespace(extra_generation_params={}, comment=comments.append)
+        for text in ("one", "another; with a reason", "one", "another; with a reason"):
+            infotext.note(p, text)
+        assert p.extra_generation_params == {infotext.NOTE_KEY: "one; another; with a reason"}
+        assert comments[:2] == ["AsynDM: one.", "AsynDM: another; with a reason."]
+
     def test_bad_settings_are_left_to_the_sampling_function(self) -> None:
         p = self.job(**{"AsynDM strength": "0.1"})
         infotext.record(p, [{"strength": 7}])

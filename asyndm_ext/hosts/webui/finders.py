@@ -16,6 +16,7 @@ from modules import shared
 
 from asyndm_ext.hosts.webui.errors import AsynDMError
 from asyndm_ext.objects import ObjectSpec
+from asyndm_ext.prompt import occurrences
 
 
 class Finder(Protocol):
@@ -154,6 +155,18 @@ class JoinedFinder:
     def places(self, text: str, name: str) -> list[tuple[int, ...]]:
         """See :class:`Finder`; CLIP's, or T5's where it reads more."""
         return max(self.clip.places(text, name), self.t5.places(text, name), key=len)
+
+
+class TextFinder:
+    """Finds objects in the text itself, without a tokenizer: whether they are there, but not in which columns."""
+
+    def columns(self, text: str, spec: ObjectSpec, among: Sequence[str] = ()) -> tuple[int, ...]:
+        """Something if it is there, see :class:`Finder`."""
+        return (0,) if occurrences(text, spec.name) >= (spec.occurrence or 1) else ()
+
+    def places(self, text: str, name: str) -> list[tuple[int, ...]]:
+        """As many as there are."""
+        return [(0,)] * occurrences(text, name)
 
 
 def finder_for(encoder: Any) -> TokenFinder:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import k_diffusion.sampling
@@ -16,8 +16,8 @@ import tqdm
 from modules import shared
 from torch import Tensor
 
-from asyndm_ext.hosts.webui import mask, options, pictures, preview
-from asyndm_ext.hosts.webui.errors import NotApplied
+from asyndm_ext.hosts.webui import belonging, hires, mask, options, pictures, preview
+from asyndm_ext.hosts.webui.errors import AsynDMError, NotApplied
 from asyndm_ext.hosts.webui.host import current
 from asyndm_ext.hosts.webui.plain_pass import rehearsal, remembered, show_progress
 from asyndm_ext.hosts.webui.solvers import noise_source, pass_solver
@@ -42,7 +42,7 @@ def is_wanted(p: Any, args: Sequence[Any]) -> bool:
     """Whether a job is one for AsynDM. ADetailer repaints faces with jobs of its own, left alone unless asked."""
     if not is_enabled(args):
         return False
-    if not getattr(p, "_ad_inner", False):
+    if not belonging.is_inner(p):
         return True
     try:
         return Settings.from_args(args).adetailer
@@ -51,9 +51,21 @@ def is_wanted(p: Any, args: Sequence[Any]) -> bool:
 
 
 def begin(p: Any, args: Sequence[Any]) -> None:
-    """A job begins that is one for AsynDM."""
-    if not getattr(p, "_ad_inner", False):  # ADetailer's passes are part of the job around them
+    """A job begins: one for AsynDM, or not, and then nothing of ours is to be in its infotext."""
+    if belonging.is_copy(p):  # of a job that is at work; its notes are there already
+        return
+    if belonging.is_inner(p):
+        outer = belonging.outer(p)
+        if outer is not p and p.extra_generation_params is outer.extra_generation_params:
+            p.extra_generation_params = dict(p.extra_generation_params)
+    if not is_wanted(p, args):
+        infotext.forget(p)
+        return
+    if not belonging.is_inner(p):  # whose passes are part of the job around them
+        belonging.begin(p)
         last_run.forget()
+    for name in ("asyndm_has_run", "asyndm_left_out"):  # a script may sample the same job again
+        p.__dict__.pop(name, None)
     infotext.record(p, args)
 
 
@@ -67,23 +79,55 @@ def install(p: Any, args: Sequence[Any]) -> None:
     @functools.wraps(host_function)
     def sample(model: Any, x: Tensor, *positional: Any, **keywords: Any) -> Tensor:
         sampler.func = host_function
-        settings = Settings.from_args(args)
-        if _is_left_out(p, settings):
-            return host_function(model, x, *positional, **keywords)
-        p.asyndm_has_run = True
-        bound = inspect.signature(host_function).bind(model, x, *positional, **keywords)
-        bound.apply_defaults()
-        restore = remembered(p, model)
-        try:
-            return _Pass(p, settings, model, x, bound.arguments).sample()
-        except NotApplied as reason:
-            restore()  # it may have begun
-            infotext.not_applied(p, str(reason))
-            tell(f"not applied: {reason}")
-            return host_function(model, x, *positional, **keywords)
+        return _sampled(p, args, host_function, model, x, positional, keywords)
 
     sample.asyndm_host_function = host_function  # type: ignore[attr-defined]
     sampler.func = sample
+
+
+def _sampled(
+    p: Any,
+    args: Sequence[Any],
+    host_function: Callable[..., Tensor],
+    model: Any,
+    x: Tensor,
+    positional: Sequence[Any],
+    keywords: Mapping[str, Any],
+) -> Tensor:
+    """The pass's latent, with AsynDM if that is possible; arguments as the host calls its sampler function."""
+    settings = Settings.from_args(args)
+    if _is_left_out(p, settings):
+        hires.foresee(p, settings, x)
+        return host_function(model, x, *positional, **keywords)
+    p.asyndm_has_run = True
+    bound = inspect.signature(host_function).bind(model, x, *positional, **keywords)
+    bound.apply_defaults()
+    restore = remembered(p, model)
+    one = None
+    try:
+        one = _Pass(p, settings, model, x, bound.arguments)
+        hires.foresee(p, settings, x)
+        return one.sample()
+    except NotApplied as reason:
+        restore()  # it may have begun
+        hires.foresee(p, settings, x)
+        _go_without(p, str(reason))
+    except AsynDMError as error:
+        # ADetailer's errors stop nothing: its picture stayed as it was, and the infotext said that all is well.
+        if not belonging.is_inner(p) or (one is not None and one.has_begun):
+            raise
+        restore()
+        _go_without(p, str(error).removeprefix("AsynDM: "))
+    return host_function(model, x, *positional, **keywords)
+
+
+def _go_without(p: Any, reason: str) -> None:
+    """Say that a pass is sampled without AsynDM."""
+    if belonging.is_inner(p):
+        infotext.note(belonging.outer(p), f"not applied in ADetailer's pass: {reason}")
+    else:
+        infotext.not_applied(p, reason)
+    tell(f"not applied: {reason}")
 
 
 def finish(p: Any) -> None:
@@ -94,8 +138,15 @@ def finish(p: Any) -> None:
         reason = "it is set to the hires pass, and this job has none"
     else:  # scripts that bring a sampling loop of their own never ask for the sampler
         reason = "this job does not use the WebUI's sampler"
-    infotext.not_applied(p, reason)
-    tell(f"not applied: {reason}")
+    _go_without(p, reason)
+
+
+def end(p: Any, processed: Any) -> None:
+    """The pictures of a job are all there, for AsynDM or not."""
+    if belonging.is_copy(p):
+        return
+    pictures.attach(p, processed)
+    belonging.end(p)
 
 
 def tell(text: str) -> None:
@@ -131,6 +182,8 @@ class _Pass:
 
     def __init__(self, p: Any, settings: Settings, denoiser: Any, x: Tensor, arguments: dict[str, Any]) -> None:
         self.p, self.settings, self.denoiser, self.x = p, settings, denoiser, x
+        self.has_begun = False
+        """Whether a step is over, so that the host cannot begin anew."""
         self.host = current()
         self.flow = self.host.is_flow()
         self.solver = pass_solver(p.sampler.config.name, p.sampler.func, self.flow, denoiser)
@@ -146,18 +199,36 @@ class _Pass:
         self.shape = (images, 1, height, width)
         self.notes: list[str] = []
         self.objects = resolve_objects(p, self.host.finder(), settings.objects) if settings.uses_objects else None
+        self.painted = mask.slow_fraction(p, settings, (height, width)) if settings.uses_mask else None
 
     def sample(self) -> Tensor:
         """The finished latent ``(B,C,H,W)``."""
         infotext.begin_pass(self.p, self.settings, self.objects.names if self.objects is not None else None)
         coverage = Coverage()
         watching = [coverage.watch, *pictures.recorders(self.p, self.settings), *watchers]
-        keeps = options.keeps_last_run()
-        if keeps:
-            last_run.begin_pass(self.settings, self._description())
-            watching.append(last_run.watch)
+        recording = None
+        if options.keeps_last_run():
+            recording = last_run.begin_pass(self.settings, self._description())
+            watching.append(recording.watch)
+        try:
+            latent = self._latent(watching)
+        except (AsynDMError, NotApplied):
+            if recording is not None and not self.has_begun:
+                recording.drop()
+            raise
+        if recording is not None:
+            recording.finish()
+        notes = [note for note in (*self.notes, coverage.note(self.settings)) if note]
+        for note in notes:
+            where = "in ADetailer's pass " if belonging.is_inner(self.p) else ""
+            infotext.note(belonging.outer(self.p), where + note)
+        names = self.objects.names if self.objects is not None else []
+        tell("; ".join([coverage.summary(), *map(", ".join, names), *notes]))
+        return latent
 
+    def _latent(self, watching: list[Callable[[StepRecord], None]]) -> Tensor:
         def watch(record: StepRecord) -> None:
+            self.has_begun = True
             for watcher in watching:
                 watcher(record)
 
@@ -167,26 +238,16 @@ class _Pass:
             watching += watch_preview
             callback = self.arguments.get("callback")
             try:
-                latent = self.x if makes_no_step else self._run(self._region(), self.x, callback, watch)
+                return self.x if makes_no_step else self._run(self._region(), self.x, callback, watch)
             except NoAttention as error:  # only the first call raises it
-                if keeps:
-                    last_run.drop_pass()
                 raise NotApplied(str(error)) from error
-        if keeps:
-            last_run.finish_pass()
-        note = "; ".join(filter(None, [*self.notes, coverage.note(self.settings)]))
-        if note:
-            infotext.note(self.p, note)
-        names = self.objects.names if self.objects is not None else []
-        tell("; ".join([coverage.summary(), *map(", ".join, names), *([note] if note else [])]))
-        return latent
 
     def _description(self) -> Pass:
         p = self.p
         kind = "hires" if getattr(p, "is_hr_pass", False) else "txt2img" if hasattr(p, "enable_hr") else "img2img"
         return Pass(
-            kind="adetailer" if getattr(p, "_ad_inner", False) else kind,
-            iteration=p.iteration,
+            kind="adetailer" if belonging.is_inner(p) else kind,
+            iteration=belonging.outer(p).iteration,
             sampler=p.sampler.config.name,
             unit=self.solver.space,
             size=(self.shape[-2], self.shape[-1]),
@@ -194,13 +255,12 @@ class _Pass:
         )
 
     def _region(self) -> Region:
-        settings, size = self.settings, (self.shape[-2], self.shape[-1])
+        settings = self.settings
         strengths = self.objects.strengths(settings.strength) if self.objects is not None else None
-        painted = mask.slow_fraction(self.p, settings, size) if settings.uses_mask else None
         average = None
         if self.objects is not None and settings.mask_source == "fixed":
             average = self._average_attention()
-        return region_for(settings, self.shape, strengths, painted, average)
+        return region_for(settings, self.shape, strengths, self.painted, average)
 
     def _average_attention(self) -> Tensor:
         """The objects' attention in a plain pass with the same noise, ``(B,n,h,w)``."""

@@ -7,14 +7,18 @@ several texts of it, and each text is a row of tokens with columns in the condit
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from modules import extra_networks, prompt_parser, script_callbacks
 
-from asyndm_ext.hosts.webui.finders import Finder, JoinedFinder, PieceFinder, TokenFinder
+from asyndm_ext.hosts.webui.errors import AsynDMError, NotApplied
+from asyndm_ext.hosts.webui.finders import Finder, JoinedFinder, PieceFinder, TextFinder, TokenFinder
+from asyndm_ext.hosts.webui.host import current
+from asyndm_ext.hosts.webui.tokens import found_in
 from asyndm_ext.objects import ObjectSpec
-from asyndm_ext.prompt import automatic_objects
+
+_STEPS = 20  # of a job that is not known yet, for prompt editing
 
 
 def read(
@@ -28,13 +32,9 @@ def read(
         objects: whose columns to look up; empty: those that would be found automatically.
         steps: of the job, for prompt editing.
     """
-    indexes, flat, _ = prompt_parser.get_multicond_prompt_list([_cleaned(prompt, steps, True)])
-    schedules = prompt_parser.get_learned_conditioning_prompt_schedules(flat, steps)
-    parts = [(weight, schedules[index]) for index, weight in indexes[0]]
+    parts = _parts(prompt, steps)
     texts = [text for _, schedule in parts for _, text in schedule]
-    wanted = list(objects) or [
-        ObjectSpec(name) for name in dict.fromkeys(n for t in texts for n in automatic_objects(t))
-    ]
+    wanted = list(objects) or found_in(finder, texts)
     present = [spec for spec in wanted if any(finder.columns(text, spec) for text in texts)]
     return {
         "parts": [{"weight": weight, "texts": _texts(finder, schedule, present)} for weight, schedule in parts],
@@ -42,6 +42,38 @@ def read(
         "missing": [str(spec) for spec in objects if spec not in present],
         "negative": None if negative is None else _negative(finder, _cleaned(negative, steps, False), steps),
     }
+
+
+def found(prompt: str) -> list[str]:
+    """The objects that a job would find in a prompt; styles are in it already."""
+    finder, texts = _as_a_job_reads(prompt)
+    return [spec.name for spec in found_in(finder, texts)]
+
+
+def places(prompt: str) -> Callable[[str], int]:
+    """How often a job would find an object in a prompt: in the text that has it most often."""
+    finder, texts = _as_a_job_reads(prompt)
+    return lambda name: max(len(finder.places(text, name)) for text in texts)
+
+
+def _as_a_job_reads(prompt: str) -> tuple[Finder, list[str]]:
+    """The loaded model's finder, or one that needs none; and the texts that a prompt makes."""
+    try:
+        host = current()
+        finder: Finder = TextFinder() if host.model() is None else host.finder()
+    except (AsynDMError, NotApplied):  # a job says why
+        finder = TextFinder()
+    try:
+        return finder, [text for _, schedule in _parts(prompt, _STEPS) for _, text in schedule]
+    except RecursionError:  # brackets nested too deeply for the WebUI
+        return TextFinder(), [prompt]
+
+
+def _parts(prompt: str, steps: int) -> list[tuple[float, list[tuple[int, str]]]]:
+    """What AND makes of a prompt, with weights, and prompt editing of that."""
+    indexes, flat, _ = prompt_parser.get_multicond_prompt_list([_cleaned(prompt, steps, True)])
+    schedules = prompt_parser.get_learned_conditioning_prompt_schedules(flat, steps)
+    return [(weight, schedules[index]) for index, weight in indexes[0]]
 
 
 def _cleaned(prompt: str, steps: int, is_positive: bool) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from modules import prompt_parser, sd_samplers, shared
 
@@ -12,7 +12,7 @@ from asyndm_ext.hosts.webui.errors import AsynDMError
 from asyndm_ext.hosts.webui.finders import Finder
 from asyndm_ext.messages import shown
 from asyndm_ext.objects import ObjectSpec
-from asyndm_ext.prompt import automatic_objects
+from asyndm_ext.prompt import automatic_objects, reads_as_english
 
 Columns = tuple[tuple[int, ...], ...]
 """Per object the columns of its tokens."""
@@ -38,9 +38,12 @@ class RowText:
         return [text for _, text in self.schedule]
 
 
-def row_texts(p: Any) -> list[RowText]:
-    """The texts behind the conditional rows of the pass that is about to run, in the host's row order."""
-    hires = getattr(p, "is_hr_pass", False)
+def row_texts(p: Any, hires: bool) -> list[RowText]:
+    """The texts behind the conditional rows of a batch, in the host's row order.
+
+    Args:
+        hires: those of the hires pass.
+    """
     prompts = prompt_parser.SdConditioning(p.hr_prompts if hires else p.prompts)
     indexes, flat, _ = prompt_parser.get_multicond_prompt_list(prompts)
     hires_steps = None
@@ -97,38 +100,70 @@ class ObjectColumns:
         return self.finder.columns(row.at(step), spec, row.texts) if spec is not None else ()
 
 
-def resolve_objects(p: Any, finder: Finder, objects: Sequence[ObjectSpec]) -> ObjectColumns:
+def resolve_objects(p: Any, finder: Finder, objects: Sequence[ObjectSpec], hires: bool | None = None) -> ObjectColumns:
     """Find the objects of every image of the batch; empty ``objects``: automatically, per image.
+
+    Args:
+        hires: in the prompts of the hires pass; None: of the pass that is about to run.
 
     Raises:
         AsynDMError: an object does not occur in an image's prompt, or none can be found automatically.
     """
-    rows = row_texts(p)
+    if hires is None:
+        hires = getattr(p, "is_hr_pass", False)
+    rows = row_texts(p, hires)
     images = max(row.image for row in rows) + 1
     specs: list[list[ObjectSpec]] = []
     for image in range(images):
         texts = [text for row in rows if row.image == image for text in row.texts]
-
-        def occurs(spec: ObjectSpec, texts: list[str] = texts) -> bool:
-            return any(finder.columns(text, spec) for text in texts)
-
         if objects:
             for spec in objects:
-                if not occurs(spec):
-                    times = max(len(finder.places(text, spec.name)) for text in texts)
-                    there = f"; it stands there {times} time{'s' if times > 1 else ''}" if times else ""
-                    place = f" (number {spec.occurrence})" if times else ""
-                    raise AsynDMError(
-                        f"AsynDM: {shown(spec.name)}{place} not found in the prompt {texts[0]!r}{there}; "
-                        "objects have to be words of the prompt"
-                    )
+                _require(finder, texts, spec, hires)
             specs.append(list(objects))
         else:
-            names = dict.fromkeys(name for text in texts for name in automatic_objects(text))
-            found = [spec for spec in map(ObjectSpec, names) if occurs(spec)]
-            if not found:
-                raise AsynDMError(f"AsynDM found no object in the prompt {texts[0]!r}; name them in the field Objects")
-            specs.append(found)
+            specs.append(found_in(finder, texts) or _nothing_found(texts, hires))
     most = max(map(len, specs))
     padded = tuple((*own, *[None] * (most - len(own))) for own in specs)
     return ObjectColumns(padded, tuple(rows), finder)
+
+
+def found_in(finder: Finder, texts: Sequence[str]) -> list[ObjectSpec]:
+    """The objects that are found automatically in the texts of one image."""
+    found: dict[ObjectSpec, None] = {}
+    for name in dict.fromkeys(name for text in texts for name in automatic_objects(text)):
+        # A name of several words that the tokenizer does not read as these words ("Barack_Obama") is its last one.
+        spelled = (ObjectSpec(words) for words in (name, name.split()[-1]))
+        own = next((spec for spec in spelled if _occurs(finder, texts, spec)), None)
+        if own is not None:
+            found.setdefault(own)
+    return list(found)
+
+
+def _occurs(finder: Finder, texts: Sequence[str], spec: ObjectSpec) -> bool:
+    return any(finder.columns(text, spec) for text in texts)
+
+
+def _require(finder: Finder, texts: Sequence[str], spec: ObjectSpec, hires: bool) -> None:
+    if _occurs(finder, texts, spec):
+        return
+    times = max(len(finder.places(text, spec.name)) for text in texts)
+    there = f"; it stands there {times} time{'s' if times > 1 else ''}" if times else ""
+    name = f"{shown(spec.name)} (number {spec.occurrence})" if times else shown(spec.name)
+    if hires:
+        raise AsynDMError(
+            f"AsynDM: {name} not found in the hires prompt {texts[0]!r}{there}; objects have to be words of both "
+            "prompts, unless 'Passes' is set to one pass"
+        )
+    raise AsynDMError(
+        f"AsynDM: {name} not found in the prompt {texts[0]!r}{there}; objects have to be words of the prompt"
+    )
+
+
+def _nothing_found(texts: Sequence[str], hires: bool) -> NoReturn:
+    where = "hires prompt" if hires else "prompt"
+    if not all(map(reads_as_english, texts)):
+        raise AsynDMError(
+            f"AsynDM finds objects in English prompts only, and the {where} {texts[0]!r} seems to be in another "
+            "language; name the words in the field Objects"
+        )
+    raise AsynDMError(f"AsynDM found no object in the {where} {texts[0]!r}; name them in the field Objects")
