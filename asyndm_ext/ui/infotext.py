@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from asyndm_ext.messages import plain
 from asyndm_ext.prompt import automatic_objects
 from asyndm_ext.settings import FIELDS, Field, Settings, SettingsError
 
@@ -113,7 +114,7 @@ def _value(spec: Field, text: str) -> Any:
             number = float(text)
         except ValueError:
             return None
-        return number if low <= number <= high else None
+        return plain(number) if low <= number <= high else None
     return text if not spec.choices or text in spec.choices else None
 
 

@@ -222,16 +222,16 @@ class TestBadSettings:
         [
             ({"objects": ["dog"]}, "'dog' not found in the prompt"),
             ({"objects": "cat, unicorn"}, "'unicorn' not found"),
-            ({"strenght": 0.5}, "unknown setting 'strenght'"),
-            ({"strength": 1.5}, "strength must lie between 0 and 1"),
-            ({"strength": -0.1}, "strength must lie between 0 and 1"),
-            ({"strength": "0.5"}, "strength must be a number"),
-            ({"strength": True}, "strength must be a number"),
-            ({"curve": "cubic"}, "curve must be one of"),
-            ({"threshold": 0}, "threshold must lie between"),
-            ({"region": "left"}, "region must be one of"),
+            ({"strenght": 0.5}, "there is no setting 'strenght'"),
+            ({"strength": 1.5}, "Strength must lie between 0 and 1"),
+            ({"strength": -0.1}, "Strength must lie between 0 and 1"),
+            ({"strength": "0.5"}, "Strength must be a number"),
+            ({"strength": True}, "Strength must be a number"),
+            ({"curve": "cubic"}, "Curve must be one of"),
+            ({"threshold": 0}, "Threshold must lie between"),
+            ({"region": "left"}, "Region must be one of"),
             ({"objects": 5}, "objects must be"),
-            ({"objects": ["cat", 5]}, "item 2"),
+            ({"objects": ["cat", 5]}, "object number 2"),
             ({"enabled": "yes"}, "enabled must be true or false"),
         ],
     )
@@ -243,7 +243,7 @@ class TestBadSettings:
         nothing_left(webui)
 
     def test_positional_arguments_are_checked_too(self, webui: WebUI) -> None:
-        with pytest.raises(ApiError, match="strength must lie between"):
+        with pytest.raises(ApiError, match="Strength must lie between"):
             webui.txt2img("tiny-sd1", prompt=PROMPT, **asyndm(True, "cat", 3))
 
     def test_no_object_to_find(self, webui: WebUI) -> None:

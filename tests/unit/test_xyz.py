@@ -71,13 +71,13 @@ def test_objects_with_strengths() -> None:
 @pytest.mark.parametrize(
     ("label", "value", "message"),
     [
-        ("Strength", 1.5, "the axis [AsynDM] Strength cannot take 1.5: strength must lie between 0 and 1, got 1.5"),
-        ("Strength", float("nan"), "strength must be a number"),
-        ("Curve", "bin", "curve must be one of 'quadratic'"),
+        ("Strength", 1.5, "the axis [AsynDM] Strength cannot take 1.5: Strength must lie between 0 and 1, but it is 1.5"),
+        ("Strength", float("nan"), "Strength must be a number"),
+        ("Curve", "bin", "Curve must be one of 'quadratic'"),
         ("Soft objects", "perhaps", "it must be True or False"),
         ("Enabled", "on", "it must be True or False"),
         ("Objects", "cat:7", "strength of 'cat' must be a number from 0 to 1"),
-        ("Start", 1.0, "start must be less than end"),
+        ("Start", 1.0, "Start must be less than End"),
         ("Comparison", "best", "it must be one of 'plain', 'concave', 'AsynDM', 'fixed mask'"),
     ],
 )
