@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -241,6 +243,18 @@ class TestBadSettings:
         assert caught.value.status == 500
         assert message in caught.value.message
         nothing_left(webui)
+
+    @pytest.mark.parametrize("settings", [{"strength": 1.5}, {"objects": ["dog"]}])
+    def test_the_console_has_one_line(self, webui: WebUI, settings: dict) -> None:
+        """A wrong setting is no accident: no traceback."""
+        webui.use_model("tiny-sd1")
+        before = len(webui.log())
+        with pytest.raises(ApiError) as caught:
+            webui.txt2img("tiny-sd1", prompt=PROMPT, **asyndm(settings))
+        said = [line for line in webui.log()[before:].splitlines() if line.strip() and "it/s" not in line]
+        assert [line for line in said if "AsynDM" in line] == [caught.value.message]
+        assert not any("Traceback" in line or line.startswith(("  File", "***")) for line in said), said
+        assert json.loads(caught.value.body)["detail"] == caught.value.message
 
     def test_positional_arguments_are_checked_too(self, webui: WebUI) -> None:
         with pytest.raises(ApiError, match="Strength must lie between"):

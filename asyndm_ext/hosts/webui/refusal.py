@@ -6,7 +6,7 @@ console: forty lines about what is no accident. So it depends on who waits for t
 - The API gets an exception that its own handlers know: they answer with its status and message, without a traceback.
 - The page's own jobs end without an exception and without a picture. The message stands below the empty gallery, where
   the host has its remarks about a job.
-- A cell of the X/Y/Z plot gets a picture of the message: a failed cell the plot draws black, and the page is told nothing.
+- A cell of the X/Y/Z plot gets a picture of the message: a failed one is drawn black, and the page is told nothing.
 - Scripts and extensions that have jobs of their own get the exception: they count on pictures.
 """
 
@@ -73,8 +73,8 @@ def drop(p: Any, pictures: list[Any]) -> None:
 
 
 def explain(p: Any, processed: Any) -> None:
-    """Give a cell of the plot its picture if it was refused, and a label if it had to go without AsynDM: a grid shows no
-    infotexts."""
+    """Give a cell of the plot its picture if it was refused, and a label if it had to go without AsynDM: the grid shows
+    no infotexts."""
     message = p.__dict__.pop("asyndm_refused", None)
     reason = infotext.why_not_applied(p)
     if not (message or reason) or not _is_a_cell(p):
