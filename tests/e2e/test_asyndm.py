@@ -222,8 +222,8 @@ class TestBadSettings:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"objects": ["dog"]}, "'dog' not found in the prompt"),
-            ({"objects": "cat, unicorn"}, "'unicorn' not found"),
+            ({"objects": ["dog"]}, "'dog' was not found in the prompt"),
+            ({"objects": "cat, unicorn"}, "'unicorn' was not found"),
             ({"strenght": 0.5}, "there is no setting 'strenght'"),
             ({"strength": 1.5}, "Strength must lie between 0 and 1"),
             ({"strength": -0.1}, "Strength must lie between 0 and 1"),

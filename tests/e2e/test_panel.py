@@ -68,7 +68,7 @@ class TestRefused:
         browser.switch()
         before = len(page.log())
         browser.generate()
-        assert "AsynDM: 'dragon' not found in the prompt" in browser.one("#html_log_txt2img").text
+        assert "AsynDM: 'dragon' was not found in the prompt" in browser.one("#html_log_txt2img").text
         assert pictures(browser) == 0
         said = page.log()[before:]
         assert said.count("AsynDM") == 1 and "Traceback" not in said and "Arguments" not in said, said

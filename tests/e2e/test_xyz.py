@@ -146,9 +146,9 @@ def test_every_setting_has_an_axis_that_works(webui: WebUI, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("axis", "values", "message"),
     [
-        ("Strength", ["0.5", "1.5"], "the axis [AsynDM] Strength cannot take 1.5: Strength must lie between 0 and 1"),
+        ("Strength", ["0.5", "1.5"], "the axis Strength cannot take 1.5: Strength must lie between 0 and 1"),
         ("Curve", ["bin"], "Curve must be one of 'quadratic', 'piecewise linear', 'exponential', 'linear'"),
-        ("Mask", ["nowhere.png"], "the axis [AsynDM] Mask cannot take nowhere.png: the mask is not a picture"),
+        ("Mask", ["nowhere.png"], "the axis Mask cannot take nowhere.png: the mask is not a picture"),
         ("Soft objects", ["yes"], "it must be True or False"),
         ("Comparison", ["AsynDM", "best"], "it must be one of 'plain', 'concave', 'AsynDM', 'fixed mask'"),
     ],
@@ -182,7 +182,7 @@ def test_an_object_that_a_cell_s_prompt_lacks(webui: WebUI) -> None:
     if webui.kind == "forge":
         hires["hr_additional_modules"] = ["Use same choices"]
     cells, infotexts = plot(webui, ("Prompt S/R", ["cat", "dog"]), settings=SETTINGS, **hires)
-    assert "AsynDM: \"not drawn: 'cat' not found in the prompt" in infotexts[1] and "not drawn" not in infotexts[0]
+    assert "AsynDM: \"not drawn: 'cat' was not found in the prompt" in infotexts[1] and "not drawn" not in infotexts[0]
     assert cells[1].shape == cells[0].shape == (256, 256, 3) and np.median(cells[1]) > 240
     alone(webui, SETTINGS)
 

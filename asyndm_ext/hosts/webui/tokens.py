@@ -119,7 +119,7 @@ def resolve_objects(p: Any, finder: Finder, objects: Sequence[ObjectSpec]) -> Ob
                     there = f"; it stands there {times} time{'s' if times > 1 else ''}" if times else ""
                     place = f" (number {spec.occurrence})" if times else ""
                     raise AsynDMError(
-                        f"AsynDM: {shown(spec.name)}{place} not found in the prompt {texts[0]!r}{there}; "
+                        f"AsynDM: {shown(spec.name)}{place} was not found in the prompt {shown(texts[0])}{there}; "
                         "objects have to be words of the prompt"
                     )
             specs.append(list(objects))
@@ -127,7 +127,9 @@ def resolve_objects(p: Any, finder: Finder, objects: Sequence[ObjectSpec]) -> Ob
             names = dict.fromkeys(name for text in texts for name in automatic_objects(text))
             found = [spec for spec in map(ObjectSpec, names) if occurs(spec)]
             if not found:
-                raise AsynDMError(f"AsynDM found no object in the prompt {texts[0]!r}; name them in the field Objects")
+                raise AsynDMError(
+                    f"AsynDM found no object in the prompt {shown(texts[0])}; name them in the field Objects"
+                )
             specs.append(found)
     most = max(map(len, specs))
     padded = tuple((*own, *[None] * (most - len(own))) for own in specs)
