@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NoReturn, Protocol
 
 MEGABYTE = 2**20
+_LET_PASS = 8
+"""Up to so many times the limit a request is taken, and thrown away as it comes."""
 
 
 class Request(Protocol):
@@ -86,7 +88,11 @@ class Gate:
 
     async def _read(self, request: Request, kept: _Kept) -> None:
         length = request.headers.get("content-length", "0")
-        if length.isdecimal() and int(length[:20]) > self._body:
+        announced = int(length[:20]) if length.isdecimal() else 0
+        if announced > self._body:
+            if announced <= _LET_PASS * self._body:  # a client that is still sending hears no answer
+                async for _ in request.stream():
+                    pass
             self._refuse_the_size()
         async for chunk in request.stream():
             kept.add(chunk)

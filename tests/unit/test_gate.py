@@ -52,10 +52,21 @@ def test_what_is_no_dictionary(body: bytes) -> None:
     assert turned(Gate(), Sent(body)).status == 422
 
 
-def test_a_large_one_is_refused_before_it_is_read() -> None:
-    request = Sent(b"x" * MEGABYTE, length=MEGABYTE + 1)
-    assert turned(Gate(body=1), request).status == 413
-    assert request.taken == 0
+def test_a_large_one_is_not_kept() -> None:
+    """It passes by, so that its sender hears the answer; a huge one is not even looked at."""
+    held = []
+
+    class Watched(Sent):
+        async def stream(self) -> AsyncIterator[bytes]:
+            async for chunk in super().stream():
+                held.append(gate._held)
+                yield chunk
+
+    for announced, taken in ((MEGABYTE + 1, MEGABYTE), (9 * MEGABYTE, 0)):
+        gate = Gate(body=1)
+        request = Watched(b"x" * MEGABYTE, length=announced)
+        assert turned(gate, request).status == 413
+        assert request.taken == taken and set(held) <= {0}
 
 
 @pytest.mark.parametrize("length", [None, 12])
