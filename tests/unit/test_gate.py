@@ -102,7 +102,7 @@ def test_one_at_a_time_and_the_loop_goes_on() -> None:
     assert len(set(at_work)) == 1 and at_work[0] != threading.current_thread().name
 
 
-HALF = b'{"mask": "' + b"x" * (MEGABYTE // 2 - 12) + b'"}'
+HALF = b'{"mask": "' + b"x" * (MEGABYTE // 2 - 20) + b'"}'
 
 
 @pytest.mark.parametrize(
