@@ -14,7 +14,7 @@ from typing import Any
 
 from asyndm_ext import mask_image
 from asyndm_ext.masks import MaskOptions
-from asyndm_ext.messages import is_number, is_text, shown
+from asyndm_ext.messages import is_number, is_text, listed, plain, shown
 from asyndm_ext.objects import ObjectSpec, parse_objects, short
 from asyndm_ext.schedule import CURVES
 
@@ -54,6 +54,11 @@ class Field:
     step: float = 0.05
     part: str = ""
     advanced: bool = False
+
+    @property
+    def named(self) -> str:
+        """As messages name it: the panel's label, and the API's key where that is another word."""
+        return self.label if self.label.lower() == self.name else f"{self.label} ({self.name})"
 
     @property
     def infotext_key(self) -> str:
@@ -115,28 +120,27 @@ class Settings:
     save_shown: bool = False
 
     def __post_init__(self) -> None:
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(f.default, bool) and not isinstance(value, bool):
-                raise SettingsError(f"AsynDM: {f.name} must be true or false, got {shown(value)}")
+        if not isinstance(self.enabled, bool):
+            raise SettingsError(f"AsynDM: enabled must be true or false, but it is {shown(self.enabled)}")
         for spec in FIELDS:
             value = getattr(self, spec.name)
+            if spec.is_switch and not isinstance(value, bool):
+                raise SettingsError(f"AsynDM: {spec.named} must be true or false, but it is {shown(value)}")
             if spec.choices and value not in spec.choices:
                 allowed = ", ".join(map(repr, spec.choices))
-                raise SettingsError(f"AsynDM: {spec.name} must be one of {allowed}, got {shown(value)}")
+                raise SettingsError(f"AsynDM: {spec.named} must be one of {allowed}, but it is {shown(value)}")
             if spec.limits is not None:
                 object.__setattr__(self, spec.name, _number(spec, value))
         for low, high in (("min_area", "max_area"), ("start", "end")):
-            if getattr(self, low) >= getattr(self, high):
+            least, most = getattr(self, low), getattr(self, high)
+            if least >= most:
                 raise SettingsError(
-                    f"AsynDM: {low} must be less than {high}, got {getattr(self, low):g} and {getattr(self, high):g}"
+                    f"AsynDM: {_named(low)} must be less than {_named(high)}, but they are {least:g} and {most:g}"
                 )
         try:
             object.__setattr__(self, "objects", parse_objects(self.objects))
-            if not isinstance(self.mask, str):
-                raise ValueError(f"mask must be a picture in base64, got {type(self.mask).__name__}")
             if not is_text(self.mask):
-                raise ValueError(f"mask must be a picture in base64, got {shown(self.mask)}")
+                raise ValueError(f"the mask must be a picture in base64, but it is {shown(self.mask)}")
             if self.mask and self.uses_mask:
                 mask_image.decode(self.mask)
         except ValueError as error:
@@ -181,8 +185,7 @@ class Settings:
         known = [f.name for f in fields(cls)]
         unknown = [key for key in values if key not in known]
         if unknown:
-            names = ", ".join(map(shown, unknown))
-            raise SettingsError(f"AsynDM: unknown setting {names}; known are {', '.join(known)}")
+            raise SettingsError(f"AsynDM: there is no setting {listed(unknown)}. The settings are {', '.join(known)}")
         return cls(**{"enabled": True, **values})
 
     @classmethod
@@ -350,11 +353,15 @@ def is_enabled(args: Sequence[Any]) -> bool:
     return first is not False and first is not None  # 0 equals False, and is none of the two
 
 
+def _named(name: str) -> str:
+    return next(spec.named for spec in FIELDS if spec.name == name)
+
+
 def _number(spec: Field, value: Any) -> float:
     assert spec.limits is not None
     low, high = spec.limits
     if not is_number(value):
-        raise SettingsError(f"AsynDM: {spec.name} must be a number from {low:g} to {high:g}, got {shown(value)}")
+        raise SettingsError(f"AsynDM: {spec.named} must be a number from {low:g} to {high:g}, but it is {shown(value)}")
     if not low <= value <= high:
-        raise SettingsError(f"AsynDM: {spec.name} must lie between {low:g} and {high:g}, got {shown(value)}")
-    return float(value)
+        raise SettingsError(f"AsynDM: {spec.named} must lie between {low:g} and {high:g}, but it is {shown(value)}")
+    return plain(value)

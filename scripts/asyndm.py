@@ -3,7 +3,7 @@
 from modules import script_callbacks, scripts, shared
 from modules.ui_components import InputAccordion
 
-from asyndm_ext.hosts.webui import job, options, pictures, prompt_tokens, routes, xyz
+from asyndm_ext.hosts.webui import job, options, pictures, prompt_tokens, refusal, routes, xyz
 from asyndm_ext.ui import infotext, panel
 
 
@@ -55,11 +55,15 @@ class AsynDM(scripts.Script):
         if job.is_wanted(p, args):
             job.finish(p)
 
+    def postprocess_batch_list(self, p, pp, *args, **kwargs):
+        refusal.drop(p, pp.images)
+
     def postprocess_image(self, p, pp, *args):
         pictures.draw(p, pp.image)
 
     def postprocess(self, p, processed, *args):
         job.end(p, processed)
+        refusal.explain(p, processed)
 
 
 script_callbacks.on_ui_settings(options.add)

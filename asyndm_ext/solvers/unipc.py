@@ -12,6 +12,7 @@ from torch import Tensor
 from asyndm_ext.noise import NoiseTable
 from asyndm_ext.run import Run
 from asyndm_ext.schedule import BaseSchedule
+from asyndm_ext.settings import SettingsError
 from asyndm_ext.solvers.exponential import phis
 
 # A pixel takes a lower order where its coefficients are this many times larger than the host's own in this step: it
@@ -27,12 +28,12 @@ def unipc_schedule(arguments: Mapping[str, Any]) -> BaseSchedule:
             ``alphas_cumprod``.
 
     Raises:
-        ValueError: fewer steps than the order, or an unknown skip type.
+        SettingsError: fewer steps than the order, or an unknown skip type.
     """
     timesteps, kind = arguments["timesteps"], arguments.get("skip_type", "time_uniform")
     steps, order = len(timesteps), arguments.get("order", 3)
     if steps < order:
-        raise ValueError(f"UniPC order ({order}) must not be above the number of sampling steps ({steps})")
+        raise SettingsError(f"AsynDM: UniPC order ({order}) must not be above the number of sampling steps ({steps})")
     # Time runs from 1 to 1/1000 and the timestep is 1000 times the time less one. In float32 as the host: a
     # v-prediction model looks its levels up at whole timesteps, and just below one it finds another.
     table = NoiseTable.from_alphas_cumprod(arguments["alphas_cumprod"])
@@ -47,7 +48,7 @@ def unipc_schedule(arguments: Mapping[str, Any]) -> BaseSchedule:
         high, low = table.half_log_snr(torch.tensor([first * count - 1, 0.0], dtype=torch.float64)).tolist()
         time = ((table.timestep_of(torch.linspace(high, low, steps + 1, dtype=torch.float64)) + 1) / count).float()
     else:
-        raise ValueError(f"unknown UniPC skip type {kind!r}")
+        raise SettingsError(f"AsynDM: there is no UniPC skip type {kind!r}")
     return BaseSchedule(((time - 1 / count) * 1000).double().clamp_min(0), log=False)
 
 

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from asyndm_ext import __version__
+from asyndm_ext.messages import is_text, listed, shown
+from asyndm_ext.objects import ObjectSpec, parse_objects
 from asyndm_ext.settings import Settings, SettingsError
 from asyndm_ext.solvers import LEFT_OUT, Solver
 from asyndm_ext.solvers.resolve import solver_for
-from asyndm_ext.ui.schema import settings_schema
+from asyndm_ext.ui.schema import MAX_MARKS, MAX_PROMPT, MAX_STEPS, TOKENS_REQUEST, settings_schema
 
 
 def validate(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -19,6 +21,30 @@ def validate(settings: Mapping[str, Any]) -> dict[str, Any]:
     except SettingsError as error:
         return {"ok": False, "message": str(error)}
     return {"ok": True, "settings": read.to_dict(), "infotext": read.infotext()}
+
+
+def tokens_request(request: Mapping[str, Any]) -> tuple[str, str | None, tuple[ObjectSpec, ...], int]:
+    """The prompt, the negative prompt, the objects and the steps of a request for tokens.
+
+    Raises:
+        ValueError: it is not what the schema says, or its prompts would keep the WebUI's parser busy: the time that it
+            takes grows with the third power of their brackets and colons.
+    """
+    unknown = set(request) - set(TOKENS_REQUEST["properties"])
+    if unknown:
+        raise ValueError(f"the request must not have {listed(sorted(unknown))}")
+    prompt, negative, steps = request.get("prompt"), request.get("negative"), request.get("steps", 20)
+    if not is_text(prompt) or not (negative is None or is_text(negative)):
+        raise ValueError("prompt must be a text, and negative a text or null")
+    if len(prompt) + len(negative or "") > MAX_PROMPT:
+        raise ValueError(f"the prompts are longer than {MAX_PROMPT} characters")
+    if sum((prompt + (negative or "")).count(mark) for mark in "()[]:|") > MAX_MARKS:
+        raise ValueError(
+            f"the prompts have more than {MAX_MARKS} brackets, colons and bars, which takes the WebUI too long"
+        )
+    if type(steps) is not int or not 1 <= steps <= MAX_STEPS:
+        raise ValueError(f"steps must be a whole number from 1 to {MAX_STEPS}, but it is {shown(steps)}")
+    return prompt, negative, parse_objects(request.get("objects")), steps
 
 
 def capabilities(

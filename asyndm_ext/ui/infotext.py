@@ -6,6 +6,7 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from asyndm_ext.messages import plain
 from asyndm_ext.prompt import automatic_objects
 from asyndm_ext.settings import FIELDS, Field, Settings, SettingsError
 
@@ -125,6 +126,18 @@ def not_applied(p: Any, reason: str) -> None:
     p.comment(f"AsynDM was enabled but not applied: {reason}.")
 
 
+def why_not_applied(p: Any) -> str | None:
+    """What :func:`not_applied` has said of a job."""
+    return p.extra_generation_params.get(PREFIX)
+
+
+def refused(p: Any, message: str) -> None:
+    """Say that nothing is drawn, and why."""
+    forget(p)
+    p.extra_generation_params[PREFIX] = f"not drawn: {message.removeprefix('AsynDM: ')}"
+    p.comment(message)
+
+
 def forget(p: Any) -> None:
     """Remove our entries."""
     for key in [key for key in p.extra_generation_params if key.split(" ")[0] == PREFIX]:
@@ -163,7 +176,7 @@ def _value(spec: Field, text: str) -> Any:
             number = float(text)
         except ValueError:
             return None
-        return number if low <= number <= high else None
+        return plain(number) if low <= number <= high else None
     return text if not spec.choices or text in spec.choices else None
 
 

@@ -11,11 +11,41 @@ from PIL import Image
 from torch import Tensor
 
 from asyndm_ext import strip
-from asyndm_ext.drawing import GREY, NOISIEST, PAPER, Sheet, clock_colours, enlarged, mask_picture, wrapped
+from asyndm_ext.drawing import GREY, NOISIEST, PAPER, Sheet, clock_colours, enlarged, font, mask_picture, wrapped
 from asyndm_ext.run import StepRecord
 from asyndm_ext.settings import SHOWN, Settings
 
 _CAPTION = 12  # letters, pixels
+_SMALLEST, _LARGEST = 8, 30
+
+
+def written(text: str, width: int, height: int) -> Image.Image:
+    """A page of this size with a text on it, in letters as large as there is room for. Where there is none even for the
+    smallest, its end is cut off."""
+    margin = max(width // 20, 4)
+    room = width - 2 * margin
+    fitting = (size for size in range(_LARGEST, _SMALLEST, -1) if _fits(text, size, room, height - 2 * margin))
+    sheet = Sheet.blank(width, height)
+    sheet.paragraph(margin, margin, room, text, size=next(fitting, _SMALLEST))
+    return sheet.image
+
+
+def labelled(image: Image.Image, text: str) -> Image.Image:
+    """The picture with a line or two across its lower edge."""
+    size = max(min(image.width // 24, _CAPTION), _SMALLEST)
+    lines = wrapped(text, image.width - 8, size)
+    height = min(len(lines) * round(size * 1.35) + 6, image.height)
+    label = Sheet.blank(image.width, height)
+    label.paragraph(4, 3, image.width - 8, text, size=size)
+    marked = image.convert("RGB")
+    marked.info = dict(image.info)
+    marked.paste(label.image, (0, image.height - height))
+    return marked
+
+
+def _fits(text: str, size: int, width: int, height: int) -> bool:
+    lines = wrapped(text, width, size)
+    return len(lines) * round(size * 1.35) <= height and max(map(font(size).getlength, lines), default=0) <= width
 
 
 class Recorder:

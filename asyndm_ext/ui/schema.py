@@ -16,8 +16,11 @@ NUMBER: Schema = {"type": "number"}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 SWITCH: Schema = {"type": "boolean"}
 FRACTION: Schema = {"type": "number", "minimum": 0, "maximum": 1}
-MAX_STEPS = 10_000
+MAX_STEPS = 1000
 """For the tokens of a prompt: the words that prompt editing alternates are listed step by step."""
+MAX_PROMPT = 10_000
+MAX_MARKS = 200
+"""For the tokens of a prompt: characters of the prompt and the negative one, and how many of them are syntax."""
 
 SOME_TEXT: Schema = {"type": ["string", "null"]}
 
@@ -93,9 +96,9 @@ CAPABILITIES_ANSWER = record(
 )
 
 TOKENS_REQUEST = record(
-    {"prompt": TEXT},
+    {"prompt": {**TEXT, "maxLength": MAX_PROMPT}},
     {
-        "negative": described(TEXT, "Its tokens are listed too."),
+        "negative": described({**SOME_TEXT, "maxLength": MAX_PROMPT}, "Its tokens are listed too."),
         "objects": described(_objects(), "As in the settings; without, those that would be found automatically."),
         "steps": described(
             {"type": "integer", "minimum": 1, "maximum": MAX_STEPS, "default": 20}, "For prompt editing."

@@ -9,6 +9,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from asyndm_ext import mask_image
+from asyndm_ext.messages import plain
 from asyndm_ext.settings import FIELDS, Field, Settings, SettingsError
 
 PREFIX = "[AsynDM]"
@@ -51,7 +52,8 @@ class Axis:
             Settings.from_dict(changes)
         except ValueError as error:
             reason = str(error).removeprefix("AsynDM: ")
-            raise SettingsError(f"AsynDM: the axis {self.label} cannot take {_short(value)}: {reason}") from error
+            name = self.label.removeprefix(f"{PREFIX} ")
+            raise SettingsError(f"AsynDM: the axis {name} cannot take {_short(value)}: {reason}") from error
         return changes
 
     def changed(self, args: Sequence[Any], value: Any, keep_switch: bool = False) -> list[Any]:
@@ -112,8 +114,18 @@ def _axis(spec: Field, read_mask: Callable[[str], str]) -> Axis:
     if spec.is_switch:
         return Axis(label, str, lambda text: {name: _switch(text)}, SWITCH)
     if spec.limits is not None:  # rounded as the legend does it: a range's steps add up to 0.30000000000000004
-        return Axis(label, float, lambda value: {name: round(value, 8)})
+        return Axis(
+            label, float, lambda value: {name: _rounded(value)}, show=lambda value: f"{label}: {_rounded(value)}"
+        )
     return Axis(label, str, lambda text: {name: text}, spec.choices)
+
+
+def _with_number(label: str, value: float) -> str:
+    return f"{label}: {_rounded(value)}"
+
+
+def _rounded(value: float) -> float:
+    return plain(round(value, 8))
 
 
 def _switch(text: str) -> bool:
@@ -132,5 +144,5 @@ def _comparison(text: str) -> dict[str, Any]:
 
 def _short(value: Any) -> str:
     """A value in a message or a legend; a picture in base64 as the beginning of its SHA-256."""
-    text = str(value)
+    text = str(plain(value) if isinstance(value, float) else value)
     return text if len(text) <= 60 else hashlib.sha256(text.encode()).hexdigest()[:10]

@@ -65,7 +65,7 @@ class ApiError(RuntimeError):
     def message(self) -> str:
         """What the user is told; A1111 and Forge name it differently."""
         told = json.loads(self.body)
-        return told.get("errors") or told.get("message", "")
+        return told.get("errors") or told.get("message") or told.get("detail", "")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from jsonschema import Draft202012Validator
 from PIL import Image
 
 from asyndm_ext import __version__
-from asyndm_ext.mask_image import decode
+from asyndm_ext.mask_image import decode, encode
 from asyndm_ext.settings import FIELDS, Settings
 from asyndm_ext.ui import schema
 
@@ -340,3 +341,56 @@ def test_the_page_s_examples_run(webui: WebUI, tmp_path: Path, number: int) -> N
     assert "error" not in result.stdout.lower()
     if "> " not in text:
         assert result.stdout.strip(), "an example shows something"
+
+
+class TestMuchAtOnce:
+    """The routes are beside the jobs and the page: what is too much is told so, and the rest goes on."""
+
+    @pytest.mark.parametrize("body", [[], [["strength", 0.5]], "x", 7])
+    def test_no_dictionary(self, webui: WebUI, body: Any) -> None:
+        for route in ("validate", "tokens"):
+            with pytest.raises(ApiError, match="AsynDM: the request must be a dictionary") as caught:
+                webui.post(f"/asyndm/v1/{route}", body)
+            assert caught.value.status == 422
+
+    def test_a_large_request(self, webui: WebUI) -> None:
+        with pytest.raises(ApiError, match="AsynDM: the request is larger than 16 MB") as caught:
+            webui.post("/asyndm/v1/validate", {"mask": "A" * 20 * 2**20})
+        assert caught.value.status == 413
+
+    @pytest.mark.parametrize(
+        ("prompt", "message"),
+        [
+            ("(" * 101 + "cat" + ")" * 101, "more than 200 brackets"),
+            (":" * 5000, "more than 200 brackets"),
+            ("a cat " * 2000, "longer than 10000 characters"),
+            ("[cat|dog] " + "x " * 900, "too much text for so many steps"),
+            ("a\0cat", "prompt must be a text"),
+        ],
+    )
+    def test_a_prompt_that_would_take_minutes(self, webui: WebUI, prompt: str, message: str) -> None:
+        webui.use_model("tiny-sd1")
+        with pytest.raises(ApiError, match=message) as caught:
+            webui.post("/asyndm/v1/tokens", {"prompt": prompt, "steps": 1000})
+        assert caught.value.status == 422
+
+    def test_a_crowd_beside_a_job(self, webui: WebUI) -> None:
+        """Each is answered, or told to come again; the job's picture is what it is alone."""
+        alone = on(webui, "tiny-sd1", steps=8)
+        small, nested = ("validate", {"strength": 0.5}), ("tokens", {"prompt": "(" * 90 + "cat" + ")" * 90})
+        mask = encode(Image.fromarray(np.eye(2048, dtype=np.uint8) * 255))
+        asked = [small, nested, ("validate", {"region": "mask", "mask": mask})] * 11
+
+        def ask(request: tuple[str, dict]) -> int:
+            try:
+                webui.post(f"/asyndm/v1/{request[0]}", request[1])
+            except ApiError as error:
+                return error.status
+            return 200
+
+        with ThreadPoolExecutor(len(asked) + 1) as pool:
+            job = pool.submit(on, webui, "tiny-sd1", steps=8)
+            statuses = list(pool.map(ask, asked))
+            assert job.result().png == alone.png
+        assert set(statuses) <= {200, 503} and statuses.count(200) > 3
+        assert webui.post("/asyndm/v1/validate", {})["ok"], "free again"

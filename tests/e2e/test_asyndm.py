@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -220,18 +222,18 @@ class TestBadSettings:
     @pytest.mark.parametrize(
         ("settings", "message"),
         [
-            ({"objects": ["dog"]}, "'dog' not found in the prompt"),
-            ({"objects": "cat, unicorn"}, "'unicorn' not found"),
-            ({"strenght": 0.5}, "unknown setting 'strenght'"),
-            ({"strength": 1.5}, "strength must lie between 0 and 1"),
-            ({"strength": -0.1}, "strength must lie between 0 and 1"),
-            ({"strength": "0.5"}, "strength must be a number"),
-            ({"strength": True}, "strength must be a number"),
-            ({"curve": "cubic"}, "curve must be one of"),
-            ({"threshold": 0}, "threshold must lie between"),
-            ({"region": "left"}, "region must be one of"),
+            ({"objects": ["dog"]}, "'dog' was not found in the prompt"),
+            ({"objects": "cat, unicorn"}, "'unicorn' was not found"),
+            ({"strenght": 0.5}, "there is no setting 'strenght'"),
+            ({"strength": 1.5}, "Strength must lie between 0 and 1"),
+            ({"strength": -0.1}, "Strength must lie between 0 and 1"),
+            ({"strength": "0.5"}, "Strength must be a number"),
+            ({"strength": True}, "Strength must be a number"),
+            ({"curve": "cubic"}, "Curve must be one of"),
+            ({"threshold": 0}, "Threshold must lie between"),
+            ({"region": "left"}, "Region must be one of"),
             ({"objects": 5}, "objects must be"),
-            ({"objects": ["cat", 5]}, "item 2"),
+            ({"objects": ["cat", 5]}, "object number 2"),
             ({"enabled": "yes"}, "enabled must be true or false"),
         ],
     )
@@ -242,8 +244,20 @@ class TestBadSettings:
         assert message in caught.value.message
         nothing_left(webui)
 
+    @pytest.mark.parametrize("settings", [{"strength": 1.5}, {"objects": ["dog"]}])
+    def test_the_console_has_one_line(self, webui: WebUI, settings: dict) -> None:
+        """A wrong setting is no accident: no traceback."""
+        webui.use_model("tiny-sd1")
+        before = len(webui.log())
+        with pytest.raises(ApiError) as caught:
+            webui.txt2img("tiny-sd1", prompt=PROMPT, **asyndm(settings))
+        said = [line for line in webui.log()[before:].splitlines() if line.strip() and "it/s" not in line]
+        assert [line for line in said if "AsynDM" in line] == [caught.value.message]
+        assert not any("Traceback" in line or line.startswith(("  File", "***")) for line in said), said
+        assert json.loads(caught.value.body)["detail"] == caught.value.message
+
     def test_positional_arguments_are_checked_too(self, webui: WebUI) -> None:
-        with pytest.raises(ApiError, match="strength must lie between"):
+        with pytest.raises(ApiError, match="Strength must lie between"):
             webui.txt2img("tiny-sd1", prompt=PROMPT, **asyndm(True, "cat", 3))
 
     def test_no_object_to_find(self, webui: WebUI) -> None:

@@ -58,6 +58,25 @@ def test_the_page_says_nothing_new(launch: Callable[..., WebUI], page: WebUI) ->
     assert said[1] - said[0] == set()
 
 
+class TestRefused:
+    def test_the_message_is_below_the_empty_gallery(self, page: WebUI, browser: Browser) -> None:
+        """For every batch at once, and the console has one line of it."""
+        small(browser)
+        browser.write("#txt2img_batch_count input[type=number]", 3)
+        browser.write("#txt2img_prompt textarea", PROMPT)
+        browser.write(browser.id("objects") + " textarea", "dragon")
+        browser.switch()
+        before = len(page.log())
+        browser.generate()
+        assert "AsynDM: 'dragon' was not found in the prompt" in browser.one("#html_log_txt2img").text
+        assert pictures(browser) == 0
+        said = page.log()[before:]
+        assert said.count("AsynDM") == 1 and "Traceback" not in said and "Arguments" not in said, said
+        browser.write(browser.id("objects") + " textarea", "cat")
+        browser.generate()
+        assert pictures(browser) == 4, "the grid and three: nothing of the refused job is left"
+
+
 class TestChips:
     def test_they_follow_the_prompt_while_the_panel_is_open(self, browser: Browser) -> None:
         browser.write("#txt2img_prompt textarea", PROMPT)

@@ -348,7 +348,7 @@ class TestPromptsOfABatch:
             assert np.mean(levels(webui)[2][:, 0] != maps[:, i]) < 0.005
 
     def test_a_named_object_has_to_be_in_all_of_them(self, webui: WebUI) -> None:
-        with pytest.raises(ApiError, match="'dog' not found in the prompt 'a cat eating a sandwich'"):
+        with pytest.raises(ApiError, match="'dog' was not found in the prompt 'a cat eating a sandwich'"):
             self.batch(webui, {"objects": "dog"})
 
     def test_a_style_s_words_are_words_of_the_prompt(self, webui: WebUI) -> None:

@@ -146,9 +146,9 @@ def test_every_setting_has_an_axis_that_works(webui: WebUI, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("axis", "values", "message"),
     [
-        ("Strength", ["0.5", "1.5"], "the axis [AsynDM] Strength cannot take 1.5: strength must lie between 0 and 1"),
-        ("Curve", ["bin"], "curve must be one of 'quadratic', 'piecewise linear', 'exponential', 'linear'"),
-        ("Mask", ["nowhere.png"], "the axis [AsynDM] Mask cannot take nowhere.png: the mask is not a picture"),
+        ("Strength", ["0.5", "1.5"], "the axis Strength cannot take 1.5: Strength must lie between 0 and 1"),
+        ("Curve", ["bin"], "Curve must be one of 'quadratic', 'piecewise linear', 'exponential', 'linear'"),
+        ("Mask", ["nowhere.png"], "the axis Mask cannot take nowhere.png: the mask is not a picture"),
         ("Soft objects", ["yes"], "it must be True or False"),
         ("Comparison", ["AsynDM", "best"], "it must be one of 'plain', 'concave', 'AsynDM', 'fixed mask'"),
     ],
@@ -158,6 +158,42 @@ def test_bad_values_stop_the_plot_before_its_first_cell(webui: WebUI, axis: str,
     with pytest.raises(ApiError) as caught:
         plot(webui, (f"[AsynDM] {axis}", values))
     assert message in caught.value.message
+
+
+def test_a_refused_cell_shows_the_reason(webui: WebUI) -> None:
+    """Some cells of a grid of starts and ends cannot be; the others are drawn."""
+    before = len(webui.log())
+    axes = ("[AsynDM] Start", ["0.6", "0.2"]), ("[AsynDM] End", ["0.4", "0.8"])
+    cells, infotexts = plot(webui, *axes, n_iter=2)
+    reason = "not drawn: Start must be less than End, but they are 0.6 and 0.4"
+    assert [reason in infotext for infotext in infotexts] == [True, False, False, False]
+    assert cells[0].shape == cells[1].shape and np.median(cells[0]) > 240 and cells[0].min() < 100, (
+        "dark words on paper"
+    )
+    for cell, (start, end) in zip(cells[1:], ((0.2, 0.4), (0.6, 0.8), (0.2, 0.8)), strict=True):
+        assert np.array_equal(cell, alone(webui, {**SETTINGS, "start": start, "end": end}).image)
+    assert "Traceback" not in webui.log()[before:]
+    assert "AsynDM: Start must be less than End" in webui.log()[before:]
+
+
+def test_an_object_that_a_cell_s_prompt_lacks(webui: WebUI) -> None:
+    """Known when the cell is about to be sampled; hires fix draws no second pass of it."""
+    hires = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.5}
+    if webui.kind == "forge":
+        hires["hr_additional_modules"] = ["Use same choices"]
+    cells, infotexts = plot(webui, ("Prompt S/R", ["cat", "dog"]), settings=SETTINGS, **hires)
+    assert "AsynDM: \"not drawn: 'cat' was not found in the prompt" in infotexts[1] and "not drawn" not in infotexts[0]
+    assert cells[1].shape == cells[0].shape == (256, 256, 3) and np.median(cells[1]) > 240
+    alone(webui, SETTINGS)
+
+
+def test_a_cell_that_goes_without_is_labelled(webui: WebUI) -> None:
+    """Its infotext says so, but no grid shows it."""
+    cells, infotexts = plot(webui, ("Sampler", ["Euler a", "Elsewhere"]), settings=SETTINGS)
+    assert ["not applied" in infotext for infotext in infotexts] == [False, True]
+    plain = alone(webui, None, sampler_name="Elsewhere").image
+    assert np.array_equal(cells[1][:64], plain[:64]), "the WebUI's own picture above the label"
+    assert not np.array_equal(cells[1], plain) and np.median(cells[1][-8:]) > 240
 
 
 def test_passes_of_adetailer_see_the_axis(webui: WebUI) -> None:

@@ -145,7 +145,7 @@ def test_plain_is_always_there_and_names_are_checked():
     assert [method.kind for method in lay_out(["asyndm"], SETTINGS, CONDITIONS)] == ["plain", "asyndm"]
     with pytest.raises(ValueError, match="'async'"):
         lay_out(["async"], SETTINGS, CONDITIONS)
-    with pytest.raises(SettingsError, match="curve"):
+    with pytest.raises(SettingsError, match="Curve must be one of"):
         lay_out(["asyndm"], {**SETTINGS, "curve": ["cubic"]}, CONDITIONS)
     assert (read_value("soft", "true"), read_value("threshold", "1.5")) == (True, 1.5)
     for name, text in (("show", "mask"), ("soft", "yes"), ("strength", "2"), ("threshold", "high")):

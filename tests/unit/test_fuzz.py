@@ -60,6 +60,8 @@ def in_json(value: Any) -> Any:
 @example({"objects": "cat#" + "9" * 5000})
 @example({"objects": ["\ud800"]})
 @example({"mask": "\ud800"})
+@example({"mask": "\0"})
+@example({"objects": "cat:-0"})
 @example({"\ud800": 1, "x" * 5000: 2})
 def test_a_dictionary(values: dict[str, Any]) -> None:
     """The route and the job are of one mind about it, and whatever the schema refuses is refused."""
@@ -112,6 +114,9 @@ def test_a_job_s_infotext(args: list[Any]) -> None:
 @fuzz
 @given(wild_objects)
 @example("cat#²")
+@example("cat\0")
+@example("a" + " " * 19_000 + "b")
+@example("#" * 19_000 + "1")
 @example("cat:1_0")
 @example("cat:")
 @example("a" * 100_000)

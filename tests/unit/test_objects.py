@@ -30,6 +30,7 @@ def cat(strength: float | None = None, occurrence: int | None = None) -> ObjectS
         ("cat:0, dog:1", [cat(0.0), ObjectSpec("dog", 1.0)]),
         ("cat#2:0.5, cat#1", [cat(0.5, 2), cat(None, 1)]),
         ("cat # 2", [cat(None, 2)]),
+        ("cat:-0, dog#1 : -0.0", [cat(0.0), ObjectSpec("dog", 0.0, 1)]),
         ([{"name": "cat", "strength": 1}, {"name": "dog", "occurrence": 3}, "x"],
          [cat(1.0), ObjectSpec("dog", None, 3), ObjectSpec("x")]),
         ({"cat": 0.7, "red hat": None}, [cat(0.7), ObjectSpec("red hat")]),
@@ -43,14 +44,14 @@ def test_parse_objects(value: object, expected: list[ObjectSpec]) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        (7, "int: 7"),
-        (["cat", 3.5], "item 2 .*float: 3.5"),
-        ([None], "item 1 .*NoneType: None"),
-        ([["cat"]], r"item 1 .*list: \['cat'\]"),
-        (b"cat", "bytes"),
-        ("cat:1.5", "strength of 'cat' must be a number from 0 to 1, got 1.5"),
-        ("cat:-0.1", "from 0 to 1, got -0.1"),
-        ("cat:nan", "from 0 to 1, got nan"),
+        (7, "a text with commas or a list, but they are 7"),
+        (["cat", 3.5], "object number 2 must be a text or a dictionary, but it is 3.5"),
+        ([None], "object number 1 must be a text or a dictionary, but it is None"),
+        ([["cat"]], r"object number 1 .*, but it is \['cat'\]"),
+        (b"cat", "they are b'cat'"),
+        ("cat:1.5", "strength of 'cat' must be a number from 0 to 1, but it is 1.5"),
+        ("cat:-0.1", "from 0 to 1, but it is -0.1"),
+        ("cat:nan", "from 0 to 1, but it is nan"),
         ("cat:much", "in 'cat:much' a number from 0 to 1 must follow the colon"),
         ("cat:", "must follow the colon"),
         ("cat:0.5:0.6", "must follow the colon"),
@@ -60,12 +61,14 @@ def test_parse_objects(value: object, expected: list[ObjectSpec]) -> None:
         ("cat#x", "words without"),
         ("cat:0.7, dog, Cat:0.4", "'Cat' is given twice: 'cat:0.7' and 'Cat:0.4'"),
         ("cat, cat:0.4", "'cat' is given twice"),
-        ({"cat": "0.7"}, "got '0.7'"),
-        ({"cat": True}, "got True"),
-        ([{"strength": 0.5}], "item 1 has no 'name'; known are name, strength, occurrence"),
-        ([{"name": "cat", "weight": 0.5}], "item 1 has unknown 'weight'"),
+        ({"cat": "0.7"}, "it is '0.7'"),
+        ({"cat": True}, "it is True"),
+        ([{"strength": 0.5}], "object number 1 has no 'name'. It may have name, strength, occurrence"),
+        ([{"name": "cat", "weight": 0.5}], "object number 1 must not have 'weight'"),
         ([{"name": "cat", "occurrence": 1.5}], "occurrence of 'cat'"),
         ([{"name": ""}], "words without"),
+        ("cat\0", r"words without .*, but it is 'cat\\x00'"),
+        ({"cat\0": 0.5}, "words without"),
     ],
 )
 def test_refused(value: object, message: str) -> None:
@@ -77,7 +80,7 @@ def test_two_places_of_a_word_are_two_objects() -> None:
     assert len(parse_objects("cat#1:0.2, cat#2:0.9, cat#1:0.2")) == 2
 
 
-words = st.text(st.characters(blacklist_characters=",:#", blacklist_categories=("Cs",)), min_size=1, max_size=12)
+words = st.text(st.characters(blacklist_characters=",:#\0", blacklist_categories=("Cs",)), min_size=1, max_size=12)
 specs = st.builds(
     ObjectSpec,
     words.filter(str.strip),

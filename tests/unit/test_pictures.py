@@ -16,7 +16,7 @@ from asyndm_ext.hosts.webui import pictures
 from asyndm_ext.run import StepRecord
 from asyndm_ext.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.settings import Settings
-from asyndm_ext.ui.pictures import Recorder
+from asyndm_ext.ui.pictures import Recorder, labelled, written
 
 SIZE = (12, 16)  # of the latent, height and width
 STEPS = 5
@@ -197,3 +197,23 @@ def test_the_hires_pass_may_leave_the_first_one_s_as_they_are(saved: list) -> No
     pictures.begin(job)
     pictures.draw(job, image())
     assert len(job.asyndm_pictures) == 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("width", "height"), [(512, 512), (128, 96), (64, 64), (8, 8)])
+def test_a_message_as_a_picture(width: int, height: int) -> None:
+    """In letters that fit, so that nothing stands at the edge."""
+    picture = written("AsynDM: Start must be less than End, but they are 0.6 and 0.4", width, height)
+    pixels = np.asarray(picture.convert("L"))
+    assert pixels.shape == (height, width) and pixels.max() > 240
+    if width > 64:
+        assert pixels.min() < 100
+        assert pixels[[0, -1]].min() > 240 and pixels[:, [0, -1]].min() > 240
+
+
+def test_a_label_covers_the_lower_edge_alone() -> None:
+    image = Image.new("RGB", (256, 128), (10, 20, 200))
+    image.info["parameters"] = "a cat"
+    marked = labelled(image, "AsynDM: not applied: the schedule has no sigmas")
+    pixels = np.asarray(marked)
+    assert (pixels[:90] == (10, 20, 200)).all() and pixels[-4:].min() > 200
+    assert marked.info == {"parameters": "a cat"} and image.getpixel((5, 125)) == (10, 20, 200), "a picture of its own"

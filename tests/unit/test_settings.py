@@ -57,35 +57,67 @@ def test_panel_defaults_in_the_dictionary_slot_s_rest_are_ignored() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"strenght": 1}, "unknown setting 'strenght'; known are enabled, objects, strength"),
-        ({"strength": 1.01}, "strength must lie between 0 and 1, got 1.01"),
-        ({"strength": math.nan}, "strength must be a number"),
-        ({"strength": None}, "strength must be a number"),
-        ({"strength": "0.7"}, "strength must be a number from 0 to 1, got '0.7'"),
-        ({"threshold": 0.0}, "threshold must lie between 0.1 and 5"),
-        ({"curve": "bin"}, "curve must be one of 'quadratic', 'piecewise linear', 'exponential', 'linear', got 'bin'"),
-        ({"curve": ["quadratic"]}, "curve must be one of"),
-        ({"region": None}, "region must be one of"),
+        ({"strenght": 1}, "there is no setting 'strenght'. The settings are enabled, objects, strength"),
+        ({"strength": 1.01}, "Strength must lie between 0 and 1, but it is 1.01"),
+        ({"strength": math.nan}, "Strength must be a number"),
+        ({"strength": None}, "Strength must be a number"),
+        ({"strength": "0.7"}, "Strength must be a number from 0 to 1, but it is '0.7'"),
+        ({"threshold": 0.0}, "Threshold must lie between 0.1 and 5, but it is 0.0"),
+        (
+            {"curve": "bin"},
+            "Curve must be one of 'quadratic', 'piecewise linear', 'exponential', 'linear', but it is 'bin'",
+        ),
+        ({"curve": ["quadratic"]}, "Curve must be one of"),
+        ({"region": None}, "Region must be one of"),
         ({"objects": 3}, "objects must be a text"),
-        ({"objects": [3]}, "item 1"),
-        ({"objects": "cat:2"}, "strength of 'cat' must be a number from 0 to 1, got 2"),
+        ({"objects": [3]}, "object number 1 must be"),
+        ({"objects": "cat:2"}, "strength of 'cat' must be a number from 0 to 1, but it is 2.0"),
         ({"objects": "cat:0.5, cat:0.6"}, "'cat' is given twice"),
         ({"enabled": 1}, "enabled must be true or false"),
-        ({"soft": "yes"}, "soft must be true or false, got 'yes'"),
+        ({"soft": "yes"}, "Soft objects (soft) must be true or false, but it is 'yes'"),
         ({"mask": "x", "region": "mask"}, "the mask is not a picture in base64"),
-        ({"mask": 3}, "mask must be a picture in base64, got int"),
-        ({"mask": None, "region": "mask"}, "mask must be a picture in base64, got NoneType"),
-        ({"mask_source": "static"}, "mask_source must be one of 'dynamic', 'fixed', got 'static'"),
-        ({"min_area": 0.5, "max_area": 0.5}, "min_area must be less than max_area, got 0.5 and 0.5"),
-        ({"start": 0.8, "end": 0.3}, "start must be less than end, got 0.8 and 0.3"),
-        ({"hires": "second"}, "hires must be one of 'both', 'first', 'hires'"),
-        ({"hold_after": 7}, "hold_after must lie between 0 and 1, got 7"),
+        ({"mask": 3}, "the mask must be a picture in base64, but it is 3"),
+        ({"mask": None, "region": "mask"}, "the mask must be a picture in base64, but it is None"),
+        ({"mask_source": "static"}, "Mask source (mask_source) must be one of 'dynamic', 'fixed', but it is 'static'"),
+        (
+            {"min_area": 0.5, "max_area": 0.5},
+            "Smallest area (min_area) must be less than Largest area (max_area), but they are",
+        ),
+        ({"start": 0.8, "end": 0.3}, "Start must be less than End, but they are 0.8 and 0.3"),
+        ({"threshold": -0.0}, "but it is 0.0"),
+        ({"mask": "AAAA\0"}, "the mask must be a picture in base64, but it is 'AAAA\\x00'"),
+        ({"objects": "cat\0"}, "must be words without ',', ':' and '#', but it is 'cat\\x00'"),
+        ({"objects": "cat, " * 200_000}, "the objects are longer than 20000 characters"),
+        ({"objects": ["cat"] * 300_000}, "there are more than 200 objects"),
+        ({"objects": dict.fromkeys(map(str, range(300_000)))}, "there are more than 200 objects"),
+        ({"objects": ", ".join(map(str, range(201)))}, "there are more than 200 objects"),
+        ({"objects": [{"name": "a" * 10_001}] * 2}, "the objects are longer than 20000 characters"),
+        ({str(n): 0 for n in range(5)}, "there is no setting '0', '1', '2' and 2 more."),
+        ({"hires": "second"}, "Passes (hires) must be one of 'both', 'first', 'hires'"),
+        ({"hold_after": 7}, "Hold masks after (hold_after) must lie between 0 and 1, but it is 7"),
     ],
 )
 def test_refused(values: dict, message: str) -> None:
     with pytest.raises(SettingsError, match="AsynDM") as caught:
         Settings.from_dict(values)
     assert message in str(caught.value)
+    assert str(caught.value).count("AsynDM") == 1
+
+
+@pytest.mark.parametrize(
+    "name", [spec.name for spec in FIELDS if spec.limits and spec.limits[0] == 0 and spec.default < 1]
+)
+def test_minus_zero_is_zero(name: str) -> None:
+    """Nobody has to wonder what a lag of -0 is: it is nowhere shown."""
+    settings = Settings.from_dict({name: -0.0})
+    assert math.copysign(1, getattr(settings, name)) == 1
+    assert "-0" not in json.dumps(settings.to_dict()) and "-0" not in str(settings.infotext())
+
+
+def test_minus_zero_of_an_object_is_zero() -> None:
+    for objects in ("cat:-0", ["cat:-0.0"], {"cat": -0.0}, [{"name": "cat", "strength": -0.0}]):
+        settings = Settings.from_dict({"objects": objects})
+        assert settings.to_dict()["objects"] == ["cat:0"] and settings.infotext()["AsynDM objects"] == "cat:0"
 
 
 @pytest.mark.parametrize(
@@ -261,6 +293,10 @@ class TestInfotext:
     def test_what_is_no_value_leaves_the_control_as_it_is(self, key: str, text: str) -> None:
         spec = next(field for field in FIELDS if field.name == key)
         assert infotext.pasted(key)({"AsynDM strength": "0.7", spec.infotext_key: text}) is None
+
+    def test_minus_zero_is_pasted_as_zero(self) -> None:
+        pasted = infotext.pasted("start")({"AsynDM strength": "0.7", "AsynDM start": "-0"})
+        assert math.copysign(1, pasted) == 1
 
     def test_two_tabs_read_with_the_same_functions(self) -> None:
         """By them the host knows which controls belong together."""

@@ -194,7 +194,7 @@ def test_a_random_seed_is_told(built: Any, studio: Studio, seed: int | None) -> 
         ({"prompt": None}, "No object found"),
         ({"objects": "green star"}, "'green star' is not in the prompt"),
         ({"objects": "circle:x"}, "must follow the colon"),
-        ({"start": 0.9, "end": 0.1}, "Start must be less than end"),
+        ({"start": 0.9, "end": 0.1}, "Start must be less than End, but they are 0.9 and 0.1"),
         ({"region": "mask"}, "needs a mask"),
         ({"solver": "DDIM", "scheduler": "karras"}, "only the scheduler 'uniform' gives"),
         ({"solver": "DDIM", "steps": 1}, "Steps must be between 2"),

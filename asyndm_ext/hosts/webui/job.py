@@ -16,7 +16,7 @@ import tqdm
 from modules import shared
 from torch import Tensor
 
-from asyndm_ext.hosts.webui import belonging, hires, mask, options, pictures, preview
+from asyndm_ext.hosts.webui import belonging, hires, mask, options, pictures, preview, refusal
 from asyndm_ext.hosts.webui.errors import AsynDMError, NotApplied
 from asyndm_ext.hosts.webui.host import current
 from asyndm_ext.hosts.webui.plain_pass import rehearsal, remembered, show_progress
@@ -79,7 +79,11 @@ def install(p: Any, args: Sequence[Any]) -> None:
     @functools.wraps(host_function)
     def sample(model: Any, x: Tensor, *positional: Any, **keywords: Any) -> Tensor:
         sampler.func = host_function
-        return _sampled(p, args, host_function, model, x, positional, keywords)
+        try:
+            return _sampled(p, args, host_function, model, x, positional, keywords)
+        except (AsynDMError, SettingsError) as error:
+            message = str(error)
+        return refusal.stop(p, message, x)  # out here, so that the host has no second traceback to write
 
     sample.asyndm_host_function = host_function  # type: ignore[attr-defined]
     sampler.func = sample

@@ -20,6 +20,13 @@ from asyndm_ext.objects import ObjectSpec
 
 _STEPS = 20  # of a job that is not known yet, for prompt editing
 
+MAX_WORK = 1_000_000
+"""Characters of all texts that prompt editing makes, times ten and the number of objects: some seconds."""
+
+
+class TooMuch(ValueError):
+    """The prompt, its steps and its objects make more than there is time for."""
+
 
 def read(
     finder: Finder, prompt: str, negative: str | None, objects: Sequence[ObjectSpec], steps: int
@@ -31,16 +38,22 @@ def read(
         prompt, negative: as in a job; no styles are added.
         objects: whose columns to look up; empty: those that would be found automatically.
         steps: of the job, for prompt editing.
+
+    Raises:
+        TooMuch: they are more than there is time for.
     """
     parts = _parts(prompt, steps)
     texts = [text for _, schedule in parts for _, text in schedule]
+    _check_work(texts, 0)
     wanted = list(objects) or found_in(finder, texts)
+    unwanted = [] if negative is None else _schedule(_cleaned(negative, steps, False), steps)
+    _check_work([*texts, *(text for _, text in unwanted)], len(wanted))
     present = [spec for spec in wanted if any(finder.columns(text, spec) for text in texts)]
     return {
         "parts": [{"weight": weight, "texts": _texts(finder, schedule, present)} for weight, schedule in parts],
         "objects": [str(spec) for spec in present],
         "missing": [str(spec) for spec in objects if spec not in present],
-        "negative": None if negative is None else _negative(finder, _cleaned(negative, steps, False), steps),
+        "negative": None if negative is None else _texts(finder, unwanted),
     }
 
 
@@ -76,6 +89,11 @@ def _parts(prompt: str, steps: int) -> list[tuple[float, list[tuple[int, str]]]]
     return [(weight, schedules[index]) for index, weight in indexes[0]]
 
 
+def _check_work(texts: Sequence[str], objects: int) -> None:
+    if sum(map(len, texts)) * (10 + objects) > MAX_WORK:
+        raise TooMuch("the prompt makes too much text for so many steps and objects; ask for fewer of them")
+
+
 def _cleaned(prompt: str, steps: int, is_positive: bool) -> str:
     """Without what the WebUI and its extensions take out before they count tokens, and without extra networks."""
     params = script_callbacks.BeforeTokenCounterParams(prompt, steps, [], is_positive=is_positive)
@@ -83,8 +101,8 @@ def _cleaned(prompt: str, steps: int, is_positive: bool) -> str:
     return extra_networks.parse_prompt(params.prompt)[0]
 
 
-def _negative(finder: Finder, prompt: str, steps: int) -> list[dict[str, Any]]:
-    return _texts(finder, prompt_parser.get_learned_conditioning_prompt_schedules([prompt], steps)[0])
+def _schedule(prompt: str, steps: int) -> list[tuple[int, str]]:
+    return prompt_parser.get_learned_conditioning_prompt_schedules([prompt], steps)[0]
 
 
 def _texts(

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import k_diffusion.sampling
-from fastapi import Body, FastAPI
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import HTTPException
 from modules import sd_samplers
 
 from asyndm_ext.hosts.webui import job, prompt_tokens
 from asyndm_ext.hosts.webui.errors import AsynDMError
 from asyndm_ext.hosts.webui.host import Host, current
-from asyndm_ext.messages import is_text, shown
 from asyndm_ext.model.unet_time import UnsupportedModel
-from asyndm_ext.objects import parse_objects
 from asyndm_ext.ui import api, schema
+from asyndm_ext.ui.gate import Gate, Turned
 
 PREFIX = "/asyndm/v1"
 HOST_ROUTE = "/sdapi/v1/options"
@@ -30,6 +29,8 @@ def add(demo: Any, app: FastAPI) -> None:
         return
     dependencies = paths[HOST_ROUTE].dependencies
 
+    gate = Gate()
+
     def route(method: str, name: str, endpoint: Callable[..., Any], answer: schema.Schema, **extra: Any) -> None:
         app.add_api_route(
             f"{PREFIX}/{name}",
@@ -42,10 +43,30 @@ def add(demo: Any, app: FastAPI) -> None:
             **extra,
         )
 
+    # FastAPI would read an annotation as a model, and documents the first line of a function.
+    async def validate(request: Request):  # type: ignore[no-untyped-def]
+        """Whether a job would take these settings."""
+        return await _answered(gate, request, api.validate)
+
+    async def tokens(request: Request):  # type: ignore[no-untyped-def]
+        """The tokens of a prompt with their columns, and the objects that would be slow."""
+        return await _answered(gate, request, _tokens)
+
+    async def last_run(masks: bool = True):  # type: ignore[no-untyped-def]
+        """What the last job with AsynDM did, step by step; null before the first."""
+        return await _answered(gate, None, lambda _: job.last_run.answer(masks))
+
     route("GET", "capabilities", capabilities, schema.CAPABILITIES_ANSWER)
     route("POST", "validate", validate, schema.VALIDATE_ANSWER, openapi_extra=_takes(schema.settings_schema()))
     route("POST", "tokens", tokens, schema.TOKENS_ANSWER, openapi_extra=_takes(schema.TOKENS_REQUEST))
     route("GET", "last-run", last_run, schema.LAST_RUN_ANSWER)
+
+
+async def _answered(gate: Gate, request: Request | None, work: Callable[[Any], Any]) -> Response:
+    try:
+        return Response(await gate.answer(request, work), media_type="application/json")
+    except Turned as error:
+        raise HTTPException(error.status, f"AsynDM: {error}", error.headers) from error
 
 
 def _takes(body: schema.Schema) -> dict[str, Any]:
@@ -61,39 +82,23 @@ def capabilities():  # type: ignore[no-untyped-def] # FastAPI would read an anno
     return api.capabilities(host.name, host.models, _model(host, model), samplers)
 
 
-def validate(settings: dict = Body(...)):  # type: ignore[no-untyped-def] # noqa: B008 (FastAPI's way)
-    """Whether a job would take these settings."""
-    return api.validate(settings)
-
-
-def tokens(request: dict = Body(...)):  # type: ignore[no-untyped-def] # noqa: B008 (FastAPI's way)
-    """The tokens of a prompt with their columns, and the objects that would be slow."""
-    prompt, negative, steps = request.get("prompt"), request.get("negative"), request.get("steps", 20)
-    unknown = set(request) - set(schema.TOKENS_REQUEST["properties"])
-    if unknown:
-        raise HTTPException(422, f"unknown: {', '.join(map(shown, sorted(unknown)))}")
-    if not is_text(prompt) or not (negative is None or is_text(negative)):
-        raise HTTPException(422, "prompt must be a text, and negative one or null")
-    if type(steps) is not int or not 1 <= steps <= schema.MAX_STEPS:
-        raise HTTPException(422, f"steps must be 1, 2, ... up to {schema.MAX_STEPS}, got {shown(steps)}")
+def _tokens(request: Mapping[str, Any]) -> dict[str, Any]:
+    """The answer of the route ``tokens``. Raises Turned."""
     try:
-        objects = parse_objects(request.get("objects"))
+        prompt, negative, objects, steps = api.tokens_request(request)
     except ValueError as error:
-        raise HTTPException(422, str(error)) from error
+        raise Turned(422, str(error)) from error
     host = _host()
     if host.model(load=True) is None:
-        raise HTTPException(503, "no model is loaded yet, so there is no tokenizer to ask")
+        raise Turned(503, "no model is loaded yet, so there is no tokenizer to ask")
     try:
         return prompt_tokens.read(host.finder(), prompt, negative, objects, steps)
     except AsynDMError as error:
         raise HTTPException(409, str(error)) from error
+    except prompt_tokens.TooMuch as error:
+        raise Turned(422, str(error)) from error
     except RecursionError as error:
-        raise HTTPException(422, "the brackets of the prompt are nested too deeply for the WebUI") from error
-
-
-def last_run(masks: bool = True):  # type: ignore[no-untyped-def]
-    """What the last job with AsynDM did, step by step; null before the first."""
-    return job.last_run.answer(masks)
+        raise Turned(422, "the brackets of the prompt are nested too deeply for the WebUI") from error
 
 
 def _host() -> Host:

@@ -151,11 +151,11 @@ def _require(finder: Finder, texts: Sequence[str], spec: ObjectSpec, hires: bool
     name = f"{shown(spec.name)} (number {spec.occurrence})" if times else shown(spec.name)
     if hires:
         raise AsynDMError(
-            f"AsynDM: {name} not found in the hires prompt {texts[0]!r}{there}; objects have to be words of both "
+            f"AsynDM: {name} was not found in the hires prompt {shown(texts[0])}{there}; objects have to be words of both "
             "prompts, unless 'Passes' is set to one pass"
         )
     raise AsynDMError(
-        f"AsynDM: {name} not found in the prompt {texts[0]!r}{there}; objects have to be words of the prompt"
+        f"AsynDM: {name} was not found in the prompt {shown(texts[0])}{there}; objects have to be words of the prompt"
     )
 
 
@@ -163,7 +163,7 @@ def _nothing_found(texts: Sequence[str], hires: bool) -> NoReturn:
     where = "hires prompt" if hires else "prompt"
     if not all(map(reads_as_english, texts)):
         raise AsynDMError(
-            f"AsynDM finds objects in English prompts only, and the {where} {texts[0]!r} seems to be in another "
+            f"AsynDM finds objects in English prompts only, and the {where} {shown(texts[0])} seems to be in another "
             "language; name the words in the field Objects"
         )
-    raise AsynDMError(f"AsynDM found no object in the {where} {texts[0]!r}; name them in the field Objects")
+    raise AsynDMError(f"AsynDM found no object in the {where} {shown(texts[0])}; name them in the field Objects")

@@ -29,6 +29,11 @@ def register(title: str) -> None:
         plot.axis_options.extend(_option(plot, axis, title) for axis in axes(_read_mask) if axis.label not in known)
 
 
+def is_plot(script: Any) -> bool:
+    """Whether a script of the Script menu is the plot."""
+    return type(script).__module__ in PLOT_MODULES
+
+
 def _plots() -> Iterator[Any]:
     for data in scripts.scripts_data:
         if data.script_class.__module__ in PLOT_MODULES and hasattr(data.module, "axis_options"):
