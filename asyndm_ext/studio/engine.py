@@ -47,6 +47,12 @@ class Outcome:
     results: dict[Variant, Result]
     pictures: dict[Variant, Image.Image]
 
+    @property
+    def note(self) -> str | None:
+        """What the user should know about it."""
+        ours = self.results.get("asyndm")
+        return ours.note if ours is not None else None
+
 
 class Engine:
     """The model, lent to one drawing at a time."""

@@ -13,6 +13,9 @@ from typing import Any
 from .browser import SECONDS, Browser, wait
 from .server import REPOSITORY
 
+# As `python -m asyndm_ext` does, after tests/conftest.py has repaired a torchvision that does not fit its torch.
+_START = "import sys, tests.conftest; from asyndm_ext.commands.main import main; sys.exit(main())"
+
 
 def problem() -> str | None:
     """Why there is no studio, if so."""
@@ -29,7 +32,7 @@ class Studio:
     def __init__(self) -> None:
         self._log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115 (lives as long as the process)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "asyndm_ext", "studio", "--port", "0", "--no-browser"],
+            [sys.executable, "-c", _START, "studio", "--port", "0", "--no-browser"],
             cwd=REPOSITORY,
             env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
             stdout=self._log,
