@@ -6,6 +6,7 @@ from html import escape
 
 from asyndm_ext.embedded.filmstrip import TITLES
 from asyndm_ext.studio.engine import Outcome, Progress
+from asyndm_ext.ui.coverage import NOTHING_LAGGED
 
 
 def idle() -> str:
@@ -73,7 +74,8 @@ def summary(outcome: Outcome) -> str:
     else:
         if outcome.job.settings.uses_objects:
             says.append("objects: " + ", ".join(map(str, outcome.job.settings.objects)))
-        says.append(f"{sum(ours.slow_fraction) / len(ours.slow_fraction):.0%} of the picture slow on average")
+        if ours.note != NOTHING_LAGGED:
+            says.append(f"{sum(ours.slow_fraction) / len(ours.slow_fraction):.0%} of the picture slow on average")
     return "; ".join(says)
 
 

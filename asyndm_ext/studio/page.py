@@ -88,10 +88,8 @@ def build(engine: Engine, **blocks: Any) -> gr.Blocks:
         )
         dice.click(random_seed, [], [drawing["seed"]], **_QUIET)
         for button, example in zip(examples, EXAMPLES, strict=True):
-            chosen = button.click(
-                fn=None, js=f"() => [{example!r}, '']", inputs=[], outputs=[prompt, settings["objects"]], queue=False
-            )
-            chosen.then(fn=None, js="() => studio.run()", inputs=[], outputs=[], queue=False)
+            script, changed = f"() => studio.example({example!r})", [prompt, settings["objects"]]
+            button.click(fn=None, js=script, inputs=[], outputs=changed, queue=False)
 
         picked = hidden.pick.click(
             studio.pick,

@@ -14,10 +14,17 @@ from asyndm_ext.embedded.filmstrip import TITLES, explanation
 from asyndm_ext.embedded.sampling import VARIANTS, Job, Variant
 from asyndm_ext.studio.engine import Outcome, Progress
 
+_BEFORE: dict[Variant, str] = {
+    "plain": "Every pixel on the ordinary schedule",
+    "concave": "Every pixel slow, on the concave schedule",
+    "asyndm": "Only the objects' pixels slow, the rest on time",
+}
+"""What will be there."""
+
 
 def blank() -> str:
     """Before the first run."""
-    return gallery({variant: figure(TITLES[variant], _empty((1, 1), "")) for variant in VARIANTS}) + _compare({})
+    return gallery({name: figure(TITLES[name], _empty((1, 1), _BEFORE[name])) for name in VARIANTS}) + _compare({})
 
 
 def previews(job: Job, progress: Progress) -> str:

@@ -7,6 +7,7 @@ from PIL import Image
 from asyndm_ext.drawing import CLOCK_COLOURS, NOISIEST, clock_colours, enlarged, mask_picture
 from asyndm_ext.embedded.sampling import Job, Result
 from asyndm_ext.studio.pictures import figure, image, zoomed
+from asyndm_ext.ui.coverage import NOTHING_LAGGED
 
 _VIEW = 384  # about the side of a picture, pixels
 _CHART = (600, 110)  # the chart's own units, width and height
@@ -32,6 +33,8 @@ def step(job: Job, result: Result, number: int, prediction: Image.Image) -> str:
     slow = mask_picture(prediction, strength, job.settings.strongest, factor)
     clock = enlarged(clock_colours(timestep), factor)
     held = f"{result.slow_fraction[number]:.0%} of the pixels are held back: the deeper the orange, the further."
+    if result.note == NOTHING_LAGGED:
+        held = "No pixel has lagged behind: these would have, with more steps." if strength.any() else "No pixel is slow."
 
     def shown(title: str, picture: Image.Image, says: str, side: str = "") -> str:
         return figure(title, zoomed(image(picture, f"{title} at step {number + 1}"), title), says, side)

@@ -3,12 +3,19 @@
 (function() {
     const part = (id) => document.getElementById('studio_' + id);
     const isRunning = () => part('run').disabled;
+    const SOON = 100; // milliseconds, in which the page takes what a script has set
     let picked = 0;
 
     studio.picked = () => picked;
 
     studio.run = function() {
         if (!isRunning()) part('run').click();
+    };
+
+    /** The prompt of an example, and no objects named; drawn as soon as the page has taken them. */
+    studio.example = function(prompt) {
+        setTimeout(studio.run, SOON);
+        return [prompt, ''];
     };
 
     // --- links
@@ -19,7 +26,7 @@
     };
 
     studio.opened = function(word) {
-        if (word === 'run') setTimeout(studio.run, 100); // once the page has taken the settings
+        if (word === 'run') setTimeout(studio.run, SOON);
     };
 
     studio.copy = async function(written) {
