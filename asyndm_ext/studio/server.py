@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 import asyndm_ext
 from asyndm_ext.studio import page
@@ -18,6 +19,9 @@ from asyndm_ext.studio.engine import Engine
 _EXTENSION = Path(asyndm_ext.__file__).parents[1]
 _INSTALLED = Path(sysconfig.get_path("data"), "share", "asyndm-webui")
 """Where the panel's script and style lie: in the extension's folder, or where an installed package has them."""
+
+
+_POLICY = (b"content-security-policy", b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:")
 
 
 class Server:
@@ -44,6 +48,7 @@ class Server:
             prevent_thread_lock=True,
             quiet=True,
             show_error=True,
+            app_kwargs={"middleware": [Middleware(_OwnServerOnly)]},
             **self._launch,
         )
         return str(self.blocks.local_url)
@@ -54,6 +59,25 @@ class Server:
 
     def stop(self) -> None:
         self.blocks.close(verbose=False)
+
+
+class _OwnServerOnly:
+    """Tells the browser to load nothing from another server, which gradio's page does in some versions.
+
+    Args:
+        app: an ASGI application.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def sent(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), _POLICY]
+            await send(message)
+
+        await self._app(scope, receive, sent)
 
 
 def theme() -> Any:

@@ -34,7 +34,7 @@ def step(job: Job, result: Result, number: int, prediction: Image.Image) -> str:
     clock = enlarged(clock_colours(timestep), factor)
     held = f"{result.slow_fraction[number]:.0%} of the pixels are held back: the deeper the orange, the further."
     if result.note == NOTHING_LAGGED:
-        held = "No pixel has lagged behind: these would have, with more steps." if strength.any() else "No pixel is slow."
+        held = "These pixels would lag behind, with more steps." if strength.any() else "No pixel is slow."
 
     def shown(title: str, picture: Image.Image, says: str, side: str = "") -> str:
         return figure(title, zoomed(image(picture, f"{title} at step {number + 1}"), title), says, side)
