@@ -41,7 +41,7 @@ def wrong(message: str) -> str:
 
 def accident(error: Exception) -> str:
     """An error that nobody has foreseen."""
-    return wrong(f"this went wrong: {error or type(error).__name__} (more about it is in the console)")
+    return wrong(f"this went wrong: {str(error) or type(error).__name__} (more about it is in the console)")
 
 
 def lost() -> str:

@@ -53,6 +53,12 @@ def studio() -> Studio:
     return Studio(Engine(tiny()), SHOWN)
 
 
+@pytest.fixture(scope="module")
+def before(built: Any) -> dict[str, Any]:
+    """A run without faults."""
+    return list(draw(Studio(Engine(tiny()), SHOWN), values(built)))[-1]
+
+
 def broken(*arguments: Any, **options: Any) -> Any:
     raise RuntimeError("this piece is broken")
 
@@ -62,8 +68,9 @@ def alerts(html: str) -> int:
 
 
 @pytest.mark.parametrize("piece", PIECES)
-def test_a_broken_piece(built: Any, studio: Studio, monkeypatch: pytest.MonkeyPatch, piece: str, capsys: Any) -> None:
-    before = list(draw(studio, values(built)))[-1]
+def test_a_broken_piece(
+    built: Any, studio: Studio, before: dict[str, Any], monkeypatch: pytest.MonkeyPatch, piece: str, capsys: Any
+) -> None:
     with monkeypatch.context() as patched:
         patched.setattr(piece, broken)
         *_, last = draw(studio, values(built), before["desk"])
@@ -165,9 +172,9 @@ def test_a_closed_window_is_forgotten(built: Any, studio: Studio) -> None:
     ],
 )
 def test_the_other_buttons(
-    built: Any, studio: Studio, monkeypatch: pytest.MonkeyPatch, call: Any, piece: str, status: int
+    studio: Studio, before: dict[str, Any], monkeypatch: pytest.MonkeyPatch, call: Any, piece: str, status: int
 ) -> None:
-    desk = list(draw(studio, values(built)))[-1]["desk"]
+    desk = before["desk"]
     count = len(call(studio, desk))
     monkeypatch.setattr(piece, broken)
     answer = call(studio, desk)
