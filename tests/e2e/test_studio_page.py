@@ -136,6 +136,33 @@ def test_return_twice_draws_once(browser: StudioBrowser) -> None:
     assert not browser.is_running() and len(browser.all(".studio-thumbnail")) == 1
 
 
+def test_an_answer_that_gradio_cannot_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It raises behind our functions, which hear nothing of it."""
+    from asyndm_ext.embedded.model import load_tiny
+    from asyndm_ext.studio.engine import Engine
+    from asyndm_ext.studio.server import Server
+
+    def broken(*arguments: Any) -> None:
+        raise RuntimeError("gradio is broken")
+
+    server = Server(Engine(load_tiny()))
+    try:
+        url = server.start("127.0.0.1", 0, browser=False).rstrip("/")
+        (slider,) = [one for one in server.blocks.blocks.values() if getattr(one, "elem_id", "") == "studio_step"]
+        with StudioBrowser(url) as browser:
+            browser.number("steps", 3)
+            with monkeypatch.context() as patched:
+                patched.setattr(type(slider), "postprocess", broken)
+                browser.press_run()
+            assert "ended without a picture" in browser.one("#studio_status [role=alert]").text
+            assert not browser.is_running() and browser.one("#studio_interrupt").get_property("disabled")
+            assert "gradio is broken" not in str(browser.run("return document.body.innerText"))
+            browser.press_run()
+            assert len(browser.pictures()) == 3
+    finally:
+        server.stop()
+
+
 # --- pictures -------------------------------------------------------------------------------------------------------
 
 
