@@ -46,7 +46,7 @@ def written(run: Run, decode: Callable[[Tensor], Tensor]) -> tuple[str, str]:
         " from here.</p>",
     ]
     title = escape(f"{outcome.job.prompt}, seed {outcome.job.seed}")
-    styles = "".join(f"<style>{text_of(name)}</style>" for name in ("report.css", "viewer.css"))
+    styles = "".join(f"<style>{text_of(name)}</style>" for name in ("viewer.css", "report.css"))
     page = (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">{styles}</head>'

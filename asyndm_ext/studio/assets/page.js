@@ -56,8 +56,10 @@ var studio = {};
 
     const theme = kept();
     if (theme) document.documentElement.dataset.theme = theme;
-    document.addEventListener('DOMContentLoaded', function() {
+    // gradio says otherwise a moment later, and some of its versions run this after the page is there.
+    function begin() {
         apply();
         new MutationObserver(apply).observe(document.body, {attributes: true, attributeFilter: ['class']});
-    });
+    }
+    if (document.body) begin(); else document.addEventListener('DOMContentLoaded', begin);
 })();
