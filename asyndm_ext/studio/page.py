@@ -80,7 +80,10 @@ def build(engine: Engine, **blocks: Any) -> gr.Blocks:
 
         begun = gr.on([run.click, prompt.submit], studio.begin, [], outputs[:3], **_QUIET)
         ended = begun.then(studio.draw, [desk, *controls], outputs, show_progress="hidden", concurrency_limit=1)
-        settled = ended.then(studio.settle, [], outputs[:3], **_QUIET)
+        # In gradio 6 "then" is not called after an error, in gradio 5 it is; settling twice does no harm.
+        settled = [
+            after(studio.settle, [], outputs[:3], **_QUIET) for after in (begun.failure, ended.then, ended.failure)
+        ]
         interrupt.click(studio.interrupt, [], [], queue=False)
         page.unload(studio.leave)
         results["slider"].change(
@@ -98,7 +101,7 @@ def build(engine: Engine, **blocks: Any) -> gr.Blocks:
             js="(desk, number, mask) => [desk, studio.picked(), mask]",
             **_QUIET,
         )
-        for event in (settled, picked):
+        for event in (*settled, picked):
             event.then(fn=None, js="(link) => studio.address(link)", inputs=[hidden.link], outputs=[], queue=False)
         opened = hidden.open.click(
             studio.open,

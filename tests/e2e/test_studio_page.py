@@ -203,7 +203,7 @@ def test_before_and_after(browser: StudioBrowser) -> None:
     browser.one("#studio_views [data-view=compare]").click()
     slider = browser.one(".studio-compare input")
     plain, _, ours = browser.pictures(".studio-side-by-side")
-    assert not browser.one(".studio-zoom").is_displayed() and slider.is_displayed()
+    assert not browser.one(".studio-zoom").is_displayed() and browser.one(".studio-compare").is_displayed()
     assert plain != ours
 
     def cut() -> float:

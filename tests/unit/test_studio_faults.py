@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("diffusers")
 pytest.importorskip("gradio", minversion="5.50")
 
-from support.studio import PROMPT, SHOWN, WINDOW, draw, images, named, values
+from support.studio import PROMPT, SHOWN, WINDOW, draw, images, named, of, values
 from support.tiny_model import tiny
 
 from asyndm_ext.studio import page
@@ -123,10 +123,12 @@ def test_a_drawing_that_never_began(studio: Studio) -> None:
 
 def test_settle_comes_after_everything(built: Any) -> None:
     """Also after a drawing that has failed."""
-    functions = {fn.name: fn for fn in built.fns.values()}
-    assert functions["draw"].trigger_after == functions["begin"]._id
-    assert functions["settle"].trigger_after == functions["draw"]._id
-    assert not functions["draw"].trigger_only_on_success and not functions["settle"].trigger_only_on_success
+    begin, drawing = of(built, "begin"), of(built, "draw")
+    assert drawing.trigger_after == begin._id and not drawing.trigger_only_on_success
+    settling = [fn for fn in built.fns.values() if fn.name == "settle"]
+    after = {(fn.trigger_after, fn.trigger_only_on_failure) for fn in settling}
+    assert after == {(drawing._id, False), (drawing._id, True), (begin._id, True)}
+    assert not any(fn.trigger_only_on_success for fn in settling)
 
 
 def test_a_second_press_draws_nothing(built: Any, studio: Studio) -> None:
