@@ -193,15 +193,19 @@ def studio(output: Path) -> None:
         raise SystemExit(f"no pictures of the studio: {reason}")
     with Studio() as started:
         for name, theme, size in (
-            ("studio-light", "light", (1400, 1300)),
-            ("studio-dark", "dark", (1400, 1300)),
+            ("studio-light", "light", (1400, 1460)),
+            ("studio-dark", "dark", (1400, 1460)),
             ("studio-narrow", "dark", (400, 1300)),
+            ("studio-compare", "dark", (1000, 1000)),
         ):
             with StudioBrowser(started.url, size, theme) as browser:
                 browser.resize(*size)
                 wait(browser.chips, "chips")
+                if name == "studio-compare":
+                    browser.number("seed", SEED)
+                    browser.click("#studio_views [data-view=compare]")
                 browser.press_run(600)
-                browser.run("window.scrollTo(0, 0)")
+                browser.run("document.activeElement.blur(); window.scrollTo(0, 0)")
                 path = output / f"{name}.png"
                 browser.driver.save_screenshot(str(path))
                 shrink(path)

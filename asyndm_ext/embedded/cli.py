@@ -268,15 +268,6 @@ def _png(picture: Image.Image, parameters: str, file: IO[bytes]) -> None:
     picture.save(file, "PNG", pnginfo=text)
 
 
-def _note(results: dict[Variant, Result]) -> str | None:
-    """What is to be known about AsynDM's picture."""
-    from asyndm_ext.ui.coverage import NOTHING_LAGGED
-
-    ours, plain = results["asyndm"], results["plain"]
-    # Also where that was asked for: three equal pictures want an explanation.
-    return NOTHING_LAGGED if ours.timestep.equal(plain.timestep) else ours.note
-
-
 def _summary(job: Job, source: str, results: dict[Variant, Result], files: dict[str, Path]) -> dict[str, Any]:
     """What ``--json`` prints."""
     return {
@@ -299,7 +290,7 @@ def _summary(job: Job, source: str, results: dict[Variant, Result], files: dict[
             for spec, columns in zip(job.settings.objects, job.columns, strict=True)
         ],
         "objects_from": source,
-        "note": _note(results),
+        "note": results["asyndm"].note,
         "runs": {
             variant: {
                 "seconds_per_step": round(result.seconds_per_step, 4),
@@ -320,7 +311,7 @@ def _report(job: Job, source: str, results: dict[Variant, Result], files: dict[s
     for name, path in files.items():
         speed = f" ({results[name].seconds_per_step:.3f} s a step)" if name in results else ""  # type: ignore[index]
         print(f"{name:>10}: {path}{speed}")
-    note = _note(results)
+    note = results["asyndm"].note
     if note:
         print(f"note: {note}")
     folder = files["comparison"].parent

@@ -47,6 +47,12 @@ class Outcome:
     results: dict[Variant, Result]
     pictures: dict[Variant, Image.Image]
 
+    @property
+    def note(self) -> str | None:
+        """What the user should know about it."""
+        ours = self.results.get("asyndm")
+        return ours.note if ours is not None else None
+
 
 class Engine:
     """The model, lent to one drawing at a time."""
@@ -72,13 +78,13 @@ class Engine:
             Interrupted: ``stop`` was set.
             Exception: whatever went wrong.
         """
-        messages: queue.SimpleQueue[Progress | Outcome | Exception] = queue.SimpleQueue()
+        messages: queue.SimpleQueue[Progress | Outcome | BaseException] = queue.SimpleQueue()
 
         def work() -> None:
             try:
                 with self._free, threads_for(job.width * job.height):
                     messages.put(_Drawing(self, job, variants, stop, messages).run())
-            except Exception as error:
+            except BaseException as error:  # whatever it is, somebody is waiting for an answer
                 messages.put(error)
 
         worker = threading.Thread(target=work, name="asyndm-drawing", daemon=True)
@@ -88,6 +94,8 @@ class Engine:
                 message = messages.get()
                 if isinstance(message, Exception):
                     raise message
+                if isinstance(message, BaseException):
+                    raise RuntimeError(f"the drawing was ended by {type(message).__name__}") from message
                 yield message
                 if isinstance(message, Outcome):
                     return
@@ -105,7 +113,7 @@ class _Drawing:
         job: Job,
         variants: Sequence[Variant],
         stop: threading.Event,
-        messages: queue.SimpleQueue[Progress | Outcome | Exception],
+        messages: queue.SimpleQueue[Progress | Outcome | BaseException],
     ) -> None:
         self._engine, self._job, self._variants = engine, job, variants
         self._stop, self._messages = stop, messages

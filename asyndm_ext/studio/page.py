@@ -1,19 +1,20 @@
-"""The page: its layout, and what happens when something is pressed."""
+"""The page: its layout, and which function of :mod:`.session` each press calls."""
 
 from __future__ import annotations
 
-import threading
-import traceback
-from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import gradio as gr
 
 from asyndm_ext.embedded.sampling import COUNTED_SOLVERS, GUIDANCE, MAX_SIDE, MAX_STEPS, SCHEDULERS, SIDE_STEP
-from asyndm_ext.studio import views
-from asyndm_ext.studio.accordion import input_accordion
-from asyndm_ext.studio.engine import Engine, Interrupted, Outcome
-from asyndm_ext.studio.request import WITHOUT, find_objects, job_from, random_seed
+from asyndm_ext.studio import messages, pictures
+from asyndm_ext.studio.accordion import InputAccordion
+from asyndm_ext.studio.engine import Engine
+from asyndm_ext.studio.link import MOST_GUIDANCE
+from asyndm_ext.studio.request import DRAWING, WITHOUT, find_objects, random_seed
+from asyndm_ext.studio.runs import Desk
+from asyndm_ext.studio.session import OUTPUTS, Studio
 from asyndm_ext.ui import panel
 
 EXAMPLES = (
@@ -26,112 +27,11 @@ HELPS = {
     "smoothing": "Smooths the attention over so many of its cells (16 pixels wide) before it becomes a mask.",
 }
 PREFIX = "asyndm_"
-DRAWING = ("prompt", "seed", "steps", "solver", "scheduler", "guidance", "width", "height")
-"""Names of the controls that are not the panel's, as in :class:`~asyndm_ext.embedded.sampling.Job`."""
+_QUIET: dict[str, Any] = {"show_progress": "hidden", "queue": False}
 
 
 def elem_id(name: str) -> str:
     return PREFIX + name
-
-
-class Studio:
-    """What the page does. Without any layout, so that it can be called as the page calls it.
-
-    Args:
-        engine: draws.
-        names: of the panel's controls, in the order of their values.
-    """
-
-    def __init__(self, engine: Engine, names: tuple[str, ...]) -> None:
-        self._engine = engine
-        self._names = names
-        self._stops: dict[str | None, threading.Event] = {}
-
-    def draw(self, request: gr.Request, before: Outcome | None, *values: Any) -> Iterator[list[Any]]:
-        """Draws; yields the values of the outputs that :func:`build` connects.
-
-        Args:
-            request: tells whose window it is.
-            before: what the window has shown until now, and shows again when nothing comes of this.
-            values: of :data:`DRAWING` and of the panel.
-        """
-        stop = self._stops[request.session_hash] = threading.Event()
-        drawing = dict(zip(DRAWING, values[: len(DRAWING)], strict=True))
-        settings = dict(zip(self._names, values[len(DRAWING) :], strict=True))
-        try:
-            job, variants = job_from(drawing, settings)
-            for news in self._engine.draw(job, variants, stop):
-                if isinstance(news, Outcome):
-                    yield self._shown(views.finished(news), news)
-                else:
-                    yield _outputs(views.working(news), views.previews(job, news), steps=_hidden(), running=True)
-        except Interrupted:
-            yield self._shown(views.interrupted(), before)
-        except ValueError as error:
-            yield self._shown(views.wrong(str(error)), before)
-        except Exception as error:
-            traceback.print_exc()
-            yield self._shown(views.wrong(f"this went wrong: {error} (more about it is in the console)"), before)
-        finally:
-            self._stops.pop(request.session_hash, None)
-
-    def _shown(self, status: str, outcome: Outcome | None) -> list[Any]:
-        """A status, and what there is to see."""
-        if outcome is None:
-            return _outputs(status, views.blank(), steps=_hidden())
-        gallery, seed = views.pictures(outcome) + views.parameters(outcome), outcome.job.seed
-        result = outcome.results.get("asyndm")
-        if result is None:
-            return _outputs(status, gallery, outcome, steps=_hidden(), seed=seed)
-        number = views.most_apart(result) + 1
-        slider = gr.update(maximum=len(result.strength), value=number)
-        step = self.step(outcome, number)
-        return _outputs(status, gallery, outcome, gr.update(visible=True), slider, step, seed)
-
-    def step(self, outcome: Outcome | None, number: float | None) -> str:
-        """The view of a step, counted from 1."""
-        if outcome is None or "asyndm" not in outcome.results:
-            return ""
-        result = outcome.results["asyndm"]
-        index = min(max(int(number or 1), 1), len(result.strength)) - 1
-        prediction = self._engine.picture(result.predictions[index : index + 1])
-        return views.step(outcome.job, result, index, prediction)
-
-    def interrupt(self, request: gr.Request) -> None:
-        """Stops this window's drawing, if there is one."""
-        stop = self._stops.get(request.session_hash)
-        if stop is not None:
-            stop.set()
-
-
-def not_begun(status: str) -> Any:
-    """After a drawing: what to say if it never began, because gradio has refused a control's value."""
-    if status == views.waiting():
-        return views.wrong("a number is outside of what its control allows")
-    return gr.update()
-
-
-def _hidden() -> Any:
-    return gr.update(visible=False)
-
-
-def _outputs(
-    status: str,
-    gallery: str,
-    outcome: Any = None,
-    steps: Any = None,
-    slider: Any = None,
-    step: Any = None,
-    seed: Any = None,
-    running: bool = False,
-) -> list[Any]:
-    """Values of the outputs, in their order; None leaves one as it is."""
-    buttons = [gr.update(interactive=not running), gr.update(interactive=running)]
-    rest = [gr.update() if one is None else one for one in (outcome, steps, slider, step, seed)]
-    return [status, *buttons, gallery, *rest]
-
-
-# --- the layout -----------------------------------------------------------------------------------------------------
 
 
 def build(engine: Engine, **blocks: Any) -> gr.Blocks:
@@ -152,43 +52,97 @@ def build(engine: Engine, **blocks: Any) -> gr.Blocks:
                 run = gr.Button("Run", variant="primary", elem_id="studio_run")
                 interrupt = gr.Button("Interrupt", interactive=False, elem_id="studio_interrupt")
         with gr.Row(elem_id="studio_examples"):
+            gr.HTML("<span>Examples, drawn at a click:</span>", elem_id="studio_examples_lead")
             examples = [gr.Button(example, size="sm", elem_classes=["studio-example"]) for example in EXAMPLES]
         with gr.Row(elem_id="studio_body"):
-            with gr.Column(scale=5, min_width=320):
+            with gr.Column(scale=4, min_width=320, elem_id="studio_settings"):
                 drawing = _drawing_controls()
+                accordion = InputAccordion()
                 source = panel.PromptSource((prompt,), lambda text: text or "", find_objects)
-                settings = panel.build(input_accordion, elem_id, source, is_open=True, without=WITHOUT, helps=HELPS)
-            with gr.Column(scale=7, min_width=320, elem_id="studio_results"):
-                status = gr.HTML(views.idle(), elem_id="studio_status")
-                gallery = gr.HTML(views.blank(), elem_id="studio_gallery")
-                with gr.Column(visible=False, elem_id="studio_history") as steps:
-                    slider = gr.Slider(1, 2, value=1, step=1, label="Step", interactive=True, elem_id="studio_step")
-                    step = gr.HTML(elem_id="studio_step_view")
-        outcome = gr.State()
+                settings = panel.build(accordion, elem_id, source, is_open=True, without=WITHOUT, helps=HELPS)
+            with gr.Column(scale=8, min_width=320, elem_id="studio_results"):
+                results = _results()
+        hidden = _Hidden.build()
+        desk = gr.State(Desk())
         dice = drawing.pop("dice")
 
         studio = Studio(engine, tuple(settings))
-        controls = {"prompt": prompt, **drawing}
-        inputs = [outcome, *(controls[name] for name in DRAWING), *settings.values()]
-        outputs = [status, run, interrupt, gallery, outcome, steps, slider, step, drawing["seed"]]
-        begun = gr.on([run.click, prompt.submit], views.waiting, [], [status], show_progress="hidden", queue=False)
-        drawn = begun.then(studio.draw, inputs, outputs, show_progress="hidden", concurrency_limit=1)
-        drawn.then(not_begun, [status], [status], show_progress="hidden", queue=False)
+        drawn = {"prompt": prompt, **drawing}
+        controls = [*(drawn[name] for name in DRAWING), *settings.values()]
+        for control in controls:
+            _leave_checking_to_the_job(control)
+        shown = {
+            **results, "run": run, "interrupt": interrupt, "desk": desk, "seed": drawing["seed"], "link": hidden.link,
+        }  # fmt: skip
+        outputs = [shown[name] for name in OUTPUTS]
+        restored = [*controls, accordion.fold, _mask_picture(page)]
+        mask, status = settings["mask"], results["status"]
+
+        begun = gr.on([run.click, prompt.submit], studio.begin, [], outputs[:3], **_QUIET)
+        ended = begun.then(studio.draw, [desk, *controls], outputs, show_progress="hidden", concurrency_limit=1)
+        # In gradio 6 "then" is not called after an error, in gradio 5 it is; settling twice does no harm.
+        settled = [
+            after(studio.settle, [], outputs[:3], **_QUIET) for after in (begun.failure, ended.then, ended.failure)
+        ]
         interrupt.click(studio.interrupt, [], [], queue=False)
-        slider.change(
-            studio.step, [outcome, slider], [step], show_progress="hidden", trigger_mode="always_last", queue=False
+        page.unload(studio.leave)
+        results["slider"].change(
+            studio.step, [desk, results["slider"]], [results["step"]], trigger_mode="always_last", **_QUIET
         )
-        dice.click(random_seed, [], [drawing["seed"]], show_progress="hidden", queue=False)
+        dice.click(random_seed, [], [drawing["seed"]], **_QUIET)
         for button, example in zip(examples, EXAMPLES, strict=True):
-            button.click(fn=None, js=f"() => {example!r}", inputs=[], outputs=[prompt], queue=False)
+            script, changed = f"() => studio.example({example!r})", [prompt, settings["objects"]]
+            button.click(fn=None, js=script, inputs=[], outputs=changed, queue=False)
+
+        picked = hidden.pick.click(
+            studio.pick,
+            [desk, hidden.number, mask],
+            [*outputs, *restored],
+            js="(desk, number, mask) => [desk, studio.picked(), mask]",
+            **_QUIET,
+        )
+        for event in (*settled, picked):
+            event.then(fn=None, js="(link) => studio.address(link)", inputs=[hidden.link], outputs=[], queue=False)
+        opened = hidden.open.click(
+            studio.open,
+            [hidden.opened, mask],
+            [status, hidden.opened, *restored],
+            js="(opened, mask) => [location.hash, mask]",
+            **_QUIET,
+        )
+        opened.then(fn=None, js="(word) => studio.opened(word)", inputs=[hidden.opened], outputs=[], queue=False)
+        results["copy"].click(fn=None, js="(link) => studio.copy(link)", inputs=[hidden.link], outputs=[], queue=False)
+        saved = results["save"].click(studio.bundle, [desk], [hidden.file, status], **_QUIET)
+        saved.then(fn=None, js="(file) => studio.save(file)", inputs=[hidden.file], outputs=[], queue=False)
     return page
 
 
 _HEADER = (
     '<header class="studio-header"><h1>AsynDM studio</h1>'
     "<p>One prompt and one noise, drawn on three clocks by the tiny model that comes with AsynDM.</p>"
-    '<button type="button" class="studio-theme" title="Light or dark" onclick="studio.turnTheme()">◐</button></header>'
+    '<button type="button" class="studio-theme" aria-label="Light or dark" title="Light or dark"'
+    ' onclick="studio.turnTheme()">◐</button></header>'
 )
+_VIEWS = (
+    '<div class="studio-views" role="group" aria-label="How the pictures are shown">'
+    '<button type="button" data-view="side" aria-pressed="true">Side by side</button>'
+    '<button type="button" data-view="compare" aria-pressed="false">Before and after</button></div>'
+)
+
+
+def _results() -> dict[str, Any]:
+    """The right half: what is seen of a run, and what can be done with it."""
+    controls: dict[str, Any] = {"status": gr.HTML(messages.idle(), elem_id="studio_status")}
+    gr.HTML(_VIEWS, elem_id="studio_views")
+    controls["gallery"] = gr.HTML(pictures.blank(), elem_id="studio_gallery")
+    with gr.Row(visible=False, elem_id="studio_actions") as controls["actions"]:
+        controls["copy"] = gr.Button("Copy link", size="sm", elem_id="studio_copy", min_width=90)
+        controls["save"] = gr.Button("Save everything", size="sm", elem_id="studio_save", min_width=90)
+    controls["runs"] = gr.HTML("", elem_id="studio_runs")
+    with gr.Column(visible=False, elem_id="studio_history") as controls["steps"]:
+        controls["slider"] = gr.Slider(1, 2, value=1, step=1, label="Step", interactive=True, elem_id="studio_step")
+        controls["step"] = gr.HTML(elem_id="studio_step_view")
+    return controls
 
 
 def _drawing_controls() -> dict[str, Any]:
@@ -210,7 +164,7 @@ def _drawing_controls() -> dict[str, Any]:
             dropdown("scheduler", SCHEDULERS, "Scheduler")
         with gr.Row():
             slider("steps", 1, MAX_STEPS, 20, 1, "Steps")
-            slider("guidance", 0, 15, GUIDANCE, 0.5, "Guidance")
+            slider("guidance", 0, MOST_GUIDANCE, GUIDANCE, 0.5, "Guidance")
         with gr.Row():
             slider("width", SIDE_STEP, MAX_SIDE, 128, SIDE_STEP, "Width")
             slider("height", SIDE_STEP, MAX_SIDE, 128, SIDE_STEP, "Height")
@@ -218,3 +172,46 @@ def _drawing_controls() -> dict[str, Any]:
             controls["seed"] = gr.Number(1, label="Seed", precision=0, elem_id="studio_seed", min_width=140, scale=4)
             controls["dice"] = gr.Button("New seed", size="sm", scale=1, min_width=90, elem_id="studio_dice")
     return controls
+
+
+@dataclass(frozen=True)
+class _Hidden:
+    """What the page's scripts (assets/desk.js) and its functions say to each other.
+
+    Attributes:
+        link: the address of the run that is shown.
+        number, pick: the run to bring back, and the button that does.
+        opened, open: whether an address is to be drawn at once, and the button that reads it.
+        file: all of a run, on its way to the disk.
+    """
+
+    link: Any
+    number: Any
+    pick: Any
+    opened: Any
+    open: Any
+    file: Any
+
+    @classmethod
+    def build(cls) -> _Hidden:
+        def box(name: str) -> Any:
+            return gr.Textbox(visible=False, label=name, elem_id=f"studio_{name}")
+
+        # A button that gradio itself hides is not on every version's page.
+        def button(name: str) -> Any:
+            return gr.Button(name, elem_id=f"studio_{name}", elem_classes=["asyndm-hidden"])
+
+        number = gr.Number(visible=False, label="number", precision=0, elem_id="studio_number")
+        return cls(box("link"), number, button("pick"), box("opened"), button("open"), box("file"))
+
+
+def _leave_checking_to_the_job(control: Any) -> None:
+    """gradio refuses a number out of its range before any function of ours is called, and cannot say what is wrong
+    with it. The job can."""
+    if isinstance(control, (gr.Slider, gr.Number)):
+        control.preprocess = lambda payload: payload
+
+
+def _mask_picture(page: gr.Blocks) -> Any:
+    (found,) = [one for one in page.blocks.values() if getattr(one, "elem_id", None) == elem_id("mask_picture")]
+    return found

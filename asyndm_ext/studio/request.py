@@ -11,6 +11,8 @@ from asyndm_ext.embedded.vocabulary import Tokenizer
 from asyndm_ext.objects import ObjectSpec
 from asyndm_ext.settings import Settings
 
+DRAWING = ("prompt", "seed", "steps", "solver", "scheduler", "guidance", "width", "height")
+"""Names of the controls that are not the panel's, as in :class:`Job`."""
 WITHOUT = ("hires", "adetailer", "show", "save_shown")
 """Settings that mean nothing here: there is one pass, and everything is shown."""
 
@@ -44,6 +46,10 @@ def job_from(drawing: Mapping[str, Any], panel: Mapping[str, Any]) -> tuple[Job,
     values["prompt"] = " ".join((values["prompt"] or "").split())
     if values["seed"] in (None, -1):
         values["seed"] = random_seed()
+    for name in ("seed", "steps", "width", "height"):
+        values[name] = _whole(name, values[name])
+    if values["guidance"] is None:
+        raise ValueError("guidance has no value: write a number, or press the arrow beside it")
     if not panel["enabled"]:
         return Job(settings=Settings(), **values), ("plain",)
     settings = {name: value for name, value in panel.items() if value is not None}
@@ -52,3 +58,12 @@ def job_from(drawing: Mapping[str, Any], panel: Mapping[str, Any]) -> tuple[Job,
         found = automatic_objects(Tokenizer().words(values["prompt"]))
         written = Settings(**{**settings, "objects": tuple(map(ObjectSpec, found))})
     return Job(settings=written, **values), VARIANTS
+
+
+def _whole(name: str, value: Any) -> int:
+    """A number field's value, which is None while the field is empty."""
+    if value is None:
+        raise ValueError(f"{name} has no value: write a number, or press the arrow beside it")
+    if value != int(value):
+        raise ValueError(f"{name} must be a whole number, got {value:g}")
+    return int(value)

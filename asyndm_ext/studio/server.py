@@ -9,15 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from starlette.middleware import Middleware
 
 import asyndm_ext
 from asyndm_ext.studio import page
+from asyndm_ext.studio.assets import text_of
 from asyndm_ext.studio.engine import Engine
 
-_HERE = Path(__file__).parent
 _EXTENSION = Path(asyndm_ext.__file__).parents[1]
 _INSTALLED = Path(sysconfig.get_path("data"), "share", "asyndm-webui")
 """Where the panel's script and style lie: in the extension's folder, or where an installed package has them."""
+
+
+_POLICY = (b"content-security-policy", b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:")
 
 
 class Server:
@@ -44,6 +48,7 @@ class Server:
             prevent_thread_lock=True,
             quiet=True,
             show_error=True,
+            app_kwargs={"middleware": [Middleware(_OwnServerOnly)]},
             **self._launch,
         )
         return str(self.blocks.local_url)
@@ -56,26 +61,66 @@ class Server:
         self.blocks.close(verbose=False)
 
 
+class _OwnServerOnly:
+    """Tells the browser to load nothing from another server, which gradio's page does in some versions.
+
+    Args:
+        app: an ASGI application.
+    """
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def sent(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), _POLICY]
+            await send(message)
+
+        await self._app(scope, receive, sent)
+
+
 def theme() -> Any:
-    """No font from another server; the colours of the drawings."""
+    """No font from another server; the colours of the drawings. Text has 4.5 times the light of what is behind it, or
+    the other way round."""
     fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif"]
-    return gr.themes.Base(
+    base = gr.themes.Base(
         primary_hue=gr.themes.colors.orange,
         neutral_hue=gr.themes.colors.slate,
         radius_size=gr.themes.sizes.radius_md,
         font=fonts,
         font_mono=["ui-monospace", "Consolas", "monospace"],
     )
+    quiet, quiet_dark = "*neutral_600", "*neutral_300"
+    return base.set(
+        body_text_color_subdued=quiet,
+        body_text_color_subdued_dark=quiet_dark,
+        block_info_text_color=quiet,
+        block_info_text_color_dark=quiet_dark,
+        block_label_text_color=quiet,
+        block_label_text_color_dark=quiet_dark,
+        input_placeholder_color=quiet,
+        input_placeholder_color_dark=quiet_dark,
+        input_border_color="*neutral_400",
+        input_border_color_dark="*neutral_500",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_hover_dark="*primary_800",
+        button_primary_text_color="white",
+        slider_color="*primary_600",
+        slider_color_dark="*primary_500",
+    )
 
 
 def head() -> str:
     """The panel's script and style as the WebUI loads them, after what they expect of a WebUI's page."""
-    scripts = (_HERE / "page.js", _asset("javascript/asyndm.js"))
-    styles = (_asset("style.css"), _HERE / "page.css")
-    return "".join(
-        [f"<script>{path.read_text(encoding='utf-8')}</script>" for path in scripts]
-        + [f"<style>{path.read_text(encoding='utf-8')}</style>" for path in styles]
+    panel_script, panel_style = (
+        _asset(name).read_text(encoding="utf-8") for name in ("javascript/asyndm.js", "style.css")
     )
+    scripts = (text_of("page.js"), panel_script, text_of("viewer.js"), text_of("desk.js"))
+    styles = (panel_style, text_of("page.css"), text_of("results.css"), text_of("viewer.css"))
+    return "".join([f"<script>{text}</script>" for text in scripts] + [f"<style>{text}</style>" for text in styles])
 
 
 def _asset(name: str) -> Path:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from asyndm_ext.run import StepRecord
 from asyndm_ext.settings import Settings
 
+NOTHING_LAGGED = "no pixel lagged behind, so this is the ordinary picture"
+
 # Of the picture, from which on there is hardly any context left to wait for.
 NEARLY_ALL = 0.98
 _ROUNDING = 1e-9
-NOTHING_LAGGED = "no pixel lagged behind, so this is the ordinary picture"
 
 
 class Coverage:
@@ -34,9 +35,7 @@ class Coverage:
 
     def note(self, settings: Settings) -> str | None:
         """What the user should know about the finished pass, or None."""
-        if settings.strongest == 0 or settings.curve == "linear":
-            return None
-        if not self._lagged:  # no region, or so few steps that all pixels start and end together
+        if not self._lagged:  # strength 0, no region, or so few steps that all pixels start and end together
             return NOTHING_LAGGED
         slow = sorted(self._largest)[len(self._largest) // 2]
         if settings.region != "everything" and slow >= NEARLY_ALL:

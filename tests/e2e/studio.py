@@ -13,6 +13,9 @@ from typing import Any
 from .browser import SECONDS, Browser, wait
 from .server import REPOSITORY
 
+# As `python -m asyndm_ext` does, after tests/conftest.py has repaired a torchvision that does not fit its torch.
+_START = "import sys, tests.conftest; from asyndm_ext.commands.main import main; sys.exit(main())"
+
 
 def problem() -> str | None:
     """Why there is no studio, if so."""
@@ -29,9 +32,9 @@ class Studio:
     def __init__(self) -> None:
         self._log = tempfile.NamedTemporaryFile("w+", suffix=".log")  # noqa: SIM115 (lives as long as the process)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "asyndm_ext", "studio", "--port", "0", "--no-browser"],
+            [sys.executable, "-c", _START, "studio", "--port", "0", "--no-browser"],
             cwd=REPOSITORY,
-            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(REPOSITORY)])},
             stdout=self._log,
             stderr=subprocess.STDOUT,
         )
@@ -102,7 +105,12 @@ class StudioBrowser(Browser):
 
         wait(answered, "an answer", seconds)
 
-    def pictures(self, where: str = "#studio_gallery") -> list[str]:
+    def console(self) -> list[str]:
+        """Without what gradio says of itself, of its manifest and of a machine without a graphics card."""
+        own = ("manifest.json", "Manifest fetch", "    at ", "iframeResizer", "fonts.g")
+        return [line for line in super().console() if not any(one in line for one in own)]
+
+    def pictures(self, where: str = "#studio_gallery .studio-side-by-side") -> list[str]:
         """The addresses of the pictures in a part of the page."""
         script = "return Array.from(document.querySelectorAll(arguments[0] + ' img'), (one) => one.src)"
         return list(self.run(script, where))

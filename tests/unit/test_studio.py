@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import re
 import socket
 import sys
 import threading
 import urllib.request
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,7 +18,7 @@ from PIL import Image
 pytest.importorskip("diffusers")
 pytest.importorskip("gradio", minversion="5.50")
 
-import gradio
+from support.studio import PROMPT, SHOWN, SMALL, WINDOW, array, draw, images, of, values
 from support.tiny_model import tiny
 
 from asyndm_ext import mask_image
@@ -31,18 +28,12 @@ from asyndm_ext.drawing import clock_colours
 from asyndm_ext.embedded import model
 from asyndm_ext.embedded.filmstrip import explanation
 from asyndm_ext.embedded.sampling import VARIANTS, run_variant, step_count
-from asyndm_ext.studio import command, page, server, views
+from asyndm_ext.studio import command, page, server, steps
 from asyndm_ext.studio.engine import Engine, Interrupted, Outcome, Progress
-from asyndm_ext.studio.page import DRAWING, Studio
-from asyndm_ext.studio.request import WITHOUT, find_objects, job_from
+from asyndm_ext.studio.request import DRAWING, WITHOUT, find_objects, job_from
+from asyndm_ext.studio.runs import Desk
+from asyndm_ext.studio.session import OUTPUTS, Studio
 from asyndm_ext.ui import chips
-from asyndm_ext.ui.panel import NAMES
-
-PROMPT = "a red circle and a blue square"
-SHOWN = tuple(name for name in NAMES if name not in WITHOUT)
-SMALL = {"prompt": PROMPT, "seed": 5, "steps": 4, "width": 64, "height": 64}
-WINDOW = SimpleNamespace(session_hash="one")
-OUTPUTS = ("status", "run", "interrupt", "gallery", "outcome", "steps", "slider", "step", "seed")
 
 
 @pytest.fixture(scope="module")
@@ -55,33 +46,8 @@ def studio() -> Studio:
     return Studio(Engine(tiny()), SHOWN)
 
 
-def of(blocks: Any, name: str) -> Any:
-    """The event that calls a function of this name."""
-    (found,) = [fn for fn in blocks.fns.values() if fn.name == name]
-    return found
-
-
-def values(blocks: Any, **changed: Any) -> list[Any]:
-    """What the page would send: its own values, but for some."""
-    names = (*DRAWING, *SHOWN)
-    inputs = of(blocks, "draw").inputs[1:]
-    assert len(inputs) == len(names)
-    given = {**SMALL, **changed}
-    return [given.get(name, component.value) for name, component in zip(names, inputs, strict=True)]
-
-
-def draw(studio: Studio, sent: list[Any], before: Outcome | None = None) -> Iterator[dict[str, Any]]:
-    for outputs in studio.draw(WINDOW, before, *sent):
-        yield dict(zip(OUTPUTS, outputs, strict=True))
-
-
-def images(html: str) -> list[Image.Image]:
-    found = re.findall(r'<img src="data:image/png;base64,([^"]+)"', html)
-    return [Image.open(io.BytesIO(base64.b64decode(one))) for one in found]
-
-
-def array(picture: Image.Image) -> np.ndarray:
-    return np.asarray(picture.convert("RGB"), dtype=int)
+def outcome_of(last: dict[str, Any]) -> Outcome:
+    return last["desk"].shown.outcome
 
 
 # --- the page -------------------------------------------------------------------------------------------------------
@@ -116,8 +82,7 @@ def test_run_gives_three_pictures_and_the_steps(built: Any, studio: Studio) -> N
     *before, last = draw(studio, values(built))
     assert before and all(one["interrupt"]["interactive"] and not one["run"]["interactive"] for one in before)
     assert last["run"]["interactive"] and not last["interrupt"]["interactive"]
-    outcome = last["outcome"]
-    assert isinstance(outcome, Outcome)
+    outcome = outcome_of(last)
     pictures = images(last["gallery"])
     assert [one.size for one in pictures] == [(64, 64)] * 3
     for variant, picture in zip(VARIANTS, pictures, strict=True):
@@ -129,37 +94,38 @@ def test_run_gives_three_pictures_and_the_steps(built: Any, studio: Studio) -> N
     assert (outcome.results["asyndm"].strength > 0).any()
     assert last["steps"]["visible"] is True
     assert last["slider"]["maximum"] == step_count(tiny(), outcome.job) == 4
+    assert last["slider"]["visible"] is True
     assert last["seed"] == 5 and "seed 5" in last["status"]
     assert "a red circle, a blue square" in last["status"]
 
 
 def test_each_step_can_be_looked_at(built: Any, studio: Studio) -> None:
-    outcome = list(draw(studio, values(built)))[-1]["outcome"]
-    result = outcome.results["asyndm"]
+    desk = list(draw(studio, values(built)))[-1]["desk"]
+    result = desk.shown.outcome.results["asyndm"]
     for number in range(1, 5):
-        prediction, slow, clock = images(studio.step(outcome, number))
+        prediction, slow, clock = images(studio.step(desk, number))
         expected = Engine(tiny()).picture(result.predictions[number - 1 : number])
         assert (array(prediction) == array(expected)).all()
         red, _, blue = np.moveaxis(array(slow), -1, 0)
         assert (red - blue > 40).mean() == pytest.approx(result.slow_fraction[number - 1], abs=0.01)
         assert (array(clock)[::24, ::24] == clock_colours(result.timestep[number - 1])).all()
         assert clock.size == (384, 384)
-    assert len(np.unique(array(images(studio.step(outcome, 2))[2]).reshape(-1, 3), axis=0)) > 1
-    assert studio.step(outcome, 99) == studio.step(outcome, 4)
-    assert studio.step(None, 1) == ""
+    assert len(np.unique(array(images(studio.step(desk, 2))[2]).reshape(-1, 3), axis=0)) > 1
+    assert studio.step(desk, 99) == studio.step(desk, 4)
+    assert studio.step(Desk(), 1) == ""
 
 
 def test_strength_zero_is_the_plain_picture(built: Any, studio: Studio) -> None:
     last = list(draw(studio, values(built, strength=0)))[-1]
     plain, concave, ours = images(last["gallery"])
     assert array(plain).tobytes() == array(ours).tobytes() == array(concave).tobytes()
-    results = last["outcome"].results
+    results = outcome_of(last).results
     assert torch.equal(results["plain"].latent, results["asyndm"].latent)
 
 
 def test_the_panel_s_values_arrive(built: Any, studio: Studio) -> None:
     changed = {"objects": "red circle:0.4", "curve": "exponential", "threshold": 1.5, "soft": True, "end": 0.8}
-    settings = list(draw(studio, values(built, **changed)))[-1]["outcome"].job.settings
+    settings = outcome_of(list(draw(studio, values(built, **changed)))[-1]).job.settings
     written = {name: getattr(settings, name) for name in changed}
     assert {**written, "objects": str(settings.objects[0])} == changed
 
@@ -167,17 +133,27 @@ def test_the_panel_s_values_arrive(built: Any, studio: Studio) -> None:
 def test_off_means_the_plain_picture_alone(built: Any, studio: Studio) -> None:
     both = list(draw(studio, values(built)))[-1]
     off = list(draw(studio, values(built, enabled=False, objects="no word of it", strength=1)))[-1]
-    assert list(off["outcome"].results) == ["plain"]
-    assert torch.equal(off["outcome"].results["plain"].latent, both["outcome"].results["plain"].latent)
+    assert list(outcome_of(off).results) == ["plain"]
+    assert torch.equal(outcome_of(off).results["plain"].latent, outcome_of(both).results["plain"].latent)
     assert len(images(off["gallery"])) == 1 and "AsynDM is off" in off["status"]
     assert off["steps"]["visible"] is False
-    assert studio.step(off["outcome"], 1) == ""
+    assert studio.step(off["desk"], 1) == ""
 
 
-def test_a_note_is_shown(built: Any, studio: Studio) -> None:
+@pytest.mark.parametrize("changed", [{"steps": 1}, {"strength": 0}, {"curve": "linear"}])
+def test_it_is_noted_where_nothing_lags(built: Any, studio: Studio, changed: dict[str, Any]) -> None:
+    last = list(draw(studio, values(built, **changed)))[-1]
+    assert "Note: no pixel lagged behind, so this is the ordinary picture." in last["status"]
+    assert "slow on average" not in last["status"] and "held back:" not in last["step"]
+
+
+def test_one_step_has_no_slider(built: Any, studio: Studio) -> None:
+    """gradio refuses one with one value, and then the page waited for ever."""
     last = list(draw(studio, values(built, steps=1)))[-1]
-    assert "no pixel lagged behind" in last["status"]
-    assert last["slider"]["maximum"] == 1
+    slider = of(built, "step").inputs[1]
+    type(slider)(**{**slider.constructor_args, **{name: last["slider"][name] for name in ("maximum", "value")}})
+    assert last["slider"]["visible"] is False and last["steps"]["visible"] is True
+    assert len(images(last["step"])) == 3
 
 
 @pytest.mark.parametrize("seed", [-1, None])
@@ -199,6 +175,11 @@ def test_a_random_seed_is_told(built: Any, studio: Studio, seed: int | None) -> 
         ({"solver": "DDIM", "scheduler": "karras"}, "only the scheduler 'uniform' gives"),
         ({"solver": "DDIM", "steps": 1}, "Steps must be between 2"),
         ({"width": 65}, "multiples of 32"),
+        ({"steps": 999}, "Steps must be between 1 and 150 for Euler, got 999"),
+        ({"steps": 2.5}, "Steps must be a whole number, got 2.5"),
+        ({"steps": None}, "Steps has no value"),
+        ({"guidance": None}, "Guidance has no value"),
+        ({"strength": 7}, "Strength must lie between 0 and 1, got 7"),
         ({"seed": -5}, "Seed must be between 0 and"),
         ({"prompt": "a <b>red</b> circle"}, "'&lt;b&gt;red&lt;/b&gt;'"),
     ],
@@ -207,28 +188,14 @@ def test_what_is_wrong_is_said(built: Any, studio: Studio, changed: dict[str, An
     (only,) = draw(studio, values(built, **changed))
     assert 'role="alert"' in only["status"]
     assert message in only["status"].replace("&#x27;", "'")
-    assert only["run"]["interactive"] and not images(only["gallery"])
+    assert only["run"]["interactive"] and not only["interrupt"]["interactive"] and not images(only["gallery"])
 
 
-def test_a_value_that_gradio_refuses_is_told(built: Any) -> None:
-    """It raises before our function is called, so that the page would wait for ever."""
-    steps = of(built, "draw").inputs[1 + DRAWING.index("steps")]
-    with pytest.raises(gradio.Error):
-        steps.preprocess(999)
-    assert 'role="alert"' in page.not_begun(views.waiting())
-    assert "value" not in page.not_begun(views.idle())
-    (after,) = [fn for fn in built.fns.values() if fn.name == "not_begun"]
-    assert after.trigger_after == of(built, "draw")._id and not after.trigger_only_on_success
-
-
-def test_an_accident_is_no_traceback(built: Any, studio: Studio, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    def broken(*arguments: Any) -> None:
-        raise RuntimeError("the network is broken")
-
-    monkeypatch.setattr("asyndm_ext.studio.engine.run_variant", broken)
-    (only,) = draw(studio, values(built))
-    assert "This went wrong: the network is broken" in only["status"] and "Traceback" not in only["status"]
-    assert "Traceback" in capsys.readouterr().err
+def test_gradio_leaves_numbers_to_us(built: Any) -> None:
+    """It would refuse them before our function is called, in words that name neither the number nor its limits."""
+    for control in of(built, "draw").inputs[1:]:
+        if control.get_block_name() in ("slider", "number"):
+            assert control.preprocess(-7) == -7 and control.preprocess(1e9) == 1e9 and control.preprocess(None) is None
 
 
 # --- the engine -----------------------------------------------------------------------------------------------------
@@ -241,7 +208,7 @@ def hooks() -> int:
 def test_interrupt_ends_this_window_s_drawing(built: Any, studio: Studio) -> None:
     clean = hooks()
     before = list(draw(studio, values(built)))[-1]
-    drawing = draw(studio, values(built, steps=100), before["outcome"])
+    drawing = draw(studio, values(built, steps=100), before["desk"])
     first = next(drawing)
     assert "of 300" in first["status"] and first["steps"]["visible"] is False
     studio.interrupt(SimpleNamespace(session_hash="another"))
@@ -249,7 +216,7 @@ def test_interrupt_ends_this_window_s_drawing(built: Any, studio: Studio) -> Non
     *_, last = drawing
     assert "Interrupted" in last["status"] and last["run"]["interactive"]
     assert hooks() == clean
-    shown = ("gallery", "outcome", "steps", "slider", "step", "seed")
+    shown = ("gallery", "desk", "steps", "slider", "step", "seed", "runs", "actions", "link")
     assert {name: last[name] for name in shown} == {name: before[name] for name in shown}, "as it was before"
     studio.interrupt(WINDOW)  # nothing is running
     again = list(draw(studio, values(built)))[-1]
@@ -313,8 +280,8 @@ def test_a_picture_says_what_was_slow(settings: dict[str, Any], said: str) -> No
 
 
 def test_the_chart_ends_where_the_noise_does(built: Any, studio: Studio) -> None:
-    result = list(draw(studio, values(built)))[-1]["outcome"].results["asyndm"]
-    chart = views.chart(result, 2)
+    result = outcome_of(list(draw(studio, values(built)))[-1]).results["asyndm"]
+    chart = steps.chart(result, 2)
     lines = [
         [tuple(map(float, point.split(","))) for point in line.split()]
         for line in re.findall(r'<polyline class="[^"]+" points="([^"]+)"', chart)
@@ -335,10 +302,12 @@ def test_the_page_is_served_with_the_webui_s_own_script_and_style() -> None:
         url = running.start("127.0.0.1", 0, browser=False)
         with urllib.request.urlopen(url, timeout=60) as answer:
             text = answer.read().decode()
+            policy = answer.headers["Content-Security-Policy"]
     finally:
         running.stop()
-    for part in ("var asyndm = ", "var gradioApp = ", ".asyndm-chips", ".studio-gallery"):
+    for part in ("var asyndm = ", "var gradioApp = ", ".asyndm-chips", ".studio-gallery", ".studio-lightbox"):
         assert part in text
+    assert policy == "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:", "nothing from another server"
     for name in ("javascript/asyndm.js", "style.css"):
         assert server._asset(name).read_text(encoding="utf-8") in server.head()
     with pytest.raises(FileNotFoundError):

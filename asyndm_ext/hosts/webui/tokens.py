@@ -151,8 +151,8 @@ def _require(finder: Finder, texts: Sequence[str], spec: ObjectSpec, hires: bool
     name = f"{shown(spec.name)} (number {spec.occurrence})" if times else shown(spec.name)
     if hires:
         raise AsynDMError(
-            f"AsynDM: {name} was not found in the hires prompt {shown(texts[0])}{there}; objects have to be words of both "
-            "prompts, unless 'Passes' is set to one pass"
+            f"AsynDM: {name} was not found in the hires prompt {shown(texts[0])}{there}; objects have to be words of "
+            "both prompts, unless 'Passes' is set to one pass"
         )
     raise AsynDMError(
         f"AsynDM: {name} was not found in the prompt {shown(texts[0])}{there}; objects have to be words of the prompt"
