@@ -111,7 +111,7 @@ def test_a_pair_is_singular():
         {"scores": lambda pair, method: None},
         {"scores": lambda pair, method: {"exact": 1.0} if method.kind == "plain" else {}},
     ],
-    ids=str,
+    ids=["all", "sometimes", "kinds", "one", "plain", "asyndm", "no score", "no picture", "plain only"],
 )
 def test_no_heading_stands_alone(how):
     html = page(**how)
