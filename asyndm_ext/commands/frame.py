@@ -82,7 +82,7 @@ def run(
 def _failed(parser: Parser, error: Exception, extra: str) -> int:
     """Say what can be said in a line; other errors are raised again."""
     if isinstance(error, Refused):
-        parser.error(str(error))
+        parser.error(str(error).removeprefix("AsynDM: "))  # the command's name is said already
     if isinstance(error, BrokenPipeError):  # "| head" has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import PurePath
 from typing import Any
 
 from asyndm_ext import mask_image
@@ -143,6 +144,10 @@ def _comparison(text: str) -> dict[str, Any]:
 
 
 def _short(value: Any) -> str:
-    """A value in a message or a legend; a picture in base64 as the beginning of its SHA-256."""
+    """A value in a message or a legend; a picture in base64 as the beginning of its SHA-256, a long path as its end."""
     text = str(plain(value) if isinstance(value, float) else value)
-    return text if len(text) <= 60 else hashlib.sha256(text.encode()).hexdigest()[:10]
+    if len(text) <= 60:
+        return text
+    name = PurePath(text).name
+    is_file = len(text) < 1000 and "." in name and len(name) <= 60  # base64 has no dots
+    return f"…/{name}" if is_file else hashlib.sha256(text.encode()).hexdigest()[:10]

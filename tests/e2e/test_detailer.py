@@ -101,7 +101,7 @@ def test_a_prompt_without_the_objects_is_told_and_repainted_all_the_same(detaili
     plain = job(detailing, name, {"objects": "cat"}, ["a dog", ""])  # nothing of ours in these passes
     result = job(detailing, name, {"objects": "cat"}, ["a dog", ""], True)
     note = ours(result.infotext)["AsynDM note"]
-    assert "not applied in ADetailer's pass: 'cat' not found in the prompt 'a dog'" in note
+    assert "not applied in ADetailer's pass: 'cat' was not found in the prompt 'a dog'" in note
     assert ours(result.infotext)["AsynDM objects"] == "cat" and "AsynDM" not in ours(result.infotext)
     assert [(kind, objects) for kind, _, objects, *_ in passes(detailing)] == [
         ("txt2img", [["cat"]]),

@@ -266,7 +266,7 @@ class TestGivenMask:
             ({"region": "mask", "mask": to_base64(box(0, 0, 256, 256)), "mask_invert": True}, "white everywhere"),
             ({"objects": "cat:0.5, cat:0.6"}, "given twice"),
             ({"objects": "cat:1.5"}, "from 0 to 1"),
-            ({"objects": "cat#2"}, "'cat' (number 2) not found"),
+            ({"objects": "cat#2"}, "'cat' (number 2) was not found"),
         ],
     )
     def test_bad_input_is_a_message_and_no_picture(self, webui: WebUI, settings: dict, message: str) -> None:
@@ -436,7 +436,7 @@ class TestHires:
     @pytest.mark.parametrize(
         ("settings", "hr_prompt", "message"),
         [
-            ({"objects": "cat"}, "a dog", "'cat' not found in the hires prompt 'a dog'"),
+            ({"objects": "cat"}, "a dog", "'cat' was not found in the hires prompt 'a dog'"),
             ({"objects": "cat#2"}, "a cat", r"'cat' \(number 2\) not found in the hires prompt 'a cat'; it stands"),
             ({}, "best quality", "found no object in the hires prompt 'best quality'"),
             ({}, "ein Hund auf einer Wiese", "English prompts only, and the hires prompt"),

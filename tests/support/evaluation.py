@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from asyndm_ext.evaluate.judge_check import JudgeErrors
-from asyndm_ext.evaluate.methods import KINDS, lay_out
+from asyndm_ext.evaluate.methods import USUAL, lay_out
 from asyndm_ext.evaluate.metrics import Column
 from asyndm_ext.evaluate.plan import Plan
 from asyndm_ext.evaluate.prompts import Prompt
@@ -22,7 +22,7 @@ CONDITIONS = {"solver": ["Euler"], "scheduler": ["uniform"], "steps": [20], "gui
 def page(
     number=3,
     kinds=("one",),
-    methods=tuple(KINDS),
+    methods=USUAL,
     scores=lambda pair, method: {"exact": 1.0},
     folder=Path(),
     picture="",

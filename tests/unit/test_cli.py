@@ -255,11 +255,11 @@ def test_a_place_of_its_own():
         ([PROMPT, "--objects", "red circle, green star"], "'green star' is not in the prompt"),
         ([PROMPT, "--objects", "red square"], "'red square' is not in the prompt"),
         ([PROMPT, "--objects", "a"], "the object 'a' names nothing"),
-        ([PROMPT, "--strength", "1.5"], "strength must"),
-        ([PROMPT, "--strength", "-0.1"], "strength must"),
+        ([PROMPT, "--strength", "1.5"], "Strength must"),
+        ([PROMPT, "--strength", "-0.1"], "Strength must"),
         ([PROMPT, "--strength", "nan"], "argument --strength: 'nan' is not a number"),
         ([PROMPT, "--strength", "much"], "argument --strength: 'much' is not a number"),
-        ([PROMPT, "--threshold", "0"], "threshold must"),
+        ([PROMPT, "--threshold", "0"], "Threshold must"),
         ([PROMPT, "--guidance", "-1"], "guidance must lie between 0 and 30, got -1"),
         ([PROMPT, "--guidance", "1e5"], "guidance must lie between 0 and 30, got 100000"),
         ([PROMPT, "--steps", "0"], "steps must be between 1 and 150"),
@@ -411,3 +411,10 @@ def test_a_long_prompt_fits_a_narrow_page():
     page = filmstrip.filmstrip(chosen, result, tiny().decode)
     margin = page.crop((page.width - drawing.MARGIN, 0, page.width, layout.top))
     assert margin.getcolors() == [(margin.width * margin.height, drawing.PAPER)]
+
+
+def test_the_name_stands_once_before_a_message(tmp_path, capsys):
+    """The settings' own messages begin with AsynDM's name, the command's with the command's."""
+    with pytest.raises(SystemExit):
+        cli.main([PROMPT, "--strength", "1.5", "--out", str(tmp_path / "out")])
+    assert capsys.readouterr().err.startswith("asyndm: Strength must lie between 0 and 1, but it is 1.5\n")

@@ -63,11 +63,11 @@ def test_each_pass_has_its_own_objects(tokens: Any) -> None:
 @pytest.mark.parametrize(
     ("hr_prompts", "objects", "message"),
     [
-        (["a cat", "a dog"], [ObjectSpec("cat")], "'cat' not found in the hires prompt 'a dog'; objects"),
+        (["a cat", "a dog"], [ObjectSpec("cat")], "'cat' was not found in the hires prompt 'a dog'; objects"),
         (
             ["a cat", "a cat"],
             [ObjectSpec("cat", None, 2)],
-            "'cat' (number 2) not found in the hires prompt 'a cat'",
+            "'cat' (number 2) was not found in the hires prompt 'a cat'",
         ),
         (["a cat", "best quality"], [], "found no object in the hires prompt 'best quality'; name"),
         (["a cat", "ein Hund auf einer Wiese"], [], "English prompts only, and the hires prompt 'ein Hund"),

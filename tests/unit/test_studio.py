@@ -179,7 +179,7 @@ def test_a_random_seed_is_told(built: Any, studio: Studio, seed: int | None) -> 
         ({"steps": 2.5}, "Steps must be a whole number, got 2.5"),
         ({"steps": None}, "Steps has no value"),
         ({"guidance": None}, "Guidance has no value"),
-        ({"strength": 7}, "Strength must lie between 0 and 1, got 7"),
+        ({"strength": 7}, "Strength must lie between 0 and 1, but it is 7"),
         ({"seed": -5}, "Seed must be between 0 and"),
         ({"prompt": "a <b>red</b> circle"}, "'&lt;b&gt;red&lt;/b&gt;'"),
     ],
