@@ -122,7 +122,7 @@ class Denoiser:
         order = torch.arange(2 * size)
         if self.exchanged:
             order = torch.cat([order[:size].flip(0), order[size:]])
-        params.x, params.sigma, text = params.x[order], params.sigma[order], text[order]
+            params.x, params.sigma, text = params.x[order], params.sigma[order], text[order]
         if not self.uncond:
             answer = self.inner_model(params.x[:size], params.sigma[:size], cond=text[:size])
         elif self.rows_at_once:
