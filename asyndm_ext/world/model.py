@@ -170,13 +170,18 @@ class WorldModel(nn.Module):
 
 
 def build_unet(config: WorldConfig) -> UNet2DConditionModel:
-    """Two levels, attention on both."""
+    """Two levels with attention on both on the way down; on the way up only the lower one has it.
+
+    At the full 256 cells attention among the pixels costs most and helps least, so there the words are all that is
+    attended to.
+    """
     return UNet2DConditionModel(
         sample_size=16,
         in_channels=config.latent_channels,
         out_channels=config.latent_channels,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        only_cross_attention=(True, False),
         block_out_channels=tuple(config.unet_channels),
         attention_head_dim=tuple(config.unet_heads),  # diffusers' historical name: the number of heads
         layers_per_block=1,
