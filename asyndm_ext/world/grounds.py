@@ -110,7 +110,10 @@ def snow(stage: Stage, glow: Stage, horizon: float, rng: Rng) -> None:
     peak = [(-0.05, horizon + 0.05)]
     for i in range(4):
         x = i / 3
-        peak += [(x - 0.02 + 0.05 * float(rng.random()), horizon - 0.1 - 0.12 * float(rng.random())), (x + 0.17, horizon - 0.02)]
+        peak += [
+            (x - 0.02 + 0.05 * float(rng.random()), horizon - 0.1 - 0.12 * float(rng.random())),
+            (x + 0.17, horizon - 0.02),
+        ]
     stage.poly([*peak, (1.05, horizon + 0.2), (-0.05, horizon + 0.2)], (160, 184, 210))
     stage.land(_hills(rng, horizon + 0.03, 0.05), (224, 234, 244))
     stage.land(_hills(rng, horizon + 0.16, 0.05), (238, 244, 250))
@@ -180,7 +183,11 @@ def forest(stage: Stage, glow: Stage, horizon: float, rng: Rng) -> None:
             green: Colour = (54, 112, 66) if far else (34, 88, 50)
             stage.box(x - w * 0.12, y - tall * 0.2, x + w * 0.12, y, (98, 66, 42))
             for level in range(3):
-                top, base, half = y - tall + level * tall * 0.22, y - tall * 0.52 + level * tall * 0.2, w * (0.6 + 0.2 * level)
+                top, base, half = (
+                    y - tall + level * tall * 0.22,
+                    y - tall * 0.52 + level * tall * 0.2,
+                    w * (0.6 + 0.2 * level),
+                )
                 stage.poly([(x, top), (x + half, base), (x - half, base)], _shifted(green, 8 * (2 - level)))
     stage.box(-0.01, horizon + 0.1, 1.01, 1.01, (92, 116, 60))
     stage.land(_hills(rng, horizon + 0.13, 0.06), (92, 116, 60))
@@ -208,7 +215,7 @@ def beach(stage: Stage, glow: Stage, horizon: float, rng: Rng) -> None:
         tip = (cx + 0.17 * math.cos(a), cy + 0.1 * math.sin(a) + 0.05)
         mid = (cx + 0.1 * math.cos(a), cy + 0.11 * math.sin(a) - 0.01)
         stage.poly([(cx, cy - 0.012), *smooth([(cx, cy), mid, tip], closed=False), (cx, cy + 0.02)], (60, 146, 72))
-    for i in range(4):
+    for _ in range(4):
         x = float(rng.random())
         yy = horizon + 0.03 + 0.08 * float(rng.random())
         stage.line([(x - 0.04, yy), (x + 0.04, yy)], 0.006, (170, 220, 234))

@@ -42,7 +42,7 @@ class Stamp:
 
 
 class Pen:
-    """Draws a sprite at ``scale`` pixels a unit; ``flip`` makes it face left, ``tilt`` turns it (degrees, up in front)."""
+    """Draws a sprite at ``scale`` pixels a unit; ``flip`` makes it face left, ``tilt`` raises its front (degrees)."""
 
     def __init__(self, scale: float, flip: bool = False, tilt: float = 0.0) -> None:
         self._scale, self._flip = scale, flip
@@ -98,8 +98,8 @@ class Pen:
 
 
 def averaged(image: Image.Image) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """What is drawn on :data:`OVERSAMPLING` times as many pixels: colour ``(h,w,3)``, multiplied by the cover, and cover
-    ``(h,w)``."""
+    """What is drawn on :data:`OVERSAMPLING` times as many pixels: colour ``(h,w,3)``, multiplied by the cover, and the
+    cover ``(h,w)``."""
     pixels = np.asarray(image.reduce(OVERSAMPLING), dtype=np.float32)
     return pixels[..., :3], pixels[..., 3] / 255
 

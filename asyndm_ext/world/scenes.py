@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from asyndm_ext.world.animals import ANIMALS
 from asyndm_ext.world.grounds import GROUNDS, Stage
 from asyndm_ext.world.light import LIGHTS, Light, sky
-from asyndm_ext.world.pen import Pen, Stamp
+from asyndm_ext.world.pen import Colour, Pen, Stamp
 from asyndm_ext.world.things import PAINTS, THINGS
 from asyndm_ext.world.words import MOST, SceneText
 
@@ -184,7 +184,7 @@ class _Picture:
                 np.maximum(shade[y, first:last], line, out=shade[y, first:last])
         self.image *= (1 - dark * shade)[..., None]
 
-    def cover_feet(self, x: float, y: float, half: float, kind: str, colour: tuple[int, int, int], rng: np.random.Generator) -> None:
+    def cover_feet(self, x: float, y: float, half: float, kind: str, colour: Colour, rng: np.random.Generator) -> None:
         """Grass, snow or sand in front of feet that stand at (x, y)."""
         if kind not in ("grass", "snow", "sand"):
             return
@@ -195,8 +195,12 @@ class _Picture:
             if kind == "grass":
                 tall = float(rng.uniform(2.0, 4.5))
                 shade = 0.8 + 0.4 * float(rng.random())
-                own = tuple(int(min(255, c * shade)) for c in colour)
-                stage.line([((px - 1) / n, (py - tall) / n), (px / n, py / n), ((px + 1.2) / n, (py - tall * 0.9) / n)], 0.007, own)  # type: ignore[arg-type]
+                r, g, b = (int(min(255, c * shade)) for c in colour)
+                stage.line(
+                    [((px - 1) / n, (py - tall) / n), (px / n, py / n), ((px + 1.2) / n, (py - tall * 0.9) / n)],
+                    0.007,
+                    (r, g, b),
+                )
             else:
                 tall = 1.7 if kind == "snow" else 1.0
                 stage.oval(px / n, (py + 0.4) / n, float(rng.uniform(2.5, 5.0)) / n, tall / n, colour)
@@ -204,7 +208,9 @@ class _Picture:
         self.image += paint * self._tint - cover[..., None] * self.image
 
 
-def _overlap(left: int, top: int, stamp: tuple[int, ...], size: tuple[int, ...]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+def _overlap(
+    left: int, top: int, stamp: tuple[int, ...], size: tuple[int, ...]
+) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
     """Which part of a picture a stamp covers, and which part of the stamp that is."""
     y0, x0 = max(0, top), max(0, left)
     y1, x1 = max(y0, min(size[0], top + stamp[0])), max(x0, min(size[1], left + stamp[1]))
@@ -219,12 +225,14 @@ def draw(content: Content, rng: np.random.Generator, size: int = SIZE) -> Scene:
     side = float(rng.choice([rng.uniform(0.08, 0.3), rng.uniform(0.7, 0.92)]))
     picture = _Picture(_backdrop(content, horizon, side, size, rng), light, side)
     for group in _groups(content, horizon, size, rng):
-        _place(picture, group, content, size, rng)
+        _place(picture, group, content, rng)
     image = np.clip(np.round(picture.image), 0, 255).astype(np.uint8)
     return Scene(content, image, picture.masks >= 0.5)
 
 
-def _backdrop(content: Content, horizon: float, side: float, size: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def _backdrop(
+    content: Content, horizon: float, side: float, size: int, rng: np.random.Generator
+) -> NDArray[np.float32]:
     ground, light = GROUNDS[content.ground], LIGHTS[content.light]
     picture = sky(light, horizon, side, size, rng)
     stage, glow = Stage(size), Stage(size)
@@ -259,7 +267,11 @@ def _groups(content: Content, horizon: float, size: int, rng: np.random.Generato
     if content.uses:
         wide = THINGS[content.thing].size * 1.1  # type: ignore[index]
         scale = float(rng.uniform(39, 44)) * unit
-        x = float(rng.uniform(wide * scale * 0.92, size - wide * scale * 0.92)) if wide * scale * 0.92 < size / 2 else size / 2
+        x = (
+            float(rng.uniform(wide * scale * 0.92, size - wide * scale * 0.92))
+            if wide * scale * 0.92 < size / 2
+            else size / 2
+        )
         return [_Group(x, floor, scale, content.animal, content.thing, flip)]
     places = [content.animal] * content.count if content.animal else []
     wanted: list[tuple[str | None, str | None]] = [(animal, None) for animal in places]
@@ -267,7 +279,7 @@ def _groups(content: Content, horizon: float, size: int, rng: np.random.Generato
         wanted.insert(int(rng.choice([0, len(wanted)])), (None, content.thing))
     half = [_half_width(animal, thing) for animal, thing in wanted]
     largest = {1: 52.0, 2: 40.0}.get(len(wanted), 33.0)
-    scale = min(float(rng.uniform(0.88, 1.0)) * largest * unit, 0.97 * size / (2 * sum(half)))
+    scale = min(float(rng.uniform(0.88, 1.0)) * largest * unit, 0.88 * size / (2 * sum(half)))
     spare = size - 2 * scale * sum(half)
     gaps = rng.dirichlet(np.ones(len(wanted) + 1)) * max(spare, 0.0)
     groups, left = [], 0.0
@@ -283,46 +295,47 @@ def _half_width(animal: str | None, thing: str | None) -> float:
     return ANIMALS[animal].width * ANIMALS[animal].size if animal else 1.05 * THINGS[thing or ""].size
 
 
-def _place(picture: _Picture, group: _Group, content: Content, size: int, rng: np.random.Generator) -> None:
+def _place(picture: _Picture, group: _Group, content: Content, rng: np.random.Generator) -> None:
+    """Draw a group: its shadow, what is behind, the animal, what is in front, and what covers its feet."""
     ground, light = GROUNDS[content.ground], LIGHTS[content.light]
-    stamps: list[_Placed] = []
+    stamps = _stamps(group, PAINTS[content.paint or "red"], rng)
     thing = THINGS[group.thing] if group.thing else None
-    paint = PAINTS[content.paint or "red"]
-    scale = group.scale
-    if thing:
-        own = group.scale * thing.size
-        pen = Pen(own, group.flip)
-        thing.back(pen, paint)
-        stamps.append(_Placed(pen.lift(), group.x, group.y, 1))
-        scale = own
+    if ground.feet == "water":
+        depth = (0.12 if thing and thing.floats else 0.22) * group.scale
+        for stamp in stamps:
+            picture.put(stamp, sunk=max(0.0, depth - (group.y - stamp.y)))
+        return
+    for stamp in stamps:
+        if stamp.y == group.y:  # who sits higher up has its shadow on the thing
+            picture.shadow(stamp, light.shadow)
+    for stamp in stamps:
+        picture.put(stamp)
+    width = 0.9 if thing else 0.8 * ANIMALS[group.animal or ""].width
+    picture.cover_feet(group.x, group.y, width * group.scale, ground.feet, ground.cover, rng)
+
+
+def _stamps(group: _Group, paint: Colour, rng: np.random.Generator) -> list[_Placed]:
+    """The sprites of a group, the furthest first."""
+    if group.animal is None and group.thing is None:
+        return []
+    scale, x, y, rider = group.scale, group.x, group.y, 1.0
+    behind, before = [], []
+    if group.thing:
+        thing = THINGS[group.thing]
+        for draw_part, where in ((thing.back, behind), (thing.front, before)):
+            pen = Pen(scale * thing.size, group.flip)
+            draw_part(pen, paint)
+            where.append(_Placed(pen.lift(), x, y, 1))
+        if group.animal:
+            x += (-1 if group.flip else 1) * thing.seat[0] * scale * thing.size
+            y -= thing.seat[1] * scale * thing.size
+            rider = thing.rider
     if group.animal:
         animal = ANIMALS[group.animal]
-        x, y = group.x, group.y
-        if thing:
-            x += (-1 if group.flip else 1) * thing.seat[0] * scale
-            y -= thing.seat[1] * scale
-        pen = Pen(group.scale * animal.size * (thing.rider if thing else 1.0), group.flip, float(rng.uniform(-3, 3)))
+        pen = Pen(scale * animal.size * rider, group.flip, float(rng.uniform(-3, 3)))
         animal.draw(pen)
-        stamps.append(_Placed(pen.lift(), x, y, 0))
-    if thing:
-        pen = Pen(scale, group.flip)
-        thing.front(pen, paint)
-        stamps.append(_Placed(pen.lift(), group.x, group.y, 1))
-    wet = ground.feet == "water"
-    if not wet:
-        for stamp in stamps:
-            low = _Placed(stamp.stamp, stamp.x, group.y, None) if stamp.part == 0 and thing and thing.seat[1] > 0 else stamp
-            if stamp.part != 0 or not thing or thing.seat[1] == 0:
-                picture.shadow(low, light.shadow)
-    for stamp in stamps:
-        sunk = 0.0
-        if wet:
-            depth = 0.12 if thing and thing.floats else 0.22
-            sunk = max(0.0, depth * group.scale - (group.y - stamp.y))
-        picture.put(stamp, sunk)
-    if not wet:
-        half = group.scale * (0.9 if thing else ANIMALS[group.animal].width * 0.8 if group.animal else 0.8)
-        picture.cover_feet(group.x, group.y, half, ground.feet, ground.cover, rng)
+        behind.append(_Placed(pen.lift(), x, y, 0))
+    return behind + before
 
 
 def scene(text: SceneText, *seed: int, size: int = SIZE) -> Scene:

@@ -53,7 +53,20 @@ def boat_back(pen: Pen, paint: Colour) -> None:
 
 
 def boat(pen: Pen, paint: Colour) -> None:
-    pen.blob([(-1.1, 0.56), (-0.6, 0.5), (0.5, 0.5), (1.12, 0.68), (0.92, 0.2), (0.7, 0.0), (0.0, -0.04), (-0.7, 0.0), (-0.94, 0.22)], paint)
+    pen.blob(
+        [
+            (-1.1, 0.56),
+            (-0.6, 0.5),
+            (0.5, 0.5),
+            (1.12, 0.68),
+            (0.92, 0.2),
+            (0.7, 0.0),
+            (0.0, -0.04),
+            (-0.7, 0.0),
+            (-0.94, 0.22),
+        ],
+        paint,
+    )
     pen.line([(-1.06, 0.54), (-0.5, 0.49), (0.5, 0.49), (1.06, 0.64)], 0.09, (246, 240, 226), bend=True)
     pen.line([(-0.86, 0.22), (0.0, 0.16), (0.9, 0.26)], 0.05, darker(paint), bend=True)
 
@@ -77,7 +90,20 @@ def car_back(pen: Pen, paint: Colour) -> None:
 def car(pen: Pen, paint: Colour) -> None:
     pen.poly([(0.42, 0.58), (0.26, 1.0), (0.34, 1.0), (0.56, 0.58)], GLASS)
     pen.line([(0.29, 1.0), (0.48, 0.58)], 0.035, TYRE)
-    pen.blob([(-1.02, 0.28), (-1.0, 0.56), (-0.6, 0.66), (0.4, 0.62), (0.86, 0.54), (1.06, 0.4), (1.04, 0.2), (0.0, 0.16), (-0.98, 0.18)], paint)
+    pen.blob(
+        [
+            (-1.02, 0.28),
+            (-1.0, 0.56),
+            (-0.6, 0.66),
+            (0.4, 0.62),
+            (0.86, 0.54),
+            (1.06, 0.4),
+            (1.04, 0.2),
+            (0.0, 0.16),
+            (-0.98, 0.18),
+        ],
+        paint,
+    )
     pen.line([(-0.98, 0.3), (1.0, 0.28)], 0.05, darker(paint))
     pen.line([(-0.14, 0.6), (-0.14, 0.26)], 0.025, darker(paint))
     pen.line([(0.0, 0.48), (0.12, 0.48)], 0.035, METAL)
@@ -109,9 +135,36 @@ def balloon_back(pen: Pen, paint: Colour) -> None:
     for x in (-0.46, 0.46):
         pen.line([(x * 0.9, 0.4), (x * 1.1, 1.3)], 0.03, WOOD)
     for points, colour in (
-        ([(0.0, 2.08), (-0.6, 1.98), (-0.86, 1.66), (-0.6, 1.3), (0.0, 1.18), (0.6, 1.3), (0.86, 1.66), (0.6, 1.98)], paint),
-        ([(0.0, 2.08), (-0.28, 1.98), (-0.42, 1.66), (-0.26, 1.3), (0.0, 1.18), (0.26, 1.3), (0.42, 1.66), (0.28, 1.98)], (252, 246, 226)),
-        ([(0.0, 2.08), (-0.1, 1.96), (-0.14, 1.66), (-0.08, 1.3), (0.0, 1.18), (0.08, 1.3), (0.14, 1.66), (0.1, 1.96)], paint),
+        (
+            [(0.0, 2.08), (-0.6, 1.98), (-0.86, 1.66), (-0.6, 1.3), (0.0, 1.18), (0.6, 1.3), (0.86, 1.66), (0.6, 1.98)],
+            paint,
+        ),
+        (
+            [
+                (0.0, 2.08),
+                (-0.28, 1.98),
+                (-0.42, 1.66),
+                (-0.26, 1.3),
+                (0.0, 1.18),
+                (0.26, 1.3),
+                (0.42, 1.66),
+                (0.28, 1.98),
+            ],
+            (252, 246, 226),
+        ),
+        (
+            [
+                (0.0, 2.08),
+                (-0.1, 1.96),
+                (-0.14, 1.66),
+                (-0.08, 1.3),
+                (0.0, 1.18),
+                (0.08, 1.3),
+                (0.14, 1.66),
+                (0.1, 1.96),
+            ],
+            paint,
+        ),
     ):
         pen.blob(points, colour)
 
@@ -152,7 +205,9 @@ def smooth_dome() -> list[tuple[float, float]]:
     """The canopy's outline: a flat dome."""
     from asyndm_ext.world.pen import smooth
 
-    dome = smooth([(-1.1, 1.36), (-0.9, 1.66), (-0.45, 1.94), (0.0, 2.04), (0.45, 1.94), (0.9, 1.66), (1.1, 1.36)], closed=False)
+    dome = smooth(
+        [(-1.1, 1.36), (-0.9, 1.66), (-0.45, 1.94), (0.0, 2.04), (0.45, 1.94), (0.9, 1.66), (1.1, 1.36)], closed=False
+    )
     return [*dome, (1.1, 1.34), (-1.1, 1.34)]
 
 
@@ -186,10 +241,12 @@ class Thing:
 THINGS: dict[str, Thing] = {
     "boat": Thing(boat_back, boat, "sea", (0.1, 0.28), 0.85, 1.1, ("in", "sailing"), ("boat",), floats=True),
     "tractor": Thing(tractor_back, tractor, "meadow", (-0.3, 0.62), 0.85, 1.1, ("driving", "on"), ("tractor",)),
-    "balloon": Thing(balloon_back, balloon, "desert", (0.0, 0.16), 0.78, 1.2, ("in", "flying"), ("balloon", "hot air balloon")),
+    "balloon": Thing(
+        balloon_back, balloon, "desert", (0.0, 0.16), 0.78, 1.2, ("in", "flying"), ("balloon", "hot air balloon")
+    ),
     "sled": Thing(sled_back, sled, "snow", (-0.05, 0.34), 0.95, 1.05, ("on", "riding"), ("sled", "sledge")),
     "bike": Thing(bike, _nothing, "street", (-0.2, 0.8), 0.9, 1.1, ("riding", "on"), ("bike", "bicycle")),
     "car": Thing(car_back, car, "city", (-0.22, 0.42), 0.85, 1.15, ("in", "driving"), ("car",)),
-    "tent": Thing(tent, _nothing, "forest", (0.0, 0.0), 1.0, 1.1, ("beside", "next to", "in front of"), ("tent",)),
+    "tent": Thing(tent, _nothing, "forest", (0.0, 0.0), 1.0, 1.1, ("in front of",), ("tent",)),
     "umbrella": Thing(umbrella_back, umbrella, "beach", (0.12, 0.0), 0.95, 1.2, ("under",), ("umbrella", "parasol")),
 }

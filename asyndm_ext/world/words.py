@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from asyndm_ext.world.animals import ANIMALS
-from asyndm_ext.world.light import LIGHTS
 from asyndm_ext.world.things import PAINTS, THINGS
 
 PLACES: dict[str, tuple[str, ...]] = {
@@ -88,8 +87,10 @@ def sentence(text: SceneText, choose: Iterable[float] = ()) -> str:
 
 # --- reading --------------------------------------------------------------------------------------------------------
 
-_LEADS = {"in", "on", "at", "by", "under", "beside", "next", "to", "front", "of", "riding", "driving", "sailing", "flying",
-          "and", "with", "is", "sitting", "standing", "near", "during", "inside"}  # fmt: skip
+_LEADS = set(
+    "in on at by under beside next to front of riding driving sailing flying and with is sitting standing near during"
+    " inside".split()
+)
 _ARTICLES = {"a", "an", "the", "one", "some"}
 _NUMBERS = {"two": 2, "three": 3, "2": 2, "3": 3}
 _BESIDE = {"beside", "next", "near", "and", "with"}
@@ -175,8 +176,10 @@ def read(prompt: str) -> Reading:
         kind, value = PHRASES[tuple(words[i : i + span])]
         name = "animal" if kind == "animals" else kind
         if getattr(text, name) not in (None, value):
-            raise ValueError(f"The little world draws one {name} at a time; this prompt has {getattr(text, name)} and {value}.")
-        text = replace(text, **{name: value})
+            raise ValueError(
+                f"The little world draws one {name} at a time; this prompt has {getattr(text, name)} and {value}."
+            )
+        text = replace(text, **{name: value})  # type: ignore[arg-type]
         if name == "animal":
             text = replace(text, count=number if kind == "animals" else 1)
             between = []
