@@ -319,7 +319,8 @@ def _stamps(group: _Group, paint: Colour, rng: np.random.Generator) -> list[_Pla
     if group.animal is None and group.thing is None:
         return []
     scale, x, y, rider = group.scale, group.x, group.y, 1.0
-    behind, before = [], []
+    behind: list[_Placed] = []
+    before: list[_Placed] = []
     if group.thing:
         thing = THINGS[group.thing]
         for draw_part, where in ((thing.back, behind), (thing.front, before)):

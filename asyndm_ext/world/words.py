@@ -88,8 +88,30 @@ def sentence(text: SceneText, choose: Iterable[float] = ()) -> str:
 # --- reading --------------------------------------------------------------------------------------------------------
 
 _LEADS = set(
-    "in on at by under beside next to front of riding driving sailing flying and with is sitting standing near during"
-    " inside".split()
+    [
+        "in",
+        "on",
+        "at",
+        "by",
+        "under",
+        "beside",
+        "next",
+        "to",
+        "front",
+        "of",
+        "riding",
+        "driving",
+        "sailing",
+        "flying",
+        "and",
+        "with",
+        "is",
+        "sitting",
+        "standing",
+        "near",
+        "during",
+        "inside",
+    ]
 )
 _ARTICLES = {"a", "an", "the", "one", "some"}
 _NUMBERS = {"two": 2, "three": 3, "2": 2, "3": 3}
