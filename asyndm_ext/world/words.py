@@ -87,32 +87,25 @@ def sentence(text: SceneText, choose: Iterable[float] = ()) -> str:
 
 # --- reading --------------------------------------------------------------------------------------------------------
 
-_LEADS = set(
-    [
-        "in",
-        "on",
-        "at",
-        "by",
-        "under",
-        "beside",
-        "next",
-        "to",
-        "front",
-        "of",
-        "riding",
-        "driving",
-        "sailing",
-        "flying",
-        "and",
-        "with",
-        "is",
-        "sitting",
-        "standing",
-        "near",
-        "during",
-        "inside",
-    ]
-)
+_PLAIN = {
+    "in",
+    "on",
+    "at",
+    "by",
+    "under",
+    "beside",
+    "next",
+    "to",
+    "front",
+    "of",
+    "and",
+    "with",
+    "near",
+    "during",
+    "inside",
+}
+_DOING = {"riding", "driving", "sailing", "flying", "is", "sitting", "standing"}
+_LEADS = _PLAIN | _DOING
 _ARTICLES = {"a", "an", "the", "one", "some"}
 _NUMBERS = {"two": 2, "three": 3, "2": 2, "3": 3}
 _BESIDE = {"beside", "next", "near", "and", "with"}
