@@ -7,6 +7,7 @@ a prompt can be *unusual*, which is where guidance and the order in which things
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,6 +52,10 @@ def thing_of(ground: str) -> str:
 def light_of(ground: str) -> str:
     """A ground's usual light."""
     return {"city": "night", "desert": "dusk", "beach": "dusk", "forest": "night"}.get(ground, "day")
+
+
+Item = tuple[str | None, str | None]
+"""What stands at one place: an animal, a thing, or an animal that uses a thing."""
 
 
 @dataclass(frozen=True)
@@ -217,14 +222,14 @@ def _overlap(
     return (slice(y0, y1), slice(x0, x1)), (slice(y0 - top, y1 - top), slice(x0 - left, x1 - left))
 
 
-def draw(content: Content, rng: np.random.Generator, size: int = SIZE) -> Scene:
-    """The picture of a scene."""
+def draw(content: Content, rng: np.random.Generator, size: int = SIZE, extra: Sequence[Item] = ()) -> Scene:
+    """The picture of a scene; ``extra``: what else stands in it, which no caption says (to teach a judge)."""
     ground, light = GROUNDS[content.ground], LIGHTS[content.light]
     low, high = ground.horizons
     horizon = low + (high - low) * float(rng.random())
     side = float(rng.choice([rng.uniform(0.08, 0.3), rng.uniform(0.7, 0.92)]))
     picture = _Picture(_backdrop(content, horizon, side, size, rng), light, side)
-    for group in _groups(content, horizon, size, rng):
+    for group in _groups(content, horizon, size, rng, extra):
         _place(picture, group, content, rng)
     image = np.clip(np.round(picture.image), 0, 255).astype(np.uint8)
     return Scene(content, image, picture.masks >= 0.5)
@@ -258,41 +263,43 @@ class _Group:
     flip: bool
 
 
-def _groups(content: Content, horizon: float, size: int, rng: np.random.Generator) -> list[_Group]:
+def _groups(
+    content: Content, horizon: float, size: int, rng: np.random.Generator, extra: Sequence[Item] = ()
+) -> list[_Group]:
     """Where everything stands, the furthest first."""
-    flip = bool(rng.random() < 0.5)
     near = float(rng.random())
     floor = (horizon + 0.24 + (0.94 - horizon - 0.24) * (0.45 + 0.55 * near)) * size
-    unit = size / 128 * (0.86 + 0.2 * near)
+    unit = size / SIZE * (0.86 + 0.2 * near)
     if content.uses:
-        wide = THINGS[content.thing].size * 1.1  # type: ignore[index]
-        scale = float(rng.uniform(39, 44)) * unit
-        x = (
-            float(rng.uniform(wide * scale * 0.92, size - wide * scale * 0.92))
-            if wide * scale * 0.92 < size / 2
-            else size / 2
-        )
-        return [_Group(x, floor, scale, content.animal, content.thing, flip)]
-    places = [content.animal] * content.count if content.animal else []
-    wanted: list[tuple[str | None, str | None]] = [(animal, None) for animal in places]
-    if content.thing:
-        wanted.insert(int(rng.choice([0, len(wanted)])), (None, content.thing))
+        wanted: list[Item] = [(content.animal, content.thing)]
+    else:
+        wanted = [(content.animal, None)] * (content.count if content.animal else 0)
+        if content.thing:
+            wanted.insert(int(rng.choice([0, len(wanted)])), (None, content.thing))
+    for item in extra:
+        wanted.insert(int(rng.integers(len(wanted) + 1)), item)
     half = [_half_width(animal, thing) for animal, thing in wanted]
-    largest = {1: 52.0, 2: 40.0}.get(len(wanted), 33.0)
-    scale = min(float(rng.uniform(0.88, 1.0)) * largest * unit, 0.88 * size / (2 * sum(half)))
-    spare = size - 2 * scale * sum(half)
-    gaps = rng.dirichlet(np.ones(len(wanted) + 1)) * max(spare, 0.0)
+    largest = {1: 44.0 if content.uses else 52.0, 2: 40.0}.get(len(wanted), 33.0)
+    least = 0.03 * size if len(wanted) > 1 else 0.0  # between two
+    room = 0.97 * size - least * (len(wanted) + 1)
+    scale = min(float(rng.uniform(0.88, 1.0)) * largest * unit, room / (2 * sum(half)))
+    spare = size - 2 * scale * sum(half) - least * (len(wanted) + 1)
+    gaps = least + rng.dirichlet(np.ones(len(wanted) + 1)) * spare
     groups, left = [], 0.0
     for (animal, thing), own, gap in zip(wanted, half, gaps, strict=False):
         left += float(gap) + own * scale
-        y = floor + float(rng.uniform(-0.03, 0.03)) * size
+        y = floor + (float(rng.uniform(-0.03, 0.03)) * size if len(wanted) > 1 else 0.0)
         groups.append(_Group(left, min(y, 0.96 * size), scale, animal, thing, bool(rng.random() < 0.5)))
         left += own * scale
     return sorted(groups, key=lambda group: group.y)
 
 
 def _half_width(animal: str | None, thing: str | None) -> float:
-    return ANIMALS[animal].width * ANIMALS[animal].size if animal else 1.05 * THINGS[thing or ""].size
+    """Of an animal, a thing, or one that uses the other, units."""
+    return max(
+        ANIMALS[animal].width * ANIMALS[animal].size if animal else 0.0,
+        1.05 * THINGS[thing].size if thing else 0.0,
+    )
 
 
 def _place(picture: _Picture, group: _Group, content: Content, rng: np.random.Generator) -> None:
