@@ -168,3 +168,13 @@ def test_as_many_as_said():
             label(scene(SceneText("turtle", count, ground="street", light="day"), s).masks[0])[1] for s in range(12)
         ]
         assert np.median(counted) == count
+
+
+@pytest.mark.parametrize("name", ANIMALS)
+def test_widths_are_those_of_the_drawings(name):
+    pen = Pen(40)
+    ANIMALS[name].draw(pen)
+    made = pen.lift()
+    columns = np.flatnonzero(made.cover.max(axis=0) > 0.5)
+    reach = max(made.origin[0] - columns[0], columns[-1] + 1 - made.origin[0]) / 40
+    assert reach - 0.05 <= ANIMALS[name].width <= reach + 0.1
