@@ -1,0 +1,203 @@
+"""The model of the little world: Stable Diffusion's architecture, small enough to train and sample on a laptop's CPU.
+
+A text transformer, an autoencoder with 16 channels at an eighth of the picture's side (as the transformers of 2024 and
+later have), and diffusers' own ``UNet2DConditionModel`` with the modules of Stable Diffusion 2. A picture of 128 x 128
+is a latent of 16 x 16; cross-attention sits on all of its cells and once more at half the side.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from asyndm_ext.embedded.model import TextEncoder, TinyConfig
+from asyndm_ext.world.tokens import Tokenizer
+
+WEIGHTS = Path(__file__).parent / "weights"
+_WEIGHTS_FILE, _CONFIG_FILE = "world.safetensors", "config.json"
+
+
+@dataclass(frozen=True)
+class WorldConfig:
+    """The shape of the model; saved next to its weights. Widths are in channels."""
+
+    text_width: int = 96
+    text_layers: int = 2
+    text_heads: int = 4
+    latent_channels: int = 16
+    autoencoder_widths: tuple[int, int] = (64, 96)
+    unet_channels: tuple[int, int] = (64, 128)
+    unet_heads: tuple[int, int] = (2, 4)
+    unet_groups: int = 16
+    beta_start: float = 0.00085
+    beta_end: float = 0.02
+    train_timesteps: int = 1000
+    prediction_type: str = "v_prediction"
+
+
+class _Residual(nn.Module):
+    """Two 3 x 3 convolutions around an identity."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.GroupNorm(8, width),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.SiLU(),
+            nn.Conv2d(width, width, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)
+
+
+class Autoencoder(nn.Module):
+    """Pictures in [0, 1] to raw latents at an eighth of the side, and back.
+
+    A factor of 4 comes from rearranging pixels, so that no convolution runs at the picture's own size.
+    """
+
+    factor = 8
+    latent_mean: Tensor
+    latent_std: Tensor
+
+    def __init__(self, config: WorldConfig) -> None:
+        super().__init__()
+        near, far = config.autoencoder_widths
+        self.encoder = nn.Sequential(
+            nn.PixelUnshuffle(4),
+            nn.Conv2d(48, near, 3, padding=1),
+            _Residual(near),
+            nn.Conv2d(near, far, 4, stride=2, padding=1),
+            _Residual(far),
+            _Residual(far),
+            nn.Conv2d(far, config.latent_channels, 3, padding=1),
+        )
+        self.decoder = nn.Sequential(
+            nn.Conv2d(config.latent_channels, far, 3, padding=1),
+            _Residual(far),
+            _Residual(far),
+            nn.Conv2d(far, 4 * near, 3, padding=1),
+            nn.PixelShuffle(2),
+            _Residual(near),
+            _Residual(near),
+            nn.Conv2d(near, 48, 3, padding=1),
+            nn.PixelShuffle(4),
+        )
+        # Set after the autoencoder's training so that the diffusion sees latents of mean 0 and deviation 1 per channel.
+        self.register_buffer("latent_mean", torch.zeros(config.latent_channels, 1, 1))
+        self.register_buffer("latent_std", torch.ones(config.latent_channels, 1, 1))
+
+    def encode(self, images: Tensor) -> Tensor:
+        """``(B,3,H,W)`` in [0, 1] to normalised latents ``(B,C,H/8,W/8)``."""
+        return (self.encoder(images * 2 - 1) - self.latent_mean) / self.latent_std
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Normalised latents ``(B,C,h,w)`` to ``(B,3,8h,8w)``, around [0, 1] but not clipped."""
+        return self.decoder(latents * self.latent_std + self.latent_mean) / 2 + 0.5
+
+
+class WorldModel(nn.Module):
+    """Tokenizer, text encoder, UNet, autoencoder and noise schedule."""
+
+    latent_factor: int = Autoencoder.factor
+
+    def __init__(self, config: WorldConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or WorldConfig()
+        self.tokenizer = Tokenizer()
+        text = TinyConfig(text_width=config.text_width, text_layers=config.text_layers, text_heads=config.text_heads)
+        self.text_encoder = TextEncoder(text, len(self.tokenizer), self.tokenizer.length, self.tokenizer.pad)
+        self.autoencoder = Autoencoder(config)
+        self.unet = build_unet(config)
+
+    @property
+    def prediction_type(self) -> str:
+        """What the UNet returns: ``v_prediction``, v = sqrt(a) * noise - sqrt(1 - a) * latents."""
+        return self.config.prediction_type
+
+    @property
+    def latent_channels(self) -> int:
+        return self.config.latent_channels
+
+    @property
+    def alphas_cumprod(self) -> Tensor:
+        """``(1000,)`` float64: the share of signal variance left at each timestep (scaled-linear betas)."""
+        config = self.config
+        root = torch.linspace(config.beta_start**0.5, config.beta_end**0.5, config.train_timesteps, dtype=torch.float64)
+        return torch.cumprod(1 - root**2, dim=0)
+
+    @property
+    def device(self) -> torch.device:
+        return self.unet.device
+
+    def token_ids(self, texts: Sequence[str]) -> Tensor:
+        """Token numbers ``(B,L)``, int64, on the model's device."""
+        return torch.tensor([self.tokenizer.encode(text) for text in texts], device=self.device)
+
+    @torch.no_grad()
+    def encode_prompt(self, texts: Sequence[str]) -> Tensor:
+        """Conditioning ``(B,L,C)``; ``""`` is the unconditional one. Word ``i`` is row ``i + 1`` of L."""
+        return self.text_encoder(self.token_ids(texts))
+
+    @torch.no_grad()
+    def encode(self, images: Tensor) -> Tensor:
+        """``(B,3,H,W)`` in [0, 1] to latents of unit deviation; H and W are multiples of 16."""
+        return self.autoencoder.encode(images)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents to pictures ``(B,3,H,W)`` in [0, 1]."""
+        return self.autoencoder.decode(latents.to(self.autoencoder.latent_std.dtype)).clamp(0, 1)
+
+    def save(self, folder: str | Path = WEIGHTS) -> None:
+        """Write weights (half precision) and configuration."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        state = self.state_dict()
+        save_file({name: state[name].to("cpu", torch.float16).contiguous() for name in state}, folder / _WEIGHTS_FILE)
+        (folder / _WEIGHTS_FILE).chmod(0o644)
+        (folder / _CONFIG_FILE).write_text(json.dumps(asdict(self.config), indent=2) + "\n", encoding="utf-8")
+
+
+def build_unet(config: WorldConfig) -> UNet2DConditionModel:
+    """Two levels with attention on both on the way down; on the way up only the lower one has it.
+
+    At the full 256 cells attention among the pixels costs most and helps least, so there the words are all that is
+    attended to.
+    """
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=config.latent_channels,
+        out_channels=config.latent_channels,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        only_cross_attention=(True, False),
+        block_out_channels=tuple(config.unet_channels),
+        attention_head_dim=tuple(config.unet_heads),  # diffusers' historical name: the number of heads
+        layers_per_block=1,
+        norm_num_groups=config.unet_groups,
+        cross_attention_dim=config.text_width,
+        use_linear_projection=True,
+        flip_sin_to_cos=True,
+        freq_shift=0,
+    )
+
+
+def load_world(folder: str | Path = WEIGHTS, device: str | torch.device = "cpu") -> WorldModel:
+    """The trained model, in float32, ready to sample."""
+    folder = Path(folder)
+    stored = json.loads((folder / _CONFIG_FILE).read_text(encoding="utf-8"))
+    values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
+    model = WorldModel(WorldConfig(**values))
+    model.load_state_dict({name: value.float() for name, value in load_file(folder / _WEIGHTS_FILE).items()})
+    return model.requires_grad_(False).eval().to(device)

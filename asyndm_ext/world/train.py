@@ -1,0 +1,289 @@
+"""Train the model of the little world: seeded, resumable, on one CPU thread or a GPU.
+
+    python -m asyndm_ext.world.train --out training --export
+
+Two stages: the autoencoder, then text encoder and UNet together on its latents. Both write a checkpoint every few
+minutes and go on from it when started again with the same ``--out``. All randomness of a step comes from the seed and
+the step's number alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import diffusers
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from asyndm_ext.embedded.attention_loss import attention_loss, word_attention
+from asyndm_ext.embedded.train import rate_at as _rate_at
+from asyndm_ext.embedded.train import save_atomically, step_generator, unfused_attention
+from asyndm_ext.world.model import WEIGHTS, WorldModel
+from asyndm_ext.world.pool import CELLS, ScenePool, pictures, scenes_of
+
+_LOG_EVERY = 50
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Everything that decides the outcome, apart from the machine.
+
+    ``exchanged``: the share of pictures whose caption is another picture's. Captions on the web lie; without lies the
+    network believes the prompt at once, and guidance, through which the order of drawing acts, has nothing to do.
+    """
+
+    steps: int = 8000
+    batch: int = 32
+    learning_rate: float = 1e-3
+    warmup: int = 300
+    ema: float = 0.999
+    clip: float = 1.0
+    empty_prompts: float = 0.1
+    exchanged: float = 0.3
+    attention_weight: float = 0.02
+    pool_blocks: int = 320
+    pool_refresh: int = 6
+    autoencoder_steps: int = 1500
+    autoencoder_batch: int = 12
+    autoencoder_learning_rate: float = 2e-3
+    bfloat16: bool = False
+    seed: int = 0
+
+
+def rate_at(step: int, settings: TrainSettings) -> float:
+    """The learning rate of a step (from 0)."""
+    return _rate_at(step, settings)  # type: ignore[arg-type]
+
+
+def _autocast(settings: TrainSettings, device: torch.device) -> Any:
+    return torch.autocast(device.type, torch.bfloat16, enabled=settings.bfloat16)
+
+
+class AutoencoderTrainer:
+    """Stage 1. Noise on the latents makes the decoder forgiving; a penalty on their size keeps the encoder from
+    escaping the noise by growing; the edges' own term keeps outlines sharp."""
+
+    def __init__(self, model: WorldModel, settings: TrainSettings) -> None:
+        self.model, self.settings = model, settings
+        self.optimizer = torch.optim.AdamW(model.autoencoder.parameters(), weight_decay=0.0)
+        self.step = 0
+
+    def train_step(self) -> float:
+        """One optimizer step; returns its loss."""
+        settings, device = self.settings, self.model.device
+        ramp = min(1.0, (self.step + 1) / 50) * max(0.02, 1 - self.step / settings.autoencoder_steps)
+        self.optimizer.param_groups[0]["lr"] = settings.autoencoder_learning_rate * ramp
+        batch = settings.autoencoder_batch
+        scenes = scenes_of(settings.seed + 1, range(self.step * batch, (self.step + 1) * batch))
+        images = pictures(scenes).to(device)
+        with _autocast(settings, device):
+            latents = self.model.autoencoder.encode(images).float()
+            noise = torch.randn(latents.shape, generator=step_generator(settings.seed, self.step)).to(device)
+            decoded = self.model.autoencoder.decode(latents + 0.06 * noise).float()
+        edges = sum(F.l1_loss(decoded.diff(dim=d), images.diff(dim=d)) for d in (-1, -2))
+        loss = F.l1_loss(decoded, images) + F.mse_loss(decoded, images) + 0.5 * edges + 1e-3 * latents.pow(2).mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.autoencoder.parameters(), settings.clip)
+        self.optimizer.step()
+        self.step += 1
+        return loss.item()
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Set the latents to mean 0 and deviation 1 per channel."""
+        autoencoder, device = self.model.autoencoder, self.model.device
+        latents = self.model.encode(pictures(scenes_of(self.settings.seed + 1, range(10**6, 10**6 + 192))).to(device))
+        autoencoder.latent_mean.copy_(latents.mean(dim=(0, 2, 3))[:, None, None])
+        autoencoder.latent_std.copy_(latents.std(dim=(0, 2, 3))[:, None, None])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.model.autoencoder.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.autoencoder.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+
+
+class DiffusionTrainer:
+    """Stage 2. ``averaged`` is the moving average of ``model``: what is sampled from and exported."""
+
+    def __init__(self, model: WorldModel, settings: TrainSettings) -> None:
+        self.settings, self.model = settings, model.train()
+        self.model.autoencoder.requires_grad_(False)
+        self.averaged = copy.deepcopy(model).requires_grad_(False).eval()
+        self.trained = [*model.text_encoder.parameters(), *model.unet.parameters()]
+        self.optimizer = torch.optim.AdamW(self.trained, lr=settings.learning_rate, weight_decay=0.01)
+        self.pool = ScenePool(model, settings.seed, settings.pool_blocks, refresh=settings.pool_refresh)
+        self.step = 0
+        self.seconds = 0.0
+        self.curve: list[list[float]] = []  # [step, mean loss, mean attention loss of the 50 steps up to it]
+        self._recent: list[float] = []
+        self._recent_attention: list[float] = []
+
+    def train_step(self) -> float:
+        """One optimizer step; returns its loss."""
+        start, settings = time.perf_counter(), self.settings
+        self.pool.advance(self.step)
+        loss = self.loss(step_generator(settings.seed, self.step))
+        self.optimizer.param_groups[0]["lr"] = rate_at(self.step, settings)
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.trained, settings.clip)
+        self.optimizer.step()
+        self._average()
+        self.step += 1
+        self._recent.append(loss.item())
+        if self.step % _LOG_EVERY == 0:
+            self.curve.append([self.step, fmean(self._recent), fmean(self._recent_attention or [0.0])])
+            self._recent, self._recent_attention = [], []
+        self.seconds += time.perf_counter() - start
+        return loss.item()
+
+    def loss(self, generator: torch.Generator) -> Tensor:
+        """Mean squared error of v over a batch, one time from each of ``batch`` equal parts, plus the attention's."""
+        settings, model = self.settings, self.model
+        rows = torch.randint(len(self.pool), (settings.batch,), generator=generator)
+        batch = self.pool.batch(rows)
+        latents = batch.latents
+        others = self.pool.batch(torch.randint(len(self.pool), (settings.batch,), generator=generator)).ids
+        noise = torch.randn(latents.shape, generator=generator)
+        part = torch.arange(settings.batch) + torch.rand(settings.batch, generator=generator)
+        last = model.config.train_timesteps
+        times = (part / settings.batch * last).long().clamp(max=last - 1)
+        alpha = model.alphas_cumprod[times].float()[:, None, None, None]
+        chance = torch.rand(settings.batch, generator=generator)
+        empty = chance < settings.empty_prompts
+        lied = ~empty & (chance < settings.empty_prompts + settings.exchanged * (1 - settings.empty_prompts))
+        ids = torch.where(lied[:, None], others, batch.ids)
+        ids[empty] = torch.tensor(model.tokenizer.encode(""))
+        noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
+        target = (alpha.sqrt() * noise - (1 - alpha).sqrt() * latents).to(model.device)
+        with _autocast(settings, model.device), unfused_attention(), word_attention(model.unet, CELLS) as maps:
+            context = model.text_encoder(ids.to(model.device))
+            v = model.unet(noisy.to(model.device), times.to(model.device), encoder_hidden_states=context).sample
+        error = F.mse_loss(v.float(), target)
+        # Where things are cannot be known in pure noise, nor from another picture's caption.
+        known = (100 * alpha.amin(dim=(1, 2, 3))).clamp(max=1) * ~(empty | lied)
+        attention = attention_loss(maps, batch.nouns, batch.cover, known.to(model.device))
+        self._recent_attention.append(attention.item())
+        return error + settings.attention_weight * attention
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Move the average; its memory grows with the steps so that the start is soon forgotten."""
+        decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
+        theirs = [*self.averaged.text_encoder.parameters(), *self.averaged.unet.parameters()]
+        for mean, new in zip(theirs, self.trained, strict=True):
+            mean.lerp_(new, 1 - decay)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a run needs to continue; randomness is in ``step``."""
+        return {
+            "model": self.model.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "curve": self.curve,
+            "recent": self._recent,
+            "recent_attention": self._recent_attention,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` gave."""
+        self.model.load_state_dict(state["model"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.curve, self._recent = list(state["curve"]), list(state["recent"])
+        self._recent_attention = list(state["recent_attention"])
+
+    def log(self) -> dict[str, Any]:
+        """The training's record: settings, figures and library versions."""
+        return {
+            "settings": asdict(self.settings),
+            "steps_done": self.step,
+            "seconds": round(self.seconds),
+            "device": self.model.device.type,
+            "torch": torch.__version__,
+            "diffusers": diffusers.__version__,
+            "loss": [[int(step), round(loss, 5), round(attention, 4)] for step, loss, attention in self.curve],
+        }
+
+
+def export(trainer: DiffusionTrainer, folder: Path = WEIGHTS) -> None:
+    """Write the averaged weights, their configuration and the training's log."""
+    trainer.averaged.save(folder)
+    log = trainer.log()
+    curve = ",\n".join("    " + json.dumps(pair) for pair in log.pop("loss"))
+    text = json.dumps(log, indent=2).removesuffix("\n}") + f',\n  "loss": [\n{curve}\n  ]\n}}\n'
+    (folder / "training_log.json").write_text(text, encoding="utf-8")
+
+
+def run(trainer: Any, steps: int, checkpoint: Path, minutes: float, say: Callable[[str], None]) -> None:
+    """Train to the planned end from the checkpoint, if there is one; save there and every so many minutes."""
+    if checkpoint.is_file():
+        trainer.load_state_dict(torch.load(checkpoint, map_location=trainer.model.device, weights_only=True))
+        say(f"{checkpoint.stem}: continuing at step {trainer.step}")
+    saved, losses, started, first = time.monotonic(), [], time.monotonic(), trainer.step
+    while trainer.step < steps:
+        losses.append(trainer.train_step())
+        if trainer.step % _LOG_EVERY == 0:
+            pace = (time.monotonic() - started) / (trainer.step - first)
+            say(f"{checkpoint.stem} step {trainer.step}: loss {fmean(losses):.4f}, {pace:.2f} s a step")
+            losses = []
+        if trainer.step == steps or time.monotonic() - saved > 60 * minutes:
+            save_atomically(trainer.state_dict(), checkpoint)
+            saved = time.monotonic()
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=TrainSettings.steps, help="planned steps of stage 2")
+    parser.add_argument("--out", type=Path, default=Path("training"), help="folder for checkpoints")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--bfloat16", action="store_true", help="faster where the machine multiplies in bfloat16")
+    parser.add_argument("--exchanged", type=float, default=TrainSettings.exchanged, help="share of captions that lie")
+    parser.add_argument("--seed", type=int, default=TrainSettings.seed)
+    parser.add_argument("--minutes", type=float, default=4.0, help="between two checkpoints")
+    parser.add_argument("--export", action="store_true", help="write the weights into the package at the end")
+    options = parser.parse_args(argv)
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+
+    torch.set_num_threads(options.threads)
+    settings = TrainSettings(
+        steps=options.steps, bfloat16=options.bfloat16, seed=options.seed, exchanged=options.exchanged
+    )
+    options.out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(settings.seed)
+    model = WorldModel().to(options.device)
+    first = AutoencoderTrainer(model, settings)
+    run(first, settings.autoencoder_steps, options.out / "autoencoder.pt", options.minutes, say)
+    first.finish()
+    trainer = DiffusionTrainer(model, settings)
+    run(trainer, settings.steps, options.out / "diffusion.pt", options.minutes, say)
+    if options.export:
+        export(trainer)
+
+
+if __name__ == "__main__":
+    main()
