@@ -122,7 +122,7 @@ class TestChips:
             if number == 1:
                 page.txt2img("tiny-sd1", **job)
             else:
-                with pytest.raises(ApiError, match=r"'cat' \(number 2\) not found"):
+                with pytest.raises(ApiError, match=r"'cat' \(number 2\) was not found"):
                     page.txt2img("tiny-sd1", **job)
 
     def test_another_language_is_told(self, browser: Browser) -> None:
