@@ -437,7 +437,7 @@ class TestHires:
         ("settings", "hr_prompt", "message"),
         [
             ({"objects": "cat"}, "a dog", "'cat' was not found in the hires prompt 'a dog'"),
-            ({"objects": "cat#2"}, "a cat", r"'cat' \(number 2\) not found in the hires prompt 'a cat'; it stands"),
+            ({"objects": "cat#2"}, "a cat", r"'cat' \(number 2\) was not found in the hires prompt 'a cat'; it stands"),
             ({}, "best quality", "found no object in the hires prompt 'best quality'"),
             ({}, "ein Hund auf einer Wiese", "English prompts only, and the hires prompt"),
         ],
