@@ -150,12 +150,17 @@ class DiffusionTrainer:
         self.averaged = copy.deepcopy(model).requires_grad_(False).eval()
         self.trained = [*model.text_encoder.parameters(), *model.unet.parameters()]
         self.optimizer = torch.optim.AdamW(self.trained, lr=settings.learning_rate, weight_decay=0.01)
-        self.pool = LatentPool(model, settings.seed, settings.pool_blocks, refresh=settings.pool_refresh)
+        self.pool = self.make_pool()
         self.step = 0
         self.seconds = 0.0
         self.curve: list[list[float]] = []  # [step, mean loss, mean attention loss of the 50 steps up to it]
         self._recent: list[float] = []
         self._recent_attention: list[float] = []
+
+    def make_pool(self) -> Any:
+        """Where the batches come from."""
+        settings = self.settings
+        return LatentPool(self.model, settings.seed, settings.pool_blocks, refresh=settings.pool_refresh)
 
     def train_step(self) -> float:
         """One optimizer step; returns its loss."""

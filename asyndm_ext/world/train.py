@@ -10,23 +10,21 @@ the step's number alone.
 from __future__ import annotations
 
 import argparse
-import copy
-import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import diffusers
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from asyndm_ext.embedded.attention_loss import attention_loss, word_attention
-from asyndm_ext.embedded.train import rate_at as _rate_at
-from asyndm_ext.embedded.train import save_atomically, step_generator, unfused_attention
+from asyndm_ext.embedded.train import DiffusionTrainer as _DiffusionTrainer
+from asyndm_ext.embedded.train import TrainSettings as _TrainSettings
+from asyndm_ext.embedded.train import export, save_atomically, step_generator, unfused_attention
 from asyndm_ext.world.model import WEIGHTS, WorldModel
 from asyndm_ext.world.pool import CELLS, ScenePool, pictures, scenes_of
 
@@ -34,34 +32,19 @@ _LOG_EVERY = 50
 
 
 @dataclass(frozen=True)
-class TrainSettings:
-    """Everything that decides the outcome, apart from the machine.
+class TrainSettings(_TrainSettings):
+    """Everything that decides the outcome, apart from the machine; times are drawn evenly here.
 
     ``exchanged``: the share of pictures whose caption is another picture's. Captions on the web lie; without lies the
     network believes the prompt at once, and guidance, through which the order of drawing acts, has nothing to do.
     """
 
     steps: int = 8000
-    batch: int = 32
     learning_rate: float = 1e-3
-    warmup: int = 300
-    ema: float = 0.999
-    clip: float = 1.0
-    empty_prompts: float = 0.1
     exchanged: float = 0.3
-    attention_weight: float = 0.02
-    pool_blocks: int = 320
     pool_refresh: int = 6
     autoencoder_steps: int = 1500
     autoencoder_batch: int = 12
-    autoencoder_learning_rate: float = 2e-3
-    bfloat16: bool = False
-    seed: int = 0
-
-
-def rate_at(step: int, settings: TrainSettings) -> float:
-    """The learning rate of a step (from 0)."""
-    return _rate_at(step, settings)  # type: ignore[arg-type]
 
 
 def _autocast(settings: TrainSettings, device: torch.device) -> Any:
@@ -119,40 +102,14 @@ class AutoencoderTrainer:
         self.step = state["step"]
 
 
-class DiffusionTrainer:
+class DiffusionTrainer(_DiffusionTrainer):
     """Stage 2. ``averaged`` is the moving average of ``model``: what is sampled from and exported."""
 
-    def __init__(self, model: WorldModel, settings: TrainSettings) -> None:
-        self.settings, self.model = settings, model.train()
-        self.model.autoencoder.requires_grad_(False)
-        self.averaged = copy.deepcopy(model).requires_grad_(False).eval()
-        self.trained = [*model.text_encoder.parameters(), *model.unet.parameters()]
-        self.optimizer = torch.optim.AdamW(self.trained, lr=settings.learning_rate, weight_decay=0.01)
-        self.pool = ScenePool(model, settings.seed, settings.pool_blocks, refresh=settings.pool_refresh)
-        self.step = 0
-        self.seconds = 0.0
-        self.curve: list[list[float]] = []  # [step, mean loss, mean attention loss of the 50 steps up to it]
-        self._recent: list[float] = []
-        self._recent_attention: list[float] = []
+    settings: TrainSettings
 
-    def train_step(self) -> float:
-        """One optimizer step; returns its loss."""
-        start, settings = time.perf_counter(), self.settings
-        self.pool.advance(self.step)
-        loss = self.loss(step_generator(settings.seed, self.step))
-        self.optimizer.param_groups[0]["lr"] = rate_at(self.step, settings)
-        self.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.trained, settings.clip)
-        self.optimizer.step()
-        self._average()
-        self.step += 1
-        self._recent.append(loss.item())
-        if self.step % _LOG_EVERY == 0:
-            self.curve.append([self.step, fmean(self._recent), fmean(self._recent_attention or [0.0])])
-            self._recent, self._recent_attention = [], []
-        self.seconds += time.perf_counter() - start
-        return loss.item()
+    def make_pool(self) -> ScenePool:
+        settings = self.settings
+        return ScenePool(self.model, settings.seed, settings.pool_blocks, refresh=settings.pool_refresh)  # type: ignore[arg-type]
 
     def loss(self, generator: torch.Generator) -> Tensor:
         """Mean squared error of v over a batch, one time from each of ``batch`` equal parts, plus the attention's."""
@@ -182,57 +139,6 @@ class DiffusionTrainer:
         attention = attention_loss(maps, batch.nouns, batch.cover, known.to(model.device))
         self._recent_attention.append(attention.item())
         return error + settings.attention_weight * attention
-
-    @torch.no_grad()
-    def _average(self) -> None:
-        """Move the average; its memory grows with the steps so that the start is soon forgotten."""
-        decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
-        theirs = [*self.averaged.text_encoder.parameters(), *self.averaged.unet.parameters()]
-        for mean, new in zip(theirs, self.trained, strict=True):
-            mean.lerp_(new, 1 - decay)
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that a run needs to continue; randomness is in ``step``."""
-        return {
-            "model": self.model.state_dict(),
-            "averaged": self.averaged.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-            "curve": self.curve,
-            "recent": self._recent,
-            "recent_attention": self._recent_attention,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what :meth:`state_dict` gave."""
-        self.model.load_state_dict(state["model"])
-        self.averaged.load_state_dict(state["averaged"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.curve, self._recent = list(state["curve"]), list(state["recent"])
-        self._recent_attention = list(state["recent_attention"])
-
-    def log(self) -> dict[str, Any]:
-        """The training's record: settings, figures and library versions."""
-        return {
-            "settings": asdict(self.settings),
-            "steps_done": self.step,
-            "seconds": round(self.seconds),
-            "device": self.model.device.type,
-            "torch": torch.__version__,
-            "diffusers": diffusers.__version__,
-            "loss": [[int(step), round(loss, 5), round(attention, 4)] for step, loss, attention in self.curve],
-        }
-
-
-def export(trainer: DiffusionTrainer, folder: Path = WEIGHTS) -> None:
-    """Write the averaged weights, their configuration and the training's log."""
-    trainer.averaged.save(folder)
-    log = trainer.log()
-    curve = ",\n".join("    " + json.dumps(pair) for pair in log.pop("loss"))
-    text = json.dumps(log, indent=2).removesuffix("\n}") + f',\n  "loss": [\n{curve}\n  ]\n}}\n'
-    (folder / "training_log.json").write_text(text, encoding="utf-8")
 
 
 def run(trainer: Any, steps: int, checkpoint: Path, minutes: float, say: Callable[[str], None]) -> None:
@@ -279,10 +185,10 @@ def main(argv: list[str] | None = None) -> None:
     first = AutoencoderTrainer(model, settings)
     run(first, settings.autoencoder_steps, options.out / "autoencoder.pt", options.minutes, say)
     first.finish()
-    trainer = DiffusionTrainer(model, settings)
+    trainer = DiffusionTrainer(model, settings)  # type: ignore[arg-type]
     run(trainer, settings.steps, options.out / "diffusion.pt", options.minutes, say)
     if options.export:
-        export(trainer)
+        export(trainer, WEIGHTS)
 
 
 if __name__ == "__main__":
