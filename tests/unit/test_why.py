@@ -12,7 +12,8 @@ from PIL import Image
 from asyndm_ext.evaluate.options import build_parser
 from asyndm_ext.evaluate.work import plan_of
 from tests import why_pictures
-from tests.why_pictures import EXAMPLE, Belief, at_first, drawn, outcomes
+from tests.support.beliefs import CLOCKS, Belief, at_first, drawn, outcomes, watched
+from tests.why_pictures import EXAMPLE
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 WHY = (DOCS / "WHY.md").read_text(encoding="utf-8")
@@ -109,9 +110,9 @@ def test_what_comes_out_on_the_ordinary_clock():
 
 def test_the_push_is_larger_where_the_animal_lags():
     """Between 400 and 800 the animal is being decided: twice the push for it, as the page says."""
-    peaks = {clock: max(one.belief.net for one in why_pictures.watched(clock)[1]) for clock in why_pictures.CLOCKS}
+    peaks = {clock: max(one.belief.net for one in watched(clock)[1]) for clock in CLOCKS}
     ordinary, quadratic, piecewise = peaks.values()
     assert 1.6 < quadratic / ordinary < 2.2 and 1.6 < piecewise / ordinary < 2.2
-    ground = [one.ground for one in why_pictures.watched("AsynDM, quadratic")[1]]
-    animal = [one.animal for one in why_pictures.watched("AsynDM, quadratic")[1]]
+    ground = [one.ground for one in watched("AsynDM, quadratic")[1]]
+    animal = [one.animal for one in watched("AsynDM, quadratic")[1]]
     assert min(g - a for g, a in zip(ground, animal, strict=True)) > -0.01 and max(ground) > 0.99
