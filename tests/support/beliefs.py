@@ -141,8 +141,8 @@ class Watched(ExactModel):
         alpha = self._table.alpha_at(level)
         posterior = self.posterior(x / alpha.sqrt(), ((1 - alpha) / alpha).sqrt())
         grounds, animals = posterior.sum(3), posterior.sum(2)
-        sure = [float(part[1].max(-1).values.mean()) for part in (grounds, animals)]
-        self._into.append(Seen(float(level[..., 1].mean()), *sure, belief(animals, wanted())))
+        ground, animal = (float(part[1].max(-1).values.mean()) for part in (grounds, animals))
+        self._into.append(Seen(float(level[..., 1].mean()), ground, animal, belief(animals, wanted())))
         return super().__call__(x, nominal, level)
 
 
