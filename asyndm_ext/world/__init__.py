@@ -3,5 +3,5 @@
     python -m asyndm_ext.world.train --out training --export
     python -m asyndm_ext.world.judge
 
-No weights of it are in the package: the embedded model draws coloured shapes (:mod:`asyndm_ext.embedded`).
+No weights of it are in the package yet: the embedded model draws coloured shapes (:mod:`asyndm_ext.embedded`).
 """
