@@ -14,17 +14,17 @@ from asyndm_ext.bench.blobs import Blobs
 from asyndm_ext.bench.cases import CASES, normal, random_network, sd_table, sigmas, texts
 from asyndm_ext.bench.guided import Host, PixelModel
 from asyndm_ext.embedded.sampling import GUIDANCE
-from asyndm_ext.embedded.vocabulary import Tokenizer
 from asyndm_ext.hosts.embedded import GuidedUNet
 from asyndm_ext.noise import NoiseTable
 from asyndm_ext.objects import parse_objects
 from asyndm_ext.regions import Region, Shape, region_for
 from asyndm_ext.settings import Settings
+from asyndm_ext.world.tokens import Tokenizer
 
 EMBEDDED = "embedded"
 NAMES = (EMBEDDED, *CASES)
 STEPS = 20
-_PROMPT, _OBJECTS = "a red circle and a blue square", "red circle, blue square:0.4"
+_PROMPT, _OBJECTS = "a polar bear riding a bike", "polar bear, bike:0.4"
 _COLUMNS = [[2], [5, 6]]  # of two objects, of one and of two tokens
 
 
@@ -111,15 +111,15 @@ def random_subject(
 
 def embedded_subject(batch: int, device: torch.device) -> Subject:
     """The model that comes with the package, its own objects, its own size."""
-    from asyndm_ext.embedded.model import load_tiny
     from asyndm_ext.embedded.sampling import object_columns
+    from asyndm_ext.world.model import load_world
 
-    tiny = load_tiny(device=device)
-    side = 32
-    table = NoiseTable.from_alphas_cumprod(tiny.alphas_cumprod)
-    cond, uncond = (tiny.encode_prompt([text] * batch) for text in (_PROMPT, ""))
+    world = load_world(device=device)
+    side = 16
+    table = NoiseTable.from_alphas_cumprod(world.alphas_cumprod)
+    cond, uncond = (world.encode_prompt([text] * batch) for text in (_PROMPT, ""))
     both = torch.cat([uncond, cond])
-    host = Host(lambda x, t: tiny.unet(x, t, encoder_hidden_states=both).sample, "v", table, GUIDANCE, torch.float32)
+    host = Host(lambda x, t: world.unet(x, t, encoder_hidden_states=both).sample, "v", table, GUIDANCE, torch.float32)
     objects = parse_objects(_OBJECTS)
     columns = [object_columns(Tokenizer(), _PROMPT, objects)] * batch
     settings = Settings(enabled=True, objects=objects)
@@ -129,10 +129,12 @@ def embedded_subject(batch: int, device: torch.device) -> Subject:
         EMBEDDED,
         {"latent": f"{side}x{side}", "whole_latent": f"{side}x{side}", "depth": "all", "whole_depth": "all"},
         host,
-        GuidedUNet(tiny.unet, cond, uncond, GUIDANCE, table, tiny.prediction_type, "sigma", columns),
-        tiny.unet,
+        GuidedUNet(
+            world.unet, cond, uncond, GUIDANCE, table, world.prediction_type, "sigma", columns, world.attention_halvings
+        ),
+        world.unet,
         columns,
-        (normal(batch, tiny.latent_channels, side, side, seed=1) * float(levels[0])).to(device),
+        (normal(batch, world.latent_channels, side, side, seed=1) * float(levels[0])).to(device),
         levels,
         lambda shape: region_for(settings, shape, strengths),
         cond.shape[1],

@@ -22,8 +22,8 @@ from asyndm_ext.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.solvers import SOLVERS
 
 if TYPE_CHECKING:
-    from asyndm_ext.embedded.model import TinyModel
     from asyndm_ext.embedded.sampling import Job
+    from asyndm_ext.world.model import WorldModel
 
 Variant = Literal["plain", "concave", "asyndm"]
 _KARRAS_RHO = 7.0
@@ -111,7 +111,7 @@ def own_noise(seeds: Sequence[int]) -> Callable[[torch.Size | Sequence[int]], Te
 
 
 def run_batch(
-    model: TinyModel,
+    model: WorldModel,
     jobs: Sequence[Job],
     variant: Variant,
     *,
@@ -163,6 +163,7 @@ def run_batch(
         model.prediction_type,
         solver.space,
         columns=_columns(jobs) if looks_for_objects else None,
+        halvings=model.attention_halvings,
     )
     run = Run(
         guided,

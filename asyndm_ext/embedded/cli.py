@@ -25,11 +25,11 @@ from asyndm_ext.embedded.limits import GUIDANCE, MAX_GUIDANCE, MAX_SIDE, SCHEDUL
 if TYPE_CHECKING:
     from PIL import Image
 
-    from asyndm_ext.embedded.model import TinyModel
     from asyndm_ext.embedded.sampling import Job, Result, Variant
     from asyndm_ext.objects import ObjectSpec
+    from asyndm_ext.world.model import WorldModel
 
-_EXAMPLE = 'asyndm "a red circle and a blue square"'
+_EXAMPLE = 'asyndm "a shark riding a bike"'
 _SIZE = re.compile(r"(\d+)(?:x(\d+))?")
 
 
@@ -64,7 +64,7 @@ def build_parser() -> frame.Parser:
         "prompt",
         nargs="*",
         metavar="PROMPT",
-        help="coloured shapes, e.g. 'a red circle to the left of a blue square on a white background'",
+        help="an animal, perhaps with a thing and a place: 'two penguins beside a red boat at dusk'",
     )
     add(
         "--seed",
@@ -103,7 +103,7 @@ def build_parser() -> frame.Parser:
     add(
         "--objects",
         metavar="WORDS",
-        help="words of the prompt, with commas: 'red circle, blue square:0.4' (found in the prompt)",
+        help="words of the prompt, with commas: 'shark, bike:0.4' (found in the prompt)",
     )
     add(
         "--threshold",
@@ -206,13 +206,12 @@ def _job(options: argparse.Namespace) -> tuple[Job, str]:
 
 def _objects(given: str | None, prompt: str) -> tuple[tuple[ObjectSpec, ...], str]:
     from asyndm_ext.embedded.sampling import automatic_objects
-    from asyndm_ext.embedded.vocabulary import Tokenizer
     from asyndm_ext.objects import ObjectSpec, parse_objects
 
     named = parse_objects(given)
     if named:
         return named, "--objects"
-    return tuple(map(ObjectSpec, automatic_objects(Tokenizer().words(prompt)))), "prompt"
+    return tuple(map(ObjectSpec, automatic_objects(prompt))), "prompt"
 
 
 def _draw(options: argparse.Namespace) -> int:
@@ -220,10 +219,10 @@ def _draw(options: argparse.Namespace) -> int:
         job, source = _job(options)
         folders.check(options.out)
     # After the arguments: diffusers takes seconds to import, and a typing error should be told at once.
-    from asyndm_ext.embedded.model import load_tiny
     from asyndm_ext.embedded.threads import threads_for
+    from asyndm_ext.world.model import load_world
 
-    model = load_tiny()
+    model = load_world()
     with interrupts.careful(), threads_for(job.width * job.height):
         results = _sample(model, job)
         files = _write(model, job, results, options.out)
@@ -234,7 +233,7 @@ def _draw(options: argparse.Namespace) -> int:
     return 0
 
 
-def _sample(model: TinyModel, job: Job) -> dict[Variant, Result]:
+def _sample(model: WorldModel, job: Job) -> dict[Variant, Result]:
     """All variants, one after the other, under one progress bar on stderr."""
     from asyndm_ext.embedded.sampling import VARIANTS, count_of_all, run_variant
 
@@ -246,7 +245,7 @@ def _sample(model: TinyModel, job: Job) -> dict[Variant, Result]:
     return results
 
 
-def _write(model: TinyModel, job: Job, results: dict[Variant, Result], folder: Path) -> dict[str, Path]:
+def _write(model: WorldModel, job: Job, results: dict[Variant, Result], folder: Path) -> dict[str, Path]:
     """All pictures, each with its parameters in a text chunk. Everything is drawn before the first file appears."""
     from asyndm_ext.embedded import filmstrip
 

@@ -27,6 +27,7 @@ class GuidedUNet:
         space: "sigma": x is ``signal + sigma*noise`` and the answer is denoised; "timestep": x is in VP
             space and the answer is eps.
         columns: per image, per object, the text columns of its tokens; None captures nothing.
+        halvings: how often the latent was halved where the attention is looked at.
     """
 
     def __init__(
@@ -39,6 +40,7 @@ class GuidedUNet:
         prediction_type: str,
         space: Literal["sigma", "timestep"],
         columns: Sequence[Sequence[Sequence[int]]] | None = None,
+        halvings: int = 2,
     ) -> None:
         if prediction_type not in ("epsilon", "v_prediction"):
             raise ValueError(f"unsupported prediction type {prediction_type!r}")
@@ -53,7 +55,7 @@ class GuidedUNet:
         self._token_rows: list[TokenRow | None] = []
         self._capture: CrossAttentionCapture | None = None
         if columns is not None:
-            self._capture = CrossAttentionCapture(unet, len(columns[0]), images)
+            self._capture = CrossAttentionCapture(unet, len(columns[0]), images, halvings)
             self._token_rows = [None] * images + [TokenRow(b, c) for b, c in enumerate(columns)]
         self._time = UNetTimeConditioning(unet)
         self.last_output: Tensor | None = None

@@ -3,7 +3,7 @@
 The projections ``to_q`` and ``to_k`` of every cross-attention are called by all of the WebUI's attention
 optimizations (and carry LoRA and hypernetworks), so their outputs are the exact queries and keys whatever
 runs afterwards. Probabilities are computed again from those, for the layers at a quarter of the
-latent's side, for the conditional rows and for the objects' columns only.
+latent's side (or another, which a model can name), for the conditional rows and for the objects' columns only.
 """
 
 from __future__ import annotations
@@ -20,9 +20,14 @@ from torch import Tensor, nn
 from asyndm_ext.model.text_part import Place, column_keys, columns_of
 
 
+def halved_grid(height: int, width: int, halvings: int) -> tuple[int, int]:
+    """Size of the feature map after so many strided convolutions, each rounding up."""
+    return -(-height // 2**halvings), -(-width // 2**halvings)
+
+
 def quarter_grid(height: int, width: int) -> tuple[int, int]:
     """Size of the feature map after two strided convolutions, each rounding up."""
-    return (height + 3) // 4, (width + 3) // 4
+    return halved_grid(height, width, 2)
 
 
 @dataclass(frozen=True)
@@ -125,10 +130,12 @@ class CrossAttentionCapture(AttentionCapture):
         unet: the network; its cross-attentions are the modules named ``attn2`` with ``to_q`` and ``to_k``.
         objects: number of objects.
         images: number of images in the batch.
+        halvings: how often the latent was halved where the attention is looked at.
     """
 
-    def __init__(self, unet: nn.Module, objects: int, images: int) -> None:
+    def __init__(self, unet: nn.Module, objects: int, images: int, halvings: int = 2) -> None:
         super().__init__(objects, images)
+        self._halvings = halvings
         self._layers = [
             m
             for name, m in unet.named_modules()
@@ -169,7 +176,7 @@ class CrossAttentionCapture(AttentionCapture):
         self._text = None
 
     def grid(self, latent_size: tuple[int, int]) -> tuple[int, int]:
-        return quarter_grid(*latent_size)
+        return halved_grid(*latent_size, self._halvings)
 
     # -- what the network and its layers are given
 

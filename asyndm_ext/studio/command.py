@@ -47,11 +47,11 @@ def _serve(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 1
-    from asyndm_ext.embedded.model import load_tiny
     from asyndm_ext.studio.engine import Engine
     from asyndm_ext.studio.server import Server
+    from asyndm_ext.world.model import load_world
 
-    server = Server(Engine(load_tiny()))
+    server = Server(Engine(load_world()))
     try:
         url = server.start(options.host, options.port, browser=not options.no_browser)
     except OSError as error:

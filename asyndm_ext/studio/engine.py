@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from asyndm_ext.drawing import to_picture
-from asyndm_ext.embedded.model import TinyModel
 from asyndm_ext.embedded.sampling import Job, Result, Variant, count_of_all, run_variant
 from asyndm_ext.embedded.threads import threads_for
+from asyndm_ext.world.model import WorldModel
 
 _PAUSE = 0.2  # seconds between two looks at a running picture
 
@@ -57,7 +57,7 @@ class Outcome:
 class Engine:
     """The model, lent to one drawing at a time."""
 
-    def __init__(self, model: TinyModel) -> None:
+    def __init__(self, model: WorldModel) -> None:
         self.model = model
         self._free = threading.Lock()
 

@@ -14,15 +14,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from asyndm_ext.embedded.model import TextEncoder, TinyConfig
 from asyndm_ext.world.tokens import Tokenizer
 
+try:
+    from diffusers import UNet2DConditionModel
+except RuntimeError as error:  # what diffusers makes of an error in a package that it imports itself
+    raise ImportError(
+        f"diffusers cannot be imported ({error.__cause__ or error}); the packages that it uses have to suit torch"
+    ) from error
+
 WEIGHTS = Path(__file__).parent / "weights"
-_WEIGHTS_FILE, _CONFIG_FILE = "world.safetensors", "config.json"
+FILES = _WEIGHTS_FILE, _CONFIG_FILE = "world.safetensors", "config.json"
+"""Of a model's folder."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,41 @@ class WorldConfig:
     beta_end: float = 0.02
     train_timesteps: int = 1000
     prediction_type: str = "v_prediction"
+
+
+class TextEncoder(nn.Module):
+    """Token rows to conditioning: embeddings plus learned positions, then a pre-norm transformer.
+
+    Each word sees those before it, as in CLIP, so that a noun's row knows its adjective.
+    """
+
+    def __init__(self, config: WorldConfig, tokens: int, length: int, pad: int) -> None:
+        super().__init__()
+        self.pad = pad
+        self.token = nn.Embedding(tokens, config.text_width)
+        self.position = nn.Parameter(torch.randn(length, config.text_width) * 0.02)
+        layer = nn.TransformerEncoderLayer(
+            config.text_width,
+            config.text_heads,
+            dim_feedforward=4 * config.text_width,
+            dropout=0.0,
+            activation="gelu",
+            batch_first=True,
+            norm_first=True,
+        )
+        self.layers = nn.TransformerEncoder(layer, config.text_layers, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(config.text_width)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """``ids`` ``(B,L)`` to ``(B,L,text_width)``.
+
+        Padding comes out as zeros: columns that say nothing, where attention can rest, so that a word's column is high
+        only where the word has a say.
+        """
+        padding = ids == self.pad
+        later = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool, device=ids.device).triu(1)
+        hidden = self.layers(self.token(ids) + self.position, mask=later, src_key_padding_mask=padding)
+        return self.norm(hidden) * ~padding[..., None]
 
 
 class _Residual(nn.Module):
@@ -110,13 +151,14 @@ class WorldModel(nn.Module):
     """Tokenizer, text encoder, UNet, autoencoder and noise schedule."""
 
     latent_factor: int = Autoencoder.factor
+    attention_halvings: int = 0
+    """How often the latent was halved where the attention finds the objects: not at all, it is small enough."""
 
     def __init__(self, config: WorldConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or WorldConfig()
         self.tokenizer = Tokenizer()
-        text = TinyConfig(text_width=config.text_width, text_layers=config.text_layers, text_heads=config.text_heads)
-        self.text_encoder = TextEncoder(text, len(self.tokenizer), self.tokenizer.length, self.tokenizer.pad)
+        self.text_encoder = TextEncoder(config, len(self.tokenizer), self.tokenizer.length, self.tokenizer.pad)
         self.autoencoder = Autoencoder(config)
         self.unet = build_unet(config)
 
@@ -131,7 +173,10 @@ class WorldModel(nn.Module):
 
     @property
     def alphas_cumprod(self) -> Tensor:
-        """``(1000,)`` float64: the share of signal variance left at each timestep (scaled-linear betas)."""
+        """``(1000,)`` float64: the share of signal variance left at each timestep (scaled-linear betas).
+
+        Double precision because samplers take differences of neighbouring values near 1.
+        """
         config = self.config
         root = torch.linspace(config.beta_start**0.5, config.beta_end**0.5, config.train_timesteps, dtype=torch.float64)
         return torch.cumprod(1 - root**2, dim=0)
@@ -196,6 +241,10 @@ def build_unet(config: WorldConfig) -> UNet2DConditionModel:
 def load_world(folder: str | Path = WEIGHTS, device: str | torch.device = "cpu") -> WorldModel:
     """The trained model, in float32, ready to sample."""
     folder = Path(folder)
+    if not (folder / _WEIGHTS_FILE).is_file():
+        raise FileNotFoundError(
+            f"no {_WEIGHTS_FILE} in {folder}; train one: python -m asyndm_ext.world.train --out training --export"
+        )
     stored = json.loads((folder / _CONFIG_FILE).read_text(encoding="utf-8"))
     values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in stored.items()}
     model = WorldModel(WorldConfig(**values))

@@ -108,6 +108,8 @@ _DOING = {"riding", "driving", "sailing", "flying", "is", "sitting", "standing"}
 _LEADS = _PLAIN | _DOING
 _ARTICLES = {"a", "an", "the", "one", "some"}
 _NUMBERS = {"two": 2, "three": 3, "2": 2, "3": 3}
+COUNTED = frozenset(_ARTICLES | set(_NUMBERS))
+"""Words that say how many."""
 _BESIDE = {"beside", "next", "near", "and", "with"}
 
 
@@ -175,7 +177,7 @@ def read(prompt: str) -> Reading:
 
     Raises:
         UnknownWord: it has a word that is not in the world.
-        ValueError: it names no animal and no thing, or more than one of a kind.
+        ValueError: it names no animal, or more than one of a kind.
     """
     words = split(prompt)
     check_words(words)
@@ -202,6 +204,9 @@ def read(prompt: str) -> Reading:
             text = replace(text, uses=bool(between) and not _BESIDE & set(between))
         places[name] = range(i, i + span)
         i += span
-    if text.animal is None and text.thing is None:
-        raise ValueError("The prompt names neither an animal nor a thing of the little world.")
+    if text.animal is None:
+        raise ValueError(
+            "The prompt names no animal, and every picture of the little world has one: write something like"
+            " 'a shark riding a bike'."
+        )
     return Reading(text, places)

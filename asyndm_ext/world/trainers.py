@@ -1,0 +1,287 @@
+"""One step of each stage of the training: the autoencoder, the diffusion, and the decoder once more by itself.
+
+All randomness of a step (which scenes, noise, times, exchanged captions) comes from the seed and the step's number
+alone, so the step's number is the whole state of the random generators.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+import time
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any, Protocol
+
+import diffusers
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from asyndm_ext.world.attention_loss import attention_loss, word_attention
+from asyndm_ext.world.model import WorldModel
+from asyndm_ext.world.pool import CELLS, Batch, ScenePool, pictures, scenes_of
+
+LOG_EVERY = 50
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Everything that decides the outcome, apart from the machine.
+
+    ``exchanged``: the share of pictures whose caption is another picture's. Captions on the web lie; without lies the
+    network believes the prompt at once, and guidance, through which the order of drawing acts, has nothing to do.
+    """
+
+    steps: int = 8000
+    batch: int = 32
+    learning_rate: float = 1e-3
+    warmup: int = 300
+    ema: float = 0.999
+    clip: float = 1.0
+    empty_prompts: float = 0.1
+    exchanged: float = 0.3
+    attention_weight: float = 0.02
+    pool_blocks: int = 320
+    pool_refresh: int = 6
+    autoencoder_steps: int = 1500
+    autoencoder_batch: int = 12
+    autoencoder_learning_rate: float = 2e-3
+    decoder_steps: int = 3000
+    bfloat16: bool = False
+    channels_last: bool = False
+    seed: int = 0
+
+
+class Trainer(Protocol):
+    """A stage of the training."""
+
+    step: int
+
+    def train_step(self) -> float:
+        """One optimizer step; returns its loss."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a run needs to continue."""
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what :meth:`state_dict` gave."""
+
+
+def rate_at(step: int, settings: TrainSettings) -> float:
+    """The diffusion's learning rate at a step (from 0): linear warm-up, then half a cosine to a hundredth."""
+    if step < settings.warmup:
+        return settings.learning_rate * (step + 1) / settings.warmup
+    progress = min(1.0, (step - settings.warmup) / max(1, settings.steps - settings.warmup))
+    return settings.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """A generator for one step; neighbouring seeds and steps share nothing."""
+    mixed = int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]) >> 1
+    return torch.Generator().manual_seed(mixed)
+
+
+def unfused_attention() -> contextlib.AbstractContextManager[Any]:
+    """Attention step by step: at these sizes the fused one's backward pass takes several times as long on a CPU."""
+    try:
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+    except ImportError:  # torch before 2.3
+        return torch.backends.cuda.sdp_kernel(enable_flash=False, enable_mem_efficient=False)
+    return sdpa_kernel(SDPBackend.MATH)
+
+
+def _precision(settings: TrainSettings, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Products in bfloat16 if asked for (weights and sums stay float32)."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=settings.bfloat16)
+
+
+# --- pictures and latents -------------------------------------------------------------------------------------------
+
+
+class AutoencoderTrainer:
+    """Stage 1. Noise on the latents makes the decoder forgiving; a penalty on their size keeps the encoder from
+    escaping the noise by growing; the edges' own term keeps outlines sharp."""
+
+    def __init__(self, model: WorldModel, settings: TrainSettings) -> None:
+        self.model, self.settings = model, settings
+        self.steps, self._first = settings.autoencoder_steps, 0
+        self.trained: nn.Module = model.autoencoder
+        self.optimizer = torch.optim.AdamW(self.trained.parameters(), weight_decay=0.0)
+        self.step = 0
+
+    def train_step(self) -> float:
+        settings, device = self.settings, self.model.device
+        ramp = min(1.0, (self.step + 1) / 50) * max(0.02, 1 - self.step / self.steps)
+        self.optimizer.param_groups[0]["lr"] = settings.autoencoder_learning_rate * ramp
+        batch, number = settings.autoencoder_batch, self._first + self.step
+        images = pictures(scenes_of(settings.seed + 1, range(number * batch, (number + 1) * batch))).to(device)
+        with _precision(settings, device):
+            latents = self._latents(images)
+            noise = torch.randn(latents.shape, generator=step_generator(settings.seed, number)).to(device)
+            decoded = self.model.autoencoder.decode(latents + 0.06 * noise).float()
+        edges = sum(F.l1_loss(decoded.diff(dim=d), images.diff(dim=d)) for d in (-1, -2))
+        loss = F.l1_loss(decoded, images) + F.mse_loss(decoded, images) + 0.5 * edges + 1e-3 * latents.pow(2).mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.trained.parameters(), settings.clip)
+        self.optimizer.step()
+        self.step += 1
+        return loss.item()
+
+    def _latents(self, images: Tensor) -> Tensor:
+        return self.model.autoencoder.encode(images).float()
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Set the latents to mean 0 and deviation 1 per channel."""
+        autoencoder, device = self.model.autoencoder, self.model.device
+        latents = self.model.encode(pictures(scenes_of(self.settings.seed + 1, range(10**6, 10**6 + 192))).to(device))
+        autoencoder.latent_mean.copy_(latents.mean(dim=(0, 2, 3))[:, None, None])
+        autoencoder.latent_std.copy_(latents.std(dim=(0, 2, 3))[:, None, None])
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"model": self.trained.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.trained.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step = state["step"]
+
+
+class DecoderTrainer(AutoencoderTrainer):
+    """Stage 3: the decoder alone, on scenes that stage 1 did not see. The latents stay what they are, so it can run
+    beside stage 2."""
+
+    def __init__(self, model: WorldModel, settings: TrainSettings) -> None:
+        super().__init__(model, settings)
+        self.steps, self._first = settings.decoder_steps, settings.autoencoder_steps
+        self.trained = model.autoencoder.decoder.requires_grad_(True)
+        self.optimizer = torch.optim.AdamW(self.trained.parameters(), weight_decay=0.0)
+
+    def _latents(self, images: Tensor) -> Tensor:
+        with torch.no_grad():
+            return super()._latents(images)
+
+
+# --- the diffusion --------------------------------------------------------------------------------------------------
+
+
+class DiffusionTrainer:
+    """Stage 2: text encoder and UNet on the latents of an autoencoder that is ready.
+
+    ``averaged`` is the exponential moving average of ``model``: what is sampled from and exported.
+    """
+
+    def __init__(self, model: WorldModel, settings: TrainSettings) -> None:
+        self.settings, self.model = settings, model.train()
+        self.model.autoencoder.requires_grad_(False)
+        if settings.channels_last:
+            model.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.averaged = copy.deepcopy(model).requires_grad_(False).eval()
+        self.trained = [*model.text_encoder.parameters(), *model.unet.parameters()]
+        self.optimizer = torch.optim.AdamW(self.trained, lr=settings.learning_rate, weight_decay=0.01)
+        self.pool = ScenePool(model, settings.seed, settings.pool_blocks, refresh=settings.pool_refresh)
+        self.step = 0
+        self.seconds = 0.0
+        self.curve: list[list[float]] = []  # [step, mean loss, mean attention loss of the 50 steps up to it]
+        self._recent: list[float] = []
+        self._recent_attention: list[float] = []
+
+    def train_step(self) -> float:
+        start, settings = time.perf_counter(), self.settings
+        self.pool.advance(self.step)
+        loss = self.loss(step_generator(settings.seed, self.step))
+        self.optimizer.param_groups[0]["lr"] = rate_at(self.step, settings)
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.trained, settings.clip)
+        self.optimizer.step()
+        self._average()
+        self.step += 1
+        self._recent.append(loss.item())
+        if self.step % LOG_EVERY == 0:
+            self.curve.append([self.step, fmean(self._recent), fmean(self._recent_attention or [0.0])])
+            self._recent, self._recent_attention = [], []
+        self.seconds += time.perf_counter() - start
+        return loss.item()
+
+    def loss(self, generator: torch.Generator) -> Tensor:
+        """Mean squared error of v over a batch, one time from each of ``batch`` equal parts, plus the attention's."""
+        settings, model = self.settings, self.model
+        batch = self.pool.batch(torch.randint(len(self.pool), (settings.batch,), generator=generator))
+        others = self.pool.batch(torch.randint(len(self.pool), (settings.batch,), generator=generator)).ids
+        noise = torch.randn(batch.latents.shape, generator=generator)
+        part = torch.arange(settings.batch) + torch.rand(settings.batch, generator=generator)
+        last = model.config.train_timesteps
+        times = (part / settings.batch * last).long().clamp(max=last - 1)
+        chance = torch.rand(settings.batch, generator=generator)
+        empty = chance < settings.empty_prompts
+        lied = ~empty & (chance < settings.empty_prompts + settings.exchanged * (1 - settings.empty_prompts))
+        ids = torch.where(lied[:, None], others, batch.ids)
+        ids[empty] = torch.tensor(model.tokenizer.encode(""))
+        alpha, conditioned = self.levels(times, batch, generator)
+        noisy = (alpha.sqrt() * batch.latents + (1 - alpha).sqrt() * noise).to(model.device)
+        target = (alpha.sqrt() * noise - (1 - alpha).sqrt() * batch.latents).to(model.device)
+        if settings.channels_last:
+            noisy = noisy.contiguous(memory_format=torch.channels_last)
+        precision = _precision(settings, model.device)
+        attention = contextlib.nullcontext() if model.device.type == "cuda" else unfused_attention()
+        with precision, attention, word_attention(model.unet, CELLS) as maps, conditioned:
+            context = model.text_encoder(ids.to(model.device))
+            v = model.unet(noisy, times.to(model.device), encoder_hidden_states=context).sample
+        error = F.mse_loss(v.float(), target)
+        # Where things are cannot be known in pure noise, nor from another picture's caption.
+        known = (100 * alpha.amin(dim=(1, 2, 3))).clamp(max=1) * ~(empty | lied)
+        beside = attention_loss(maps, batch.nouns, batch.cover, known.to(model.device))
+        self._recent_attention.append(beside.item())
+        return error + settings.attention_weight * beside
+
+    def levels(
+        self, times: Tensor, batch: Batch, generator: torch.Generator
+    ) -> tuple[Tensor, contextlib.AbstractContextManager[None]]:
+        """The share of signal variance that is left of each picture at ``times`` ``(B,)``, ``(B,1,1,1)``, or of each
+        pixel, ``(B,1,H,W)``; and what the network, which is called with ``times``, is to be called within."""
+        return self.model.alphas_cumprod[times].float()[:, None, None, None], contextlib.nullcontext()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Move the average; its memory grows with the steps so that the start is soon forgotten."""
+        decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
+        theirs = [*self.averaged.text_encoder.parameters(), *self.averaged.unet.parameters()]
+        torch._foreach_lerp_(theirs, self.trained, 1 - decay)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "curve": self.curve,
+            "recent": self._recent,
+            "recent_attention": self._recent_attention,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.curve, self._recent = list(state["curve"]), list(state["recent"])
+        self._recent_attention = list(state["recent_attention"])
+
+    def log(self) -> dict[str, Any]:
+        """The training's record: settings, figures and library versions."""
+        return {
+            "settings": asdict(self.settings),
+            "steps_done": self.step,
+            "seconds": round(self.seconds),
+            "device": self.model.device.type,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "diffusers": diffusers.__version__,
+            "loss": [[int(step), round(loss, 5), round(attention, 4)] for step, loss, attention in self.curve],
+        }
