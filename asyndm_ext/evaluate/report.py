@@ -342,7 +342,8 @@ def _judge(judge: JudgeErrors | None) -> str:
         f" are drawn, and {share(judge.refused_decoded, judge.scenes)} after the model's autoencoder, which every"
         " picture of the model comes out of. Held against prompts that are wrong in one point (the animal, the thing, a"
         f" number, the ground, ...), it called right {share(judge.accepted, judge.wrong)}; of true pictures with an"
-        f" animal or a thing twice, {share(judge.passed, judge.doubled)}. It does not know the method whose picture it looks at, so its errors blur a difference and do not make one.</p>"
+        f" animal or a thing twice, {share(judge.passed, judge.doubled)}. It does not know the"
+        " method whose picture it looks at, so its errors blur a difference and do not make one.</p>"
     )
 
 

@@ -2,10 +2,10 @@
 
     python -m asyndm_ext.world.train --out training --export
 
-Two stages: text encoder and UNet together on the scenes' latents; and the decoder that makes pictures of latents, which
-can run beside the first stage (``--stage decoder``). Each writes a checkpoint every few minutes and goes on from it when
-started again with the same ``--out``. ``--export`` writes the averaged weights and the training's log into the package.
-On a GPU:
+Two stages: text encoder and UNet together on the scenes' latents; and the decoder that makes pictures of latents,
+which can run beside the first stage (``--stage decoder``). Each writes a checkpoint every few minutes and goes on from
+it when started again with the same ``--out``. ``--export`` writes the averaged weights and the training's log into the
+package. On a GPU:
 
     python -m asyndm_ext.world.train --out training --device cuda --bfloat16 --channels-last --batch 256 --steps 2500
 """

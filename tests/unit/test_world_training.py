@@ -10,11 +10,12 @@ from asyndm_ext.world.judge import Seen, _any_content, example, verdict
 from asyndm_ext.world.model import WorldConfig, WorldModel, load_world
 from asyndm_ext.world.pool import CELLS, ScenePool, caption, pictures, scenes_of
 from asyndm_ext.world.scenes import scene_from_seed
-from asyndm_ext.world.train import AutoencoderTrainer, DiffusionTrainer, TrainSettings, export, run
+from asyndm_ext.world.train import export, run
+from asyndm_ext.world.trainers import DecoderTrainer, DiffusionTrainer, TrainSettings, spread_times
 from asyndm_ext.world.words import SceneText, read
 
-SMALL = WorldConfig(text_width=32, text_layers=1, autoencoder_widths=(16, 16), unet_channels=(16, 32), unet_groups=8)
-SETTINGS = TrainSettings(steps=4, batch=4, pool_blocks=2, pool_refresh=2, autoencoder_steps=4, autoencoder_batch=2)
+SMALL = WorldConfig(text_width=32, text_layers=1, decoder_widths=(16, 16, 8), unet_channels=(16, 32), unet_groups=8)
+SETTINGS = TrainSettings(steps=4, batch=4, pool_blocks=2, pool_refresh=2, decoder_steps=4, decoder_batch=2)
 
 
 def small_model() -> WorldModel:
@@ -24,7 +25,7 @@ def small_model() -> WorldModel:
 
 @pytest.fixture(autouse=True)
 def small_pool(monkeypatch):
-    monkeypatch.setattr("asyndm_ext.world.train.ScenePool", lambda m, s, b, refresh: ScenePool(m, s, b, 4, refresh))
+    monkeypatch.setattr("asyndm_ext.world.trainers.ScenePool", lambda m, s, b, refresh: ScenePool(m, s, b, 4, refresh))
 
 
 def test_captions_say_what_is_there_and_leave_some_out():
@@ -63,31 +64,52 @@ def test_the_pool_knows_where_the_words_things_are():
         assert batch.cover.shape[-1] == CELLS
 
 
-def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path):
-    def trained(stops: list[int], folder) -> tuple[WorldModel, DiffusionTrainer]:
+@pytest.mark.parametrize("stage", [DiffusionTrainer, DecoderTrainer])
+def test_a_run_that_was_stopped_ends_as_one_that_was_not(stage, tmp_path):
+    def trained(stops: list[int], folder):
         folder.mkdir()
         for stop in stops:
-            model = small_model()
-            first = AutoencoderTrainer(model, SETTINGS)
-            run(first, min(stop, 4), folder / "a.pt", 9, lambda text: None)
-            if stop < 4:
-                continue
-            first.finish()
-            trainer = DiffusionTrainer(model, SETTINGS)
-            run(trainer, stop - 4, folder / "d.pt", 9, lambda text: None)
-        return model, trainer
+            trainer = stage(small_model(), SETTINGS)
+            run(trainer, stop, folder / "d.pt", 9, lambda text: None)
+        return trainer
 
-    whole, halved = trained([8], tmp_path / "one")[1], trained([2, 6, 8], tmp_path / "two")[1]
+    whole, halved = trained([4], tmp_path / "one"), trained([1, 3, 4], tmp_path / "two")
     assert whole.step == halved.step == 4
-    for (name, a), b in zip(whole.averaged.state_dict().items(), halved.averaged.state_dict().values(), strict=True):
+    for (name, a), b in zip(whole.model.state_dict().items(), halved.model.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
-    before = small_model().unet.state_dict()
-    assert any(not torch.equal(before[name], value) for name, value in whole.model.unet.state_dict().items())
-    export(whole, tmp_path / "out")
-    again = load_world(tmp_path / "out")
-    picture = again.decode(again.encode(pictures(scenes_of(1, range(1)))))
-    assert picture.shape == (1, 3, 128, 128)
-    assert (tmp_path / "out" / "training_log.json").is_file()
+    before = small_model().state_dict()
+    changed = {name for name, value in whole.model.state_dict().items() if not torch.equal(before[name], value)}
+    assert changed and all(name.startswith("autoencoder") == (stage is DecoderTrainer) for name in changed)
+
+
+def test_what_is_exported_is_the_average_and_can_be_loaded(tmp_path):
+    trainer = DiffusionTrainer(small_model(), SETTINGS)
+    for _ in range(3):
+        trainer.train_step()
+    export(trainer, tmp_path)
+    again = load_world(tmp_path)
+    for (name, a), b in zip(again.state_dict().items(), trainer.averaged.state_dict().values(), strict=True):
+        assert torch.allclose(a, b, rtol=1e-3, atol=1e-6), name
+    assert again.decode(again.encode(pictures(scenes_of(1, range(1))))).shape == (1, 3, 128, 128)
+    assert (tmp_path / "training_log.json").is_file()
+
+
+def test_most_times_are_from_the_deciding_part_and_in_order():
+    settings = TrainSettings()
+    times = spread_times(torch.linspace(0, 1, 10001, dtype=torch.float64)[:-1], settings)
+    assert (times.diff() > 0).all() and times[0] == 0 and 0.999 < times[-1] < 1
+    low, high = settings.deciding_times
+    assert ((times >= low) & (times < high)).double().mean() == pytest.approx(settings.deciding_share, abs=1e-3)
+
+
+def test_a_latent_is_the_picture_at_a_quarter_of_its_side():
+    model, images = small_model(), pictures(scenes_of(2, range(3)))
+    model.autoencoder.calibrate(images)
+    latents = model.encode(images)
+    assert latents.shape == (3, 12, 16, 16)
+    blocks = images.unfold(2, 4, 4).unfold(3, 4, 4).mean((4, 5))
+    assert torch.allclose(model.autoencoder.small(latents), blocks, atol=1e-5)
+    assert latents.mean().abs() < 1e-4 and abs(float(latents.std()) - 1) < 0.02
 
 
 def test_exchanged_captions_are_others(monkeypatch):
