@@ -50,7 +50,7 @@ class TrainSettings:
     attention_weight: float = 0.02
     pool_blocks: int = 320
     pool_refresh: int = 6
-    decoder_steps: int = 3000
+    decoder_steps: int = 2400
     decoder_batch: int = 12
     decoder_learning_rate: float = 2e-3
     bfloat16: bool = False
