@@ -172,9 +172,7 @@ def change_sentence(seed: int, before: Opinion, after: Opinion) -> str | None:
 
 def all_words() -> str:
     """What a prompt can say, on a page for a person."""
-    animals = ", ".join(
-        " or ".join(one for one, _ in animal.names) for animal in ANIMALS.values()
-    )
+    animals = ", ".join(" or ".join(one for one, _ in animal.names) for animal in ANIMALS.values())
     things = [
         (" or ".join(thing.names), " or ".join(f"{way} {with_article(thing.names[0])}" for way in thing.used))
         for thing in THINGS.values()
@@ -191,7 +189,7 @@ def all_words() -> str:
             "Things, and how an animal uses them:",
             *(f"  {names:<{width}}  {ways}" for names, ways in things),
             "  An animal that does not use its thing is beside, next to or near it, or with it.",
-            f"Colours of things: {', '.join(PAINTS)}, as in \"a red boat\"",
+            f'Colours of things: {", ".join(PAINTS)}, as in "a red boat"',
             "",
             "Places:",
             *(f"  {', '.join(ways)}" for ways in PLACES.values()),

@@ -207,7 +207,9 @@ def nearest(word: str) -> list[str]:
             return [_NEAREST[one]]
     cutoff = 0.7 if len(word) > 3 else 0.6
     for words in (_MEANING, WORDS):
-        alike = {one: difflib.SequenceMatcher(None, one, word).ratio() for one in words if abs(len(one) - len(word)) < 3}
+        alike = {
+            one: difflib.SequenceMatcher(None, one, word).ratio() for one in words if abs(len(one) - len(word)) < 3
+        }
         best = max(alike.values(), default=0.0)
         if best >= cutoff:
             near = [one for one, like in alike.items() if like > best - 0.1]
