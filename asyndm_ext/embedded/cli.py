@@ -13,7 +13,7 @@ import json
 import random
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -88,8 +88,7 @@ def build_parser() -> frame.Parser:
     add("--steps", type=frame.whole(), default=20, metavar="N", help="sampling steps (%(default)s)")
     add(
         "--solver",
-        type=_one_of("asyndm_ext.embedded.sampling", "COUNTED_SOLVERS"),
-        default="Euler",
+        **_one_of("asyndm_ext.embedded.sampling", "COUNTED_SOLVERS", "Euler"),
         metavar="NAME",
         help="Euler, Euler a, Heun, DPM++ 2M, DPM++ 2M SDE, DDIM, UniPC or another of the WebUI's samplers; see"
         " --list-solvers (%(default)s)",
@@ -97,15 +96,13 @@ def build_parser() -> frame.Parser:
     add("--list-solvers", action=_ListSolvers, help="name all solvers, and stop")
     add(
         "--scheduler",
-        type=_one_of("asyndm_ext.embedded.limits", "SCHEDULERS"),
-        default="uniform",
+        **_one_of("asyndm_ext.embedded.limits", "SCHEDULERS", "uniform"),
         metavar="NAME",
         help=f"spacing of the noise levels: {', '.join(SCHEDULERS)} (%(default)s)",
     )
     add(
         "--curve",
-        type=_one_of("asyndm_ext.schedule", "CURVES"),
-        default="quadratic",
+        **_one_of("asyndm_ext.schedule", "CURVES", "quadratic"),
         metavar="NAME",
         help="concave curve: quadratic, piecewise linear, exponential, linear (%(default)s)",
     )
@@ -177,17 +174,19 @@ class _ListWords(_List):
         return all_words()
 
 
-def _one_of(module: str, table: str) -> Callable[[str], str]:
-    """An argparse type: one of the names in a table, letter case aside. Imported only for a name."""
+def _one_of(module: str, table: str, default: str) -> dict[str, Any]:
+    """An option's type and default: one of the names in a table, letter case aside, imported only for another name."""
 
     def parse(text: str) -> str:
+        if text == default:  # argparse asks for it too
+            return text
         names: Sequence[str] = getattr(importlib.import_module(module), table)
         known = {name.casefold(): name for name in names}
         if text.casefold() not in known:
             raise argparse.ArgumentTypeError(f"unknown name {text!r}; choose one of: {', '.join(names)}")
         return known[text.casefold()]
 
-    return parse
+    return {"type": parse, "default": default}
 
 
 def _size(text: str) -> tuple[int, int]:

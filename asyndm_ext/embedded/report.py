@@ -109,7 +109,8 @@ def _worth(number: int) -> str:
 def _places(rows: Sequence[Row], files: Mapping[str, Path], wanted: Path) -> list[str]:
     """Where the pictures are."""
     seeds = [row.job.seed for row in rows]
-    singles = f"plain-{seeds[0]}.png" + (f" to asyndm-{seeds[-1]}.png" if len(seeds) > 1 else " and the other two")
+    ends = [f"plain-{seeds[0]}.png", f"asyndm-{seeds[-1]}.png"]
+    singles = " to ".join(ends) if len(seeds) > 1 else listed([f"{variant}-{seeds[0]}.png" for variant in VARIANTS])
     folder = files["comparison"].parent
     aside = "" if folder == wanted else f", because {wanted} holds earlier pictures"
     return [

@@ -212,7 +212,7 @@ def nearest(word: str) -> list[str]:
         }
         best = max(alike.values(), default=0.0)
         if best >= cutoff:
-            near = [one for one, like in alike.items() if like > best - 0.1]
+            near = [one for one, like in alike.items() if like >= max(cutoff, best - 0.1)]
             return sorted(near, key=lambda one: (-alike[one], abs(len(one) - len(word))))[:3]
     return []
 

@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -51,18 +51,19 @@ ALONE = Seen({"shark": 1}, "sea", "day", "red", False)
 
 
 class Scripted:
-    """A judge that sees what it is told to see: ``script`` has a row of three for each seed, the last for all others.
+    """A judge that sees what it is told to see: a row of three for each seed, the last for all others.
 
     The random model's pictures show nothing, and what the trained judge makes of them is no concern of these tests.
     """
 
+    SCRIPT = ((ALONE, ALONE, RIDING), (RIDING, RIDING, RIDING))
+
     def __init__(self) -> None:
-        self.script = [(ALONE, ALONE, RIDING), (RIDING, RIDING, RIDING)]
         self.looked_at: list[torch.Tensor] = []
 
     def see(self, pictures: torch.Tensor) -> list[Seen]:
         self.looked_at.append(pictures)
-        return list(self.script[min(len(self.looked_at), len(self.script)) - 1])
+        return list(self.SCRIPT[min(len(self.looked_at), len(self.SCRIPT)) - 1])
 
 
 @pytest.fixture(autouse=True)
@@ -235,7 +236,7 @@ def test_the_judge_sees_the_pictures_that_are_written(tmp_path, capsys, judges):
     ids=["nothing", "for the worse", "the place"],
 )
 def test_what_changed_is_said(script, told, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(Scripted, "__init__", lambda self: vars(self).update(script=script, looked_at=[]))
+    monkeypatch.setattr(Scripted, "SCRIPT", script)
     out = call(tmp_path, capsys).out
     for sentence in told:
         assert " ".join(sentence.split()) in " ".join(out.split())
@@ -299,12 +300,18 @@ def test_the_summary_has_all_of_it(tmp_path, capsys):
         assert Path(summary[name]) == (outcome.folder / f"{name}.png").resolve()
 
 
-def test_the_summarys_shape_is_the_documents(tmp_path, capsys):
+def test_the_summarys_shape_is_the_documents(tmp_path, monkeypatch, capsys):
     """docs/COMMAND.md has a whole example; programs may count on its keys and types."""
     page = (Path(cli.__file__).parents[2] / "docs" / "COMMAND.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```json\n(.+?)```", page, re.DOTALL)
+    beside = replace(RIDING, uses=False)
+    monkeypatch.setattr(Scripted, "SCRIPT", [(ALONE, beside, RIDING)])
     summary = json.loads(call(tmp_path, capsys, "--json").out)
     assert shape(json.loads(example)) == shape(summary)
+    told = json.loads(example)["rows"][0]
+    assert told["change"] == summary["rows"][0]["change"].replace("5", "1", 1)
+    for variant, one in told["pictures"].items():
+        assert one["faults"] == summary["rows"][0]["pictures"][variant]["faults"]
 
 
 def test_every_word_is_listed(capsys):
