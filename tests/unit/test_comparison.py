@@ -97,6 +97,9 @@ def test_the_verdict_stands_under_its_picture(kind):
         x, y = where.picture(row, 1)
         below = ink(sheet, (x, y + where.view[1] + 2, x + where.column, where.top[row + 1] - 1))
         assert ((RIGHT in below), (WRONG in below)) == (kind == "right", kind != "right")
+        mark = comparison._mark(kind == "right", RIGHT if kind == "right" else WRONG)
+        at = (x, y + where.view[1] + 10)
+        assert sheet.crop((*at, at[0] + mark.width, at[1] + mark.height)).tobytes() == mark.tobytes()
     assert (where.top[1] - where.top[0] > where.view[1] + 60) == (kind == "very wrong")
     marks = [np.asarray(comparison._mark(flag, (0, 0, 0))) for flag in (True, False)]
     assert (np.abs(marks[0].astype(int) - marks[1]) > 100).any(axis=2).sum() > 20, "not by colour alone"
