@@ -52,7 +52,7 @@ def changed_words(share: float) -> str:
     """How much of a picture looks different."""
     if share == 0:
         return "nothing"
-    return "under 1 % of the pixels" if share < 0.01 else f"{share:.0%} of the pixels".replace("%", " %")
+    return "under 1% of the pixels" if share < 0.01 else f"{share:.0%} of the pixels"
 
 
 @dataclass(frozen=True)

@@ -151,7 +151,7 @@ def test_a_change_that_nobody_sees_is_none():
 
 
 @pytest.mark.parametrize(
-    ("share", "words"), [(0, "nothing"), (0.004, "under 1 % of the pixels"), (0.126, "13 % of the pixels")]
+    ("share", "words"), [(0, "nothing"), (0.004, "under 1% of the pixels"), (0.126, "13% of the pixels")]
 )
 def test_how_much_changed_in_words(share, words):
     assert changed_words(share) == words
