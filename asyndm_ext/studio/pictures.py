@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from PIL import Image
@@ -50,7 +50,8 @@ def results(outcome: Outcome) -> str:
         title = TITLES[variant]
         name = f'download="{variant}-{job.seed}.png" aria-label="Save {escape(title)}"'
         shown = zoomed(image(picture, f"{title}: {job.prompt}", source), title)
-        figures[variant] = figure(title, shown, explanation(job, variant), f'<a href="{source}" {name}>Save</a>')
+        save = f'<a href="{source}" {name}>Save</a>'
+        figures[variant] = figure(title, shown, explanation(job, variant), save, verdict(outcome.faults.get(variant)))
     return gallery(figures) + _compare(outcome.pictures)
 
 
@@ -69,6 +70,14 @@ def data_url(picture: Image.Image, infotext: str = "") -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
+def verdict(faults: Sequence[str] | None) -> str:
+    """Whether a picture shows what the prompt says, as the judge sees it; nothing where it has not been judged."""
+    if faults is None:
+        return ""
+    says = f"✗ Wrong: {', '.join(faults)}." if faults else "✓ Right: it shows what the prompt says."
+    return f'<span class="studio-verdict studio-{"fault" if faults else "right"}">{escape(says)}</span> '
+
+
 # --- parts of it ----------------------------------------------------------------------------------------------------
 
 
@@ -77,11 +86,11 @@ def gallery(figures: Mapping[Variant, str]) -> str:
     return f'<div class="studio-gallery studio-side-by-side">{"".join(figures.values())}</div>'
 
 
-def figure(title: str, shown: str, text: str = "", side: str = "") -> str:
-    """A picture with a title and words below; ``side`` stands beside the title."""
+def figure(title: str, shown: str, text: str = "", side: str = "", first: str = "") -> str:
+    """A picture with a title and words below; ``side`` stands beside the title, ``first`` before the words."""
     return (
         f'<figure class="studio-figure"><div class="studio-title"><b>{escape(title)}</b>{side}</div>{shown}'
-        f"<figcaption>{escape(text)}</figcaption></figure>"
+        f"<figcaption>{first}{escape(text)}</figcaption></figure>"
     )
 
 
