@@ -14,7 +14,7 @@ from torch import Tensor
 from asyndm_ext.drawing import to_picture
 from asyndm_ext.embedded.sampling import Job, Result, Variant, count_of_all, run_variant
 from asyndm_ext.embedded.threads import threads_for
-from asyndm_ext.world.judge import Judge
+from asyndm_ext.world.judge import Judge, verdict
 from asyndm_ext.world.model import WorldModel
 from asyndm_ext.world.scenes import SIZE
 from asyndm_ext.world.telling import faults
@@ -87,7 +87,8 @@ class Engine:
         if self._judge is None or job.size != (SIZE, SIZE):
             return None
         (seen,) = self._judge.see(self.model.decode(latent.to(self.model.device)).cpu())
-        return faults(seen, read(job.prompt).text)
+        text = read(job.prompt).text
+        return faults(seen, text, verdict(seen, text))
 
     def draw(self, job: Job, variants: Sequence[Variant], stop: threading.Event) -> Iterator[Progress | Outcome]:
         """Draw a job on each of these clocks.

@@ -37,7 +37,7 @@ from asyndm_ext.studio.runs import Desk
 from asyndm_ext.studio.session import OUTPUTS, Studio
 from asyndm_ext.ui import chips
 from asyndm_ext.world import model
-from asyndm_ext.world.judge import Seen
+from asyndm_ext.world.judge import Seen, verdict
 from asyndm_ext.world.telling import faults
 from asyndm_ext.world.words import WORDS, read, split
 
@@ -225,9 +225,11 @@ def test_it_is_said_whether_a_picture_is_right(built: Any) -> None:
     judge = Judged({"shark": 1}, {"shark": 1, "bike": 1}, {"shark": 2, "bike": 1})
     last = list(draw(Studio(Engine(random_model(), judge), SHOWN), values(built)))[-1]
     assert [tuple(one.shape) for one in judge.looked_at] == [(1, 3, 128, 128)] * 3
-    for seen, variant in zip(judge.looked_at, VARIANTS, strict=True):
-        assert (array(to_picture(seen[0])) == array(outcome_of(last).pictures[variant])).all()
-    expected = [faults(Seen(one, "street", "day", "red", True), read(PROMPT).text) for one in judge.counts]
+    for shown, variant in zip(judge.looked_at, VARIANTS, strict=True):
+        assert (array(to_picture(shown[0])) == array(outcome_of(last).pictures[variant])).all()
+    asked = read(PROMPT).text
+    seen = [Seen(one, "street", "day", "red", True) for one in judge.counts]
+    expected = [faults(one, asked, verdict(one, asked)) for one in seen]
     assert list(outcome_of(last).faults.values()) == expected and expected[1] == []
     said = re.findall(r'<span class="studio-verdict studio-(\w+)">(.*?)</span>', last["gallery"])
     assert [kind for kind, _ in said] == ["fault", "right", "fault"]
