@@ -126,7 +126,7 @@ def test_an_error_is_said_once(browser: StudioBrowser, field: str, value: Any, s
 def test_return_twice_draws_once(browser: StudioBrowser) -> None:
     from selenium.webdriver.common.keys import Keys
 
-    browser.number("steps", 40)
+    browser.number("steps", 12)
     prompt = browser.one("#studio_prompt textarea")
     prompt.send_keys(Keys.ENTER)
     wait(browser.is_running, "the drawing")

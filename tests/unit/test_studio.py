@@ -236,6 +236,8 @@ def test_it_is_said_whether_a_picture_is_right(built: Any) -> None:
     assert said[1][1] == "✓ Right: it shows what the prompt says."
     for (_, text), found in zip(said[::2], expected[::2], strict=True):
         assert html.unescape(text) == f"✗ Wrong: {', '.join(found)}."
+    tags = re.findall(r'<span class="studio-tag[^>]*>(.*?)</span>', last["gallery"])
+    assert tags == ["Plain ✗", "AsynDM ✗"]
     assert pictures.verdict(["a <b>"]).count("<b>") == 0
     saved = Studio(Engine(random_model()), SHOWN).bundle(last["desk"])[0]
     assert json.loads(saved)["text"].count("studio-verdict studio-") == 3
