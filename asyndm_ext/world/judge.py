@@ -286,6 +286,8 @@ def errors(judge: Judge, model: WorldModel, number: int, seed: int = 10**6) -> E
 
 def load_judge(folder: Path = WEIGHTS) -> Judge:
     """The trained judge."""
+    if not (folder / FILE).is_file():
+        raise FileNotFoundError(f"no {FILE} in {folder}; train one: python -m asyndm_ext.world.judge --out {folder}")
     judge = Judge()
     judge.load_state_dict({name: value.float() for name, value in load_file(folder / FILE).items()})
     return judge.requires_grad_(False).eval()

@@ -57,7 +57,8 @@ class SceneText:
         return sentence(self)
 
 
-def _article(phrase: str) -> str:
+def with_article(phrase: str) -> str:
+    """ "a shark", "an owl"."""
     return f"{'an' if phrase[0] in 'aeiou' else 'a'} {phrase}"
 
 
@@ -72,12 +73,12 @@ def sentence(text: SceneText, choose: Iterable[float] = ()) -> str:
     if text.animal is not None:
         names = ANIMALS[text.animal].names
         one, many = names[int(next(chance, 0.0) * len(names))]
-        parts.append(_article(one) if text.count == 1 else f"{NUMBERS[text.count]} {many}")
+        parts.append(with_article(one) if text.count == 1 else f"{NUMBERS[text.count]} {many}")
     if text.thing is not None:
         thing = THINGS[text.thing]
         if text.animal is not None:
             parts.append(pick(thing.used if text.uses else BESIDE[:2]))
-        parts.append(_article(" ".join(filter(None, (text.paint, pick(thing.names))))))
+        parts.append(with_article(" ".join(filter(None, (text.paint, pick(thing.names))))))
     if text.ground is not None:
         parts.append(pick(PLACES[text.ground]))
     if text.light is not None:
@@ -110,6 +111,7 @@ _ARTICLES = {"a", "an", "the", "one", "some"}
 _NUMBERS = {"two": 2, "three": 3, "2": 2, "3": 3}
 COUNTED = frozenset(_ARTICLES | set(_NUMBERS))
 """Words that say how many."""
+_CALLED = {"animal": "animal", "thing": "thing", "paint": "colour", "ground": "place", "light": "time of day"}
 _BESIDE = {"beside", "next", "near", "and", "with"}
 
 
@@ -139,6 +141,8 @@ WORDS: tuple[str, ...] = tuple(
     sorted({word for phrase in PHRASES for word in phrase} | _LEADS | _ARTICLES | set(_NUMBERS))
 )
 """All words that a prompt may use."""
+_MEANING = sorted({word for phrase in PHRASES for word in phrase})
+"""Those that name something."""
 
 
 class UnknownWord(ValueError):
@@ -154,9 +158,63 @@ def check_words(words: Iterable[str]) -> None:
     """Raises UnknownWord for the first word that is not in the world."""
     for word in words:
         if word not in WORDS:
-            near = difflib.get_close_matches(word, WORDS, 3, 0.6)
+            near = nearest(word)
             told = f" Did you mean {' or '.join(near)}?" if near else ""
             raise UnknownWord(f"The little world does not know the word {word!r}.{told}")
+
+
+_KIN: dict[str, str] = {
+    "lion": "tiger leopard cheetah panther jaguar",
+    "polar bear": "grizzly panda koala",
+    "cow": "bull ox horse pony donkey pig sheep goat deer zebra elephant giraffe hippo rhino",
+    "rabbit": "hare mouse hamster squirrel",
+    "fox": "wolf",
+    "whale": "dolphin orca seal octopus",
+    "shark": "fish",
+    "owl": "bird parrot eagle chicken duck swan",
+    "turtle": "tortoise crocodile frog snake lizard dinosaur dragon",
+    "bike": "motorbike motorcycle scooter skateboard unicycle tricycle cycle",
+    "car": "bus truck van taxi lorry train",
+    "boat": "ship yacht canoe kayak raft surfboard",
+    "balloon": "plane airplane rocket spaceship helicopter",
+    "sled": "skis snowboard sleigh",
+    "two": "couple pair both several many",
+    "three": "four five six seven eight nine ten 4 5 6 7 8 9 10",
+    "red": "orange pink purple",
+    "sea": "river lake pond pool",
+    "city": "house building room park downtown",
+    "meadow": "garden farm hill mountain",
+    "forest": "jungle tree trees wood",
+    "desert": "moon mars",
+    "beach": "coast island",
+    "snow": "arctic antarctica winter",
+    "street": "highway path",
+    "dusk": "evening sundown dawn sunrise twilight",
+    "night": "midnight moonlight dark",
+    "day": "morning noon daylight daytime",
+    "on": "atop over onto above",
+    "beside": "behind alongside left right",
+    "riding": "rides ride cycling pedalling biking",
+}
+"""Words that newcomers try, by the word of the world that comes nearest in sense."""
+_NEAREST = {word: kin for kin, words in _KIN.items() for word in words.split()}
+
+
+def nearest(word: str) -> list[str]:
+    """Words of the world that may be meant by one that is not: near in sense, or spelt nearly so."""
+    for one in (word, word.removesuffix("s")):
+        if one in _NEAREST:
+            return [_NEAREST[one]]
+    cutoff = 0.7 if len(word) > 3 else 0.6
+    for words in (_MEANING, WORDS):
+        alike = {
+            one: difflib.SequenceMatcher(None, one, word).ratio() for one in words if abs(len(one) - len(word)) < 3
+        }
+        best = max(alike.values(), default=0.0)
+        if best >= cutoff:
+            near = [one for one, like in alike.items() if like >= max(cutoff, best - 0.1)]
+            return sorted(near, key=lambda one: (-alike[one], abs(len(one) - len(word))))[:3]
+    return []
 
 
 @dataclass(frozen=True)
@@ -177,7 +235,7 @@ def read(prompt: str) -> Reading:
 
     Raises:
         UnknownWord: it has a word that is not in the world.
-        ValueError: it names no animal, or more than one of a kind.
+        ValueError: it names no animal, more than one of a kind, or a colour that is no thing's.
     """
     words = split(prompt)
     check_words(words)
@@ -194,7 +252,8 @@ def read(prompt: str) -> Reading:
         name = "animal" if kind == "animals" else kind
         if getattr(text, name) not in (None, value):
             raise ValueError(
-                f"The little world draws one {name} at a time; this prompt has {getattr(text, name)} and {value}."
+                f"The little world draws one {_CALLED[name]} at a time; this prompt has"
+                f" {getattr(text, name)} and {value}."
             )
         text = replace(text, **{name: value})  # type: ignore[arg-type]
         if name == "animal":
@@ -208,5 +267,10 @@ def read(prompt: str) -> Reading:
         raise ValueError(
             "The prompt names no animal, and every picture of the little world has one: write something like"
             " 'a shark riding a bike'."
+        )
+    if text.paint and (text.thing is None or places["paint"].stop != places["thing"].start):
+        raise ValueError(
+            "In the little world only things are painted, and the colour stands right before them: write something"
+            " like 'a shark riding a red bike'."
         )
     return Reading(text, places)
