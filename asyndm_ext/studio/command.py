@@ -68,12 +68,13 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _judge() -> Judge | None:
     """None, and a line about it, beside a model that somebody has trained without one."""
-    from asyndm_ext.world.judge import FILE, WEIGHTS, load_judge
+    from asyndm_ext.world.judge import load_judge
 
-    if (WEIGHTS / FILE).is_file():
+    try:
         return load_judge()
-    print(f"asyndm studio: there is no {FILE} in {WEIGHTS}, so the pictures are not judged", file=sys.stderr)
-    return None
+    except FileNotFoundError as error:
+        print(f"asyndm studio: the pictures are not judged: {error}", file=sys.stderr)
+        return None
 
 
 def _port(text: str) -> int:

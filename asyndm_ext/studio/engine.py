@@ -12,11 +12,11 @@ from PIL import Image
 from torch import Tensor
 
 from asyndm_ext.drawing import to_picture
+from asyndm_ext.embedded.rows import judged_at
 from asyndm_ext.embedded.sampling import Job, Result, Variant, count_of_all, run_variant
 from asyndm_ext.embedded.threads import threads_for
 from asyndm_ext.world.judge import Judge, verdict
 from asyndm_ext.world.model import WorldModel
-from asyndm_ext.world.scenes import SIZE
 from asyndm_ext.world.telling import faults
 from asyndm_ext.world.words import read
 
@@ -84,7 +84,7 @@ class Engine:
     def faults(self, job: Job, latent: Tensor) -> list[str] | None:
         """What is wrong with the picture of ``(1,C,H,W)``, in words; None where it cannot be judged, which is so for
         all sizes but that of the true scenes."""
-        if self._judge is None or job.size != (SIZE, SIZE):
+        if self._judge is None or not judged_at(job):
             return None
         (seen,) = self._judge.see(self.model.decode(latent.to(self.model.device)).cpu())
         text = read(job.prompt).text

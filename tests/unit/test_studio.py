@@ -9,6 +9,7 @@ import socket
 import sys
 import threading
 import urllib.request
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,7 +38,7 @@ from asyndm_ext.studio.runs import Desk
 from asyndm_ext.studio.session import OUTPUTS, Studio
 from asyndm_ext.ui import chips
 from asyndm_ext.world import model
-from asyndm_ext.world.judge import Seen, verdict
+from asyndm_ext.world.judge import Seen, load_judge, verdict
 from asyndm_ext.world.telling import faults
 from asyndm_ext.world.words import WORDS, read, split
 
@@ -251,9 +252,9 @@ def test_what_cannot_be_judged_is_not(built: Any, size: tuple[int, int], judge: 
 
 
 def test_a_model_without_a_judge(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
-    monkeypatch.setattr("asyndm_ext.world.judge.WEIGHTS", tmp_path)
+    monkeypatch.setattr("asyndm_ext.world.judge.load_judge", partial(load_judge, tmp_path))
     assert command._judge() is None
-    assert "so the pictures are not judged" in capsys.readouterr().err
+    assert "the pictures are not judged: no judge.safetensors" in capsys.readouterr().err
 
 
 # --- the engine -----------------------------------------------------------------------------------------------------
