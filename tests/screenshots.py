@@ -1,6 +1,6 @@
-"""Makes the pictures of docs/: what each control does to a picture of the little model, the panel, and the studio.
+"""Makes the pictures of docs/: what each control does to a picture of the little world, the panel, and the studio.
 
-    python tests/screenshots.py effects     # the little model; minutes on a CPU
+    python tests/screenshots.py effects     # the little world; minutes on a CPU
     python tests/screenshots.py studio      # Chromium
     python tests/screenshots.py panel       # a WebUI (ASYNDM_WEBUI) and Chromium
     python tests/screenshots.py             # all of them
@@ -31,6 +31,8 @@ from asyndm_ext.strip import Layout, Row, draw, legend_of_clock, legend_of_slow
 from asyndm_ext.ui.pictures import Recorder
 from asyndm_ext.ui.preview import over_preview
 from asyndm_ext.world.model import WorldModel, load_world
+from asyndm_ext.world.scenes import scene
+from asyndm_ext.world.words import read
 from tests.e2e.browser import Browser, problem, wait
 from tests.e2e.server import PROBE, REPOSITORY, Install, WebUI
 from tests.e2e.studio import Studio, StudioBrowser
@@ -56,8 +58,7 @@ EFFECTS: dict[str, tuple[Any, ...]] = {
 PREVIEWED = (4, 9, 14)
 """The steps whose live previews are drawn."""
 PREVIEW = 192  # side of one, pixels
-PHOTO = "asyndm_ext/embedded/examples/side_by_side.png"
-LAST = (836, 106, 1220, 490)  # where the picture of AsynDM is on it
+PHOTO = 384  # side of the picture to paint on, pixels
 PALETTE = 128  # colours of a screenshot, which has few
 
 
@@ -72,7 +73,7 @@ def effects(output: Path, names: Sequence[str]) -> None:
 
 
 def shown(model: WorldModel, output: Path) -> None:
-    """What Show shows: the same drawing as in a WebUI, of a run of the little model."""
+    """What Show shows: the same drawing as in a WebUI, of a run of the little world's model."""
     settings = Settings(enabled=True, objects=OBJECTS, show="all")
     result = run_variant(model, Job(PROMPT, SEED, settings, steps=STEPS), "asyndm")
     recorder = Recorder(settings)
@@ -178,7 +179,8 @@ def mask_control(browser: Browser, path: Path) -> None:
     """The picture to paint on, with a stroke."""
     with tempfile.TemporaryDirectory() as folder:
         photo = Path(folder, "photo.png")
-        Image.open(REPOSITORY / PHOTO).crop(LAST).save(photo)
+        drawn = Image.fromarray(scene(read(PROMPT).text, SEED).image)
+        drawn.resize((PHOTO, PHOTO), Image.Resampling.BICUBIC).save(photo)
         canvas = browser.load_mask(photo)
         browser.paint(canvas, [(-30, 70), (-10, 90), (14, 90), (30, 70)])
         browser.screenshot(path, browser.id("mask_fold"))
