@@ -385,6 +385,20 @@ def test_the_page_is_served_with_the_webui_s_own_script_and_style() -> None:
         server._asset("javascript/other.js")
 
 
+def test_a_free_port_that_is_taken_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    running, free = server.Server(Engine(random_model())), server._free_port
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ports = iter([taken.getsockname()[1], free("127.0.0.1")])
+        monkeypatch.setattr(server, "_free_port", lambda host: next(ports))
+        try:
+            assert urllib.request.urlopen(running.start("127.0.0.1", 0, browser=False), timeout=60).status == 200
+        finally:
+            running.stop()
+        assert next(ports, None) is None
+
+
 def test_it_is_a_command(capsys) -> None:
     assert COMMANDS["studio"].module == command.__name__
     with pytest.raises(SystemExit) as left:
