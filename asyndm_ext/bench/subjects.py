@@ -50,6 +50,7 @@ class Subject:
         x: starting latent ``(B,C,H,W)``. sigmas: of the run, ending at 0.
         region: makes a run's region from the shape ``(B,1,H,W)``.
         text: tokens of the text.
+        halvings: how often the latent was halved where a UNet's attention is looked at.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Subject:
     sigmas: Tensor
     region: Callable[[Shape], Region]
     text: int
+    halvings: int = 2
 
     @property
     def transformer(self) -> bool:
@@ -138,4 +140,5 @@ def embedded_subject(batch: int, device: torch.device) -> Subject:
         levels,
         lambda shape: region_for(settings, shape, strengths),
         cond.shape[1],
+        world.attention_halvings,
     )

@@ -22,7 +22,7 @@ def find_objects(prompt: str) -> list[str]:
     Raises:
         ValueError: the model cannot read the prompt.
     """
-    return automatic_objects(prompt)
+    return automatic_objects(prompt) if prompt.strip() else []
 
 
 def random_seed() -> int:

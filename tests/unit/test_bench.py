@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 pytest.importorskip("diffusers")
 
+from support.tiny import fresh_model
+
 from asyndm_ext.bench import cli, measure, memory
 from asyndm_ext.bench.blobs import Blobs
 from asyndm_ext.bench.cases import CASES, Case, Kind, normal
@@ -48,6 +50,7 @@ def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(SMALL) == set(CASES)
     for name, case in SMALL.items():
         monkeypatch.setitem(CASES, name, case)
+    monkeypatch.setattr("asyndm_ext.world.model.load_world", lambda device: fresh_model().to(device))
 
 
 def subject(name: str, batch: int = 2) -> Subject:
