@@ -5,9 +5,9 @@
 Three stages: the autoencoder; text encoder and UNet together on its latents; the decoder once more by itself, which
 can run beside the second stage (``--stage decoder``). Each writes a checkpoint every few minutes and goes on from it
 when started again with the same ``--out``. ``--export`` writes the averaged weights and the training's log into the
-package. On a GPU:
+package, or into a folder that is named. On a GPU (``--processes``: the machine's cores but one):
 
-    python -m asyndm_ext.world.train --out training --device cuda --bfloat16 --channels-last --batch 256 --steps 2500
+    python -m asyndm_ext.world.train --device cuda --bfloat16 --channels-last --batch 256 --steps 2500 --processes 15
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
 
+from asyndm_ext.world.drawer import Drawer
 from asyndm_ext.world.model import WEIGHTS, WorldModel
 from asyndm_ext.world.trainers import (
     LOG_EVERY,
@@ -76,7 +78,12 @@ def export(trainer: DiffusionTrainer, folder: Path = WEIGHTS) -> None:
 
 
 def train(
-    settings: TrainSettings, out: Path, device: str, minutes: float, stage: str | None = None
+    settings: TrainSettings,
+    out: Path,
+    device: str,
+    minutes: float,
+    stage: str | None = None,
+    drawer: Drawer | None = None,
 ) -> DiffusionTrainer:
     """All stages, or one of them and what it needs; the trainer of the second one, with all weights in its averages.
 
@@ -86,20 +93,21 @@ def train(
         device: where.
         minutes: between two checkpoints.
         stage: "autoencoder" stops after it, "diffusion" and "decoder" leave out the other one.
+        drawer: of the scenes; without one they are drawn in this process.
     """
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(settings.seed)
     model = WorldModel().to(device)
-    first = AutoencoderTrainer(model, settings)
+    first = AutoencoderTrainer(model, settings, drawer)
     run(first, settings.autoencoder_steps, out / "autoencoder.pt", minutes)
     first.finish()
-    trainer = DiffusionTrainer(model, settings)
+    trainer = DiffusionTrainer(model, settings, drawer)
     if stage in (None, "diffusion"):
         run(trainer, settings.steps, out / "diffusion.pt", minutes)
     elif (out / "diffusion.pt").is_file():
         trainer.load_state_dict(torch.load(out / "diffusion.pt", map_location="cpu", weights_only=True))
     if stage in (None, "decoder"):
-        last = DecoderTrainer(model, settings)
+        last = DecoderTrainer(model, settings, drawer)
         run(last, settings.decoder_steps, out / "decoder.pt", minutes)
     trainer.averaged.autoencoder.load_state_dict(model.autoencoder.state_dict())
     return trainer
@@ -112,27 +120,38 @@ def build_parser() -> argparse.ArgumentParser:
     add("--steps", type=int, default=usual.steps, help="planned steps of the diffusion (%(default)s)")
     add("--batch", type=int, default=usual.batch, help="its pictures a step (%(default)s)")
     add("--exchanged", type=float, default=usual.exchanged, help="share of captions that lie (%(default)s)")
+    add("--autoencoder-steps", type=int, default=usual.autoencoder_steps, help="of the first stage (%(default)s)")
+    add("--decoder-steps", type=int, default=usual.decoder_steps, help="of the third stage (%(default)s)")
+    add("--pool-blocks", type=int, default=usual.pool_blocks, help="times 32 scenes are at hand (%(default)s)")
+    add("--pool-refresh", type=int, default=usual.pool_refresh, help="steps between 32 new scenes (%(default)s)")
     add("--stage", choices=_STAGES, help="this one alone, with what it needs")
     add("--out", type=Path, default=Path("training"), help="folder for checkpoints (%(default)s)")
-    add("--threads", type=int, default=1)
+    add("--seed", type=int, default=usual.seed)
+    add("--export", type=Path, nargs="?", const=WEIGHTS, metavar="FOLDER", help="write the weights at the end")
+    add_machine(parser)
+    return parser
+
+
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """The options that say what to train on; they decide nothing but the time it takes (and, in bfloat16, rounding)."""
+    add = parser.add_argument
+    add("--threads", type=int, default=1, help="of the training itself (%(default)s)")
+    add("--processes", type=int, default=0, help="that draw the scenes; 0: the training's own (%(default)s)")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--bfloat16", action="store_true", help="faster where the machine multiplies in bfloat16")
     add("--channels-last", action="store_true", help="faster on a GPU")
-    add("--seed", type=int, default=usual.seed)
     add("--minutes", type=float, default=4.0, help="between two checkpoints (%(default)s)")
-    add("--export", action="store_true", help="write the weights into the package at the end")
-    return parser
 
 
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     options = build_parser().parse_args(argv)
     torch.set_num_threads(options.threads)
-    names = ("steps", "batch", "exchanged", "bfloat16", "channels_last", "seed")
-    settings = TrainSettings(**{name: getattr(options, name) for name in names})
-    trainer = train(settings, options.out, options.device, options.minutes, options.stage)
+    settings = TrainSettings(**{f.name: getattr(options, f.name) for f in fields(TrainSettings) if f.name in options})
+    with Drawer(options.processes) as drawer:
+        trainer = train(settings, options.out, options.device, options.minutes, options.stage, drawer)
     if options.export:
-        export(trainer, WEIGHTS)
+        export(trainer, options.export)
 
 
 if __name__ == "__main__":

@@ -21,8 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asyndm_ext.world.attention_loss import attention_loss, word_attention
+from asyndm_ext.world.drawer import Drawer, scenes_of
 from asyndm_ext.world.model import WorldModel
-from asyndm_ext.world.pool import CELLS, Batch, ScenePool, pictures, scenes_of
+from asyndm_ext.world.pool import CELLS, Batch, ScenePool, pictures
 
 LOG_EVERY = 50
 
@@ -105,8 +106,8 @@ class AutoencoderTrainer:
     """Stage 1. Noise on the latents makes the decoder forgiving; a penalty on their size keeps the encoder from
     escaping the noise by growing; the edges' own term keeps outlines sharp."""
 
-    def __init__(self, model: WorldModel, settings: TrainSettings) -> None:
-        self.model, self.settings = model, settings
+    def __init__(self, model: WorldModel, settings: TrainSettings, drawer: Drawer | None = None) -> None:
+        self.model, self.settings, self._drawer = model, settings, drawer or Drawer()
         self.steps, self._first = settings.autoencoder_steps, 0
         self.trained: nn.Module = model.autoencoder
         self.optimizer = torch.optim.AdamW(self.trained.parameters(), weight_decay=0.0)
@@ -116,8 +117,10 @@ class AutoencoderTrainer:
         settings, device = self.settings, self.model.device
         ramp = min(1.0, (self.step + 1) / 50) * max(0.02, 1 - self.step / self.steps)
         self.optimizer.param_groups[0]["lr"] = settings.autoencoder_learning_rate * ramp
-        batch, number = settings.autoencoder_batch, self._first + self.step
-        images = pictures(scenes_of(settings.seed + 1, range(number * batch, (number + 1) * batch))).to(device)
+        number, last = self._first + self.step, self._first + self.steps
+        coming = range(number, min(last, number + 1 + self._drawer.ahead))
+        self._drawer.begin(settings.seed + 1, map(self._numbers, coming))
+        images = pictures(self._drawer.scenes(settings.seed + 1, self._numbers(number))).to(device)
         with _precision(settings, device):
             latents = self._latents(images)
             noise = torch.randn(latents.shape, generator=step_generator(settings.seed, number)).to(device)
@@ -130,6 +133,11 @@ class AutoencoderTrainer:
         self.optimizer.step()
         self.step += 1
         return loss.item()
+
+    def _numbers(self, step: int) -> range:
+        """Of a step's scenes."""
+        batch = self.settings.autoencoder_batch
+        return range(step * batch, (step + 1) * batch)
 
     def _latents(self, images: Tensor) -> Tensor:
         return self.model.autoencoder.encode(images).float()
@@ -155,8 +163,8 @@ class DecoderTrainer(AutoencoderTrainer):
     """Stage 3: the decoder alone, on scenes that stage 1 did not see. The latents stay what they are, so it can run
     beside stage 2."""
 
-    def __init__(self, model: WorldModel, settings: TrainSettings) -> None:
-        super().__init__(model, settings)
+    def __init__(self, model: WorldModel, settings: TrainSettings, drawer: Drawer | None = None) -> None:
+        super().__init__(model, settings, drawer)
         self.steps, self._first = settings.decoder_steps, settings.autoencoder_steps
         self.trained = model.autoencoder.decoder.requires_grad_(True)
         self.optimizer = torch.optim.AdamW(self.trained.parameters(), weight_decay=0.0)
@@ -175,7 +183,7 @@ class DiffusionTrainer:
     ``averaged`` is the exponential moving average of ``model``: what is sampled from and exported.
     """
 
-    def __init__(self, model: WorldModel, settings: TrainSettings) -> None:
+    def __init__(self, model: WorldModel, settings: TrainSettings, drawer: Drawer | None = None) -> None:
         self.settings, self.model = settings, model.train()
         self.model.autoencoder.requires_grad_(False)
         if settings.channels_last:
@@ -183,7 +191,7 @@ class DiffusionTrainer:
         self.averaged = copy.deepcopy(model).requires_grad_(False).eval()
         self.trained = [*model.text_encoder.parameters(), *model.unet.parameters()]
         self.optimizer = torch.optim.AdamW(self.trained, lr=settings.learning_rate, weight_decay=0.01)
-        self.pool = ScenePool(model, settings.seed, settings.pool_blocks, refresh=settings.pool_refresh)
+        self.pool = ScenePool(model, settings.seed, settings.pool_blocks, refresh=settings.pool_refresh, drawer=drawer)
         self.step = 0
         self.seconds = 0.0
         self.curve: list[list[float]] = []  # [step, mean loss, mean attention loss of the 50 steps up to it]
