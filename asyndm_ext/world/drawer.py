@@ -1,7 +1,7 @@
 """Scenes drawn by other processes, ahead of the training that will ask for them.
 
-Drawing a scene takes a processor 8 ms, and a GPU has trained on it in less. A scene follows from its seed and number, so
-it makes no difference who draws it.
+Drawing a scene takes a processor 8 ms, and a GPU has trained on it in less. A scene follows from its seed and number,
+so it makes no difference who draws it.
 """
 
 from __future__ import annotations
