@@ -25,7 +25,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +37,10 @@ from asyndm_ext.schedule import curve_height
 from asyndm_ext.world.drawer import Drawer
 from asyndm_ext.world.model import WEIGHTS, WorldModel, load_world
 from asyndm_ext.world.pool import Batch
-from asyndm_ext.world.train import add_machine, export, run
+from asyndm_ext.world.train import add_common, chosen, export, run
 from asyndm_ext.world.trainers import DiffusionTrainer, TrainSettings
 
+USUAL = TrainSettings(steps=2500, learning_rate=3e-4, warmup=200, seed=1)
 CURVES = ("quadratic", "piecewise linear")
 COVERED = 0.25
 """From how much of a cell on it is the object's."""
@@ -132,14 +132,10 @@ def trainer_of(
 def build_parser() -> argparse.ArgumentParser:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add, usual = parser.add_argument, TrainSettings()
+    add = parser.add_argument
     add("--from", dest="source", type=Path, default=WEIGHTS, metavar="FOLDER", help="the weights to go on from")
-    add("--steps", type=int, default=2500, help="planned steps (%(default)s)")
-    add("--batch", type=int, default=usual.batch, help="pictures a step (%(default)s)")
-    add("--exchanged", type=float, default=usual.exchanged, help="share of captions that lie (%(default)s)")
     add("--out", type=Path, default=Path("lagging"), help="folder for checkpoint and weights (%(default)s)")
-    add("--seed", type=int, default=1)
-    add_machine(parser)
+    add_common(parser, USUAL)
     return parser
 
 
@@ -148,8 +144,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = build_parser().parse_args(argv)
     torch.set_num_threads(options.threads)
     options.out.mkdir(parents=True, exist_ok=True)
-    chosen = {f.name: getattr(options, f.name) for f in fields(TrainSettings) if f.name in options}
-    settings = TrainSettings(learning_rate=3e-4, warmup=200, **chosen)
+    settings = chosen(options, USUAL)
     with Drawer(options.processes) as drawer:
         trainer = trainer_of(load_world(options.source), settings, options.device, drawer)
         run(trainer, settings.steps, options.out / "lagging.pt", options.minutes)

@@ -17,7 +17,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -117,24 +117,24 @@ def build_parser() -> argparse.ArgumentParser:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add, usual = parser.add_argument, TrainSettings()
-    add("--steps", type=int, default=usual.steps, help="planned steps of the diffusion (%(default)s)")
-    add("--batch", type=int, default=usual.batch, help="its pictures a step (%(default)s)")
-    add("--exchanged", type=float, default=usual.exchanged, help="share of captions that lie (%(default)s)")
     add("--autoencoder-steps", type=int, default=usual.autoencoder_steps, help="of the first stage (%(default)s)")
     add("--decoder-steps", type=int, default=usual.decoder_steps, help="of the third stage (%(default)s)")
-    add("--pool-blocks", type=int, default=usual.pool_blocks, help="times 32 scenes are at hand (%(default)s)")
-    add("--pool-refresh", type=int, default=usual.pool_refresh, help="steps between 32 new scenes (%(default)s)")
     add("--stage", choices=_STAGES, help="this one alone, with what it needs")
     add("--out", type=Path, default=Path("training"), help="folder for checkpoints (%(default)s)")
-    add("--seed", type=int, default=usual.seed)
     add("--export", type=Path, nargs="?", const=WEIGHTS, metavar="FOLDER", help="write the weights at the end")
-    add_machine(parser)
+    add_common(parser, usual)
     return parser
 
 
-def add_machine(parser: argparse.ArgumentParser) -> None:
-    """The options that say what to train on; they decide nothing but the time it takes (and, in bfloat16, rounding)."""
+def add_common(parser: argparse.ArgumentParser, usual: TrainSettings) -> None:
+    """The options of every training of the diffusion: what it is trained on, and on which machine."""
     add = parser.add_argument
+    add("--steps", type=int, default=usual.steps, help="planned steps of the diffusion (%(default)s)")
+    add("--batch", type=int, default=usual.batch, help="its pictures a step (%(default)s)")
+    add("--exchanged", type=float, default=usual.exchanged, help="share of captions that lie (%(default)s)")
+    add("--pool-blocks", type=int, default=usual.pool_blocks, help="times 32 scenes are at hand (%(default)s)")
+    add("--pool-refresh", type=int, default=usual.pool_refresh, help="steps between 32 new scenes (%(default)s)")
+    add("--seed", type=int, default=usual.seed)
     add("--threads", type=int, default=1, help="of the training itself (%(default)s)")
     add("--processes", type=int, default=0, help="that draw the scenes; 0: the training's own (%(default)s)")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -143,11 +143,16 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
     add("--minutes", type=float, default=4.0, help="between two checkpoints (%(default)s)")
 
 
+def chosen(options: argparse.Namespace, usual: TrainSettings) -> TrainSettings:
+    """The settings that the options say."""
+    return replace(usual, **{f.name: getattr(options, f.name) for f in fields(TrainSettings) if f.name in options})
+
+
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     options = build_parser().parse_args(argv)
     torch.set_num_threads(options.threads)
-    settings = TrainSettings(**{f.name: getattr(options, f.name) for f in fields(TrainSettings) if f.name in options})
+    settings = chosen(options, TrainSettings())
     with Drawer(options.processes) as drawer:
         trainer = train(settings, options.out, options.device, options.minutes, options.stage, drawer)
     if options.export:

@@ -6,15 +6,30 @@ import numpy as np
 import pytest
 import torch
 
+pytest.importorskip("diffusers")
+
+from asyndm_ext.world import train as training
+from asyndm_ext.world.drawer import Drawer, scenes_of
 from asyndm_ext.world.judge import Seen, _any_content, example, verdict
-from asyndm_ext.world.model import WorldConfig, WorldModel, load_world
-from asyndm_ext.world.pool import CELLS, ScenePool, caption, pictures, scenes_of
+from asyndm_ext.world.model import WEIGHTS, WorldConfig, WorldModel, load_world
+from asyndm_ext.world.pool import CELLS, ScenePool, caption, pictures
 from asyndm_ext.world.scenes import scene_from_seed
-from asyndm_ext.world.train import AutoencoderTrainer, DiffusionTrainer, TrainSettings, export, run
+from asyndm_ext.world.train import build_parser, chosen, export, run, train
+from asyndm_ext.world.trainers import (
+    AutoencoderTrainer,
+    DecoderTrainer,
+    DiffusionTrainer,
+    Trainer,
+    TrainSettings,
+    rate_at,
+    step_generator,
+)
 from asyndm_ext.world.words import SceneText, read
 
 SMALL = WorldConfig(text_width=32, text_layers=1, autoencoder_widths=(16, 16), unet_channels=(16, 32), unet_groups=8)
-SETTINGS = TrainSettings(steps=4, batch=4, pool_blocks=2, pool_refresh=2, autoencoder_steps=4, autoencoder_batch=2)
+SETTINGS = TrainSettings(
+    steps=4, batch=4, pool_blocks=2, pool_refresh=2, autoencoder_steps=4, autoencoder_batch=2, decoder_steps=2
+)
 
 
 def small_model() -> WorldModel:
@@ -24,7 +39,13 @@ def small_model() -> WorldModel:
 
 @pytest.fixture(autouse=True)
 def small_pool(monkeypatch):
-    monkeypatch.setattr("asyndm_ext.world.train.ScenePool", lambda m, s, b, refresh: ScenePool(m, s, b, 4, refresh))
+    monkeypatch.setattr(
+        "asyndm_ext.world.trainers.ScenePool",
+        lambda m, s, b, refresh, drawer=None: ScenePool(m, s, b, 4, refresh, drawer),
+    )
+    monkeypatch.setattr("asyndm_ext.world.train.WorldModel", small_model)
+    # What sets the latents' mean and deviation are some 200 scenes; a few do here.
+    monkeypatch.setattr("asyndm_ext.world.trainers.scenes_of", lambda seed, numbers: scenes_of(seed, numbers[:4]))
 
 
 def test_captions_say_what_is_there_and_leave_some_out():
@@ -63,31 +84,156 @@ def test_the_pool_knows_where_the_words_things_are():
         assert batch.cover.shape[-1] == CELLS
 
 
-def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path):
-    def trained(stops: list[int], folder) -> tuple[WorldModel, DiffusionTrainer]:
-        folder.mkdir()
-        for stop in stops:
-            model = small_model()
-            first = AutoencoderTrainer(model, SETTINGS)
-            run(first, min(stop, 4), folder / "a.pt", 9, lambda text: None)
-            if stop < 4:
-                continue
-            first.finish()
-            trainer = DiffusionTrainer(model, SETTINGS)
-            run(trainer, stop - 4, folder / "d.pt", 9, lambda text: None)
-        return model, trainer
+# --- the stages -----------------------------------------------------------------------------------------------------
 
-    whole, halved = trained([8], tmp_path / "one")[1], trained([2, 6, 8], tmp_path / "two")[1]
-    assert whole.step == halved.step == 4
-    for (name, a), b in zip(whole.averaged.state_dict().items(), halved.averaged.state_dict().values(), strict=True):
-        assert torch.equal(a, b), name
-    before = small_model().unet.state_dict()
-    assert any(not torch.equal(before[name], value) for name, value in whole.model.unet.state_dict().items())
+STAGES = {"autoencoder": AutoencoderTrainer, "diffusion": DiffusionTrainer, "decoder": DecoderTrainer}
+
+
+def quietly(trainer: Trainer, steps: int, checkpoint) -> Trainer:
+    run(trainer, steps, checkpoint, 9, lambda text: None)
+    return trainer
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_that_was_stopped_ends_as_one_that_was_not(stage: str, tmp_path) -> None:
+    """The same losses and the same numbers, whatever torch's own generator is at."""
+    whole = STAGES[stage](small_model(), SETTINGS)
+    losses = [whole.train_step() for _ in range(2)]
+    quietly(STAGES[stage](small_model(), SETTINGS), 1, tmp_path / "stage.pt")
+    resumed = STAGES[stage](small_model(), SETTINGS)
+    torch.manual_seed(99)
+    told: list[str] = []
+    run(resumed, 1, tmp_path / "stage.pt", 9, told.append)
+    assert told == ["stage: continuing at step 1"]
+    assert resumed.train_step() == losses[1] != losses[0]
+    assert resumed.step == whole.step == 2
+    one, two = whole.state_dict(), resumed.state_dict()
+    for part in {"model", "averaged"} & set(one):
+        for name, value in one[part].items():
+            assert torch.equal(value, two[part][name]), (part, name)
+
+
+@pytest.mark.parametrize(
+    ("stage", "trained"),
+    [
+        ("autoencoder", {"autoencoder.encoder", "autoencoder.decoder"}),
+        ("diffusion", {"text_encoder", "unet"}),
+        ("decoder", {"autoencoder.decoder"}),
+    ],
+)
+def test_each_stage_trains_its_part(stage: str, trained: set[str], tmp_path) -> None:
+    model, before = small_model(), small_model().state_dict()
+    quietly(STAGES[stage](model, SETTINGS), 1, tmp_path / "stage.pt")
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    parts = {".".join(name.split(".")[: 2 if name.startswith("autoencoder") else 1]) for name in changed}
+    assert parts == trained
+
+
+def test_stage_1_ends_with_latents_of_mean_0_and_deviation_1() -> None:
+    model = small_model()
+    AutoencoderTrainer(model, SETTINGS).finish()
+    latents = model.encode(pictures(scenes_of(SETTINGS.seed + 1, range(10**6, 10**6 + 4))))
+    assert latents.mean(dim=(0, 2, 3)).abs().max() < 1e-4
+    assert (latents.std(dim=(0, 2, 3)) - 1).abs().max() < 1e-4
+
+
+def test_the_decoder_learns_from_scenes_that_stage_1_did_not_see(monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(
+        Drawer, "scenes", lambda self, seed, numbers: asked.append((seed, numbers)) or scenes_of(1, range(2))
+    )
+    first, last = AutoencoderTrainer(small_model(), SETTINGS), DecoderTrainer(small_model(), SETTINGS)
+    for trainer in (first, last):
+        trainer.train_step()
+        trainer.train_step()
+    assert asked == [(1, range(2)), (1, range(2, 4)), (1, range(8, 10)), (1, range(10, 12))]
+
+
+def test_the_average_follows_the_weights() -> None:
+    trainer = DiffusionTrainer(small_model(), SETTINGS)
+    before = trainer.averaged.unet.conv_out.weight.clone()
+    trainer.train_step()
+    moved = trainer.averaged.unet.conv_out.weight - before
+    target = trainer.model.unet.conv_out.weight - before
+    assert torch.allclose(moved, 0.9 * target, atol=1e-6)  # decay min(0.999, 1/10) at the first step
+
+
+def test_rate_warms_up_then_falls() -> None:
+    settings = TrainSettings(steps=1000, warmup=100, learning_rate=1.0)
+    rates = [rate_at(step, settings) for step in (0, 49, 99, 100, 550, 1000, 2000)]
+    assert rates == pytest.approx([0.01, 0.5, 1.0, 1.0, 0.505, 0.01, 0.01])
+
+
+def test_steps_and_seeds_share_no_randomness() -> None:
+    drawn = {float(torch.rand(1, generator=step_generator(seed, step))) for seed in range(3) for step in range(30)}
+    assert len(drawn) == 90
+    assert torch.equal(torch.rand(3, generator=step_generator(1, 2)), torch.rand(3, generator=step_generator(1, 2)))
+
+
+# --- the whole ------------------------------------------------------------------------------------------------------
+
+
+def files(folder) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_the_whole_training_and_one_stage_after_the_other_end_alike(tmp_path, capsys) -> None:
+    """As when the decoder is trained beside the diffusion, in a process of its own."""
+    whole = train(SETTINGS, tmp_path / "whole", "cpu", 9)
+    assert whole.step == 4 and files(tmp_path / "whole") == {"autoencoder.pt", "diffusion.pt", "decoder.pt"}
+    apart = tmp_path / "apart"
+    assert train(SETTINGS, apart, "cpu", 9, "autoencoder").step == 0
+    assert files(apart) == {"autoencoder.pt"}
+    assert train(SETTINGS, apart, "cpu", 9, "diffusion").step == 4
+    assert files(apart) == {"autoencoder.pt", "diffusion.pt"}
+    last = train(SETTINGS, apart, "cpu", 9, "decoder")
+    assert last.step == 4 and files(apart) == files(tmp_path / "whole")
+    capsys.readouterr()
+    again = train(SETTINGS, apart, "cpu", 9)
+    for name, value in whole.averaged.state_dict().items():
+        assert torch.equal(value, last.averaged.state_dict()[name]), name
+        assert torch.equal(value, again.averaged.state_dict()[name]), name
+    told = [
+        f"{stage}: continuing at step {step}" for stage, step in (("autoencoder", 4), ("diffusion", 4), ("decoder", 2))
+    ]
+    assert capsys.readouterr().out.split("\n")[:3] == told
     export(whole, tmp_path / "out")
-    again = load_world(tmp_path / "out")
-    picture = again.decode(again.encode(pictures(scenes_of(1, range(1)))))
+    assert files(tmp_path / "out") == {"world.safetensors", "config.json", "training_log.json"}
+    shipped = load_world(tmp_path / "out")
+    for name, value in whole.averaged.state_dict().items():
+        assert torch.equal(shipped.state_dict()[name], value.half().float()), name
+    picture = shipped.decode(shipped.encode(pictures(scenes_of(1, range(1)))))
     assert picture.shape == (1, 3, 128, 128)
-    assert (tmp_path / "out" / "training_log.json").is_file()
+
+
+def test_options() -> None:
+    assert chosen(build_parser().parse_args([]), TrainSettings()) == TrainSettings()
+    line = "--steps 9 --batch 256 --exchanged 0.5 --bfloat16 --channels-last --seed 3 --pool-blocks 2 --pool-refresh 1"
+    options = build_parser().parse_args([*line.split(), "--autoencoder-steps", "5", "--decoder-steps", "6"])
+    assert chosen(options, TrainSettings()) == TrainSettings(
+        steps=9,
+        batch=256,
+        exchanged=0.5,
+        bfloat16=True,
+        channels_last=True,
+        seed=3,
+        pool_blocks=2,
+        pool_refresh=1,
+        autoencoder_steps=5,
+        decoder_steps=6,
+    )
+    assert options.export is None and options.stage is None and options.processes == 0
+    assert build_parser().parse_args(["--export"]).export == WEIGHTS
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["--stage", "encoder"])
+
+
+def test_the_command(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    small = "--steps 1 --batch 2 --autoencoder-steps 1 --decoder-steps 1 --pool-blocks 1 --device cpu"
+    training.main([*small.split(), "--out", str(tmp_path / "run"), "--export", str(tmp_path / "weights")])
+    assert files(tmp_path / "run") == {"autoencoder.pt", "diffusion.pt", "decoder.pt"}
+    assert '"steps_done": 1' in (tmp_path / "weights" / "training_log.json").read_text()
 
 
 def test_exchanged_captions_are_others(monkeypatch):
