@@ -91,7 +91,7 @@ def test_words_are_attended_to_at_all_cells_and_at_half_the_side():
     v = model.unet(torch.zeros(1, 16, 16, 16), 500, model.encode_prompt([""])).sample
     assert v.shape == (1, 16, 16, 16)
     assert sides == [16, 8, 8, 8, 8]
-    assert CELLS == 16 >> model.attention_halvings
+    assert 16 >> model.attention_halvings == CELLS
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (128, 128), (144, 96)])
