@@ -234,6 +234,12 @@ def test_the_command(tmp_path, monkeypatch) -> None:
     training.main([*small.split(), "--out", str(tmp_path / "run"), "--export", str(tmp_path / "weights")])
     assert files(tmp_path / "run") == {"autoencoder.pt", "diffusion.pt", "decoder.pt"}
     assert '"steps_done": 1' in (tmp_path / "weights" / "training_log.json").read_text()
+    # What there is so far, of a training that was to go on for longer.
+    longer = [*small.split(), "--steps", "1000", "--decoder-steps", "1000", "--out", str(tmp_path / "run")]
+    training.main([*longer, "--stage", "autoencoder", "--export", str(tmp_path / "so far")])
+    assert '"steps_done": 1' in (tmp_path / "so far" / "training_log.json").read_text()
+    done, so_far = load_world(tmp_path / "weights"), load_world(tmp_path / "so far")
+    assert all(torch.equal(a, b) for a, b in zip(done.unet.parameters(), so_far.unet.parameters(), strict=True))
 
 
 def test_exchanged_captions_are_others(monkeypatch):
