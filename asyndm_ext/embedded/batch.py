@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from asyndm_ext.embedded.controls import Control, controlled
 from asyndm_ext.hosts.embedded import GuidedUNet
 from asyndm_ext.noise import NoiseTable
 from asyndm_ext.regions import AverageAttention, FixedRegion, Region, region_for
@@ -119,6 +120,8 @@ def run_batch(
     keep_average: bool = False,
     callback: Callable[[dict[str, Any]], None] | None = None,
     watch: Callable[[StepRecord], None] | None = None,
+    control: Control | None = None,
+    eta: float | None = None,
 ) -> Batch:
     """Sample the pictures of several jobs at once.
 
@@ -131,6 +134,8 @@ def run_batch(
         keep_average: average the attention of this pass, which has to be the plain one.
         callback: the solver's, called in every step with k-diffusion's dictionary.
         watch: called with the record of every step.
+        control: lag this instead of the region that the settings say.
+        eta: noise weight of DDIM and the ancestral solvers; None: each one's own.
 
     Raises:
         ValueError: the jobs differ in more than they may.
@@ -142,8 +147,9 @@ def run_batch(
     elif average is None:
         average = run_batch(model, jobs, "plain", keep_average=True).average
     table = NoiseTable.from_alphas_cumprod(model.alphas_cumprod)
-    base = base_schedule(shared, table)
     solver = SOLVERS[shared.solver]
+    arguments = {**webui_arguments(shared, table), "eta": eta}
+    base = solver.schedule(arguments)
     shape = (len(jobs), 1, shared.height // model.latent_factor, shared.width // model.latent_factor)
 
     # One generator for the starting noise and what ancestral solvers draw later: the same for all variants.
@@ -154,6 +160,8 @@ def run_batch(
 
     looks_for_objects = keep_average or (variant == "asyndm" and shared.settings.uses_objects)
     region = AverageAttention(shape) if keep_average else variant_region(shared, variant, shape, average)
+    if control is not None:
+        region = controlled(control, region, shape, shared.settings.strength, [job.seed for job in jobs])
     guided = GuidedUNet(
         model.unet,
         model.encode_prompt([job.prompt for job in jobs]),
@@ -177,7 +185,7 @@ def run_batch(
     )
     with guided.attached():
         started = time.perf_counter()
-        latents = solver.sample(run, x, **solver.chosen(webui_arguments(shared, table)))
+        latents = solver.sample(run, x, **solver.chosen(arguments))
         seconds = time.perf_counter() - started
     if not bool(torch.isfinite(latents).all()):
         raise RuntimeError("the sampled picture is not finite (NaN in the model?)")

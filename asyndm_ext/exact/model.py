@@ -64,20 +64,29 @@ class ExactModel:
         Args:
             x: ``(B,D,1,P)``, signal plus ``sigma`` times noise. sigma: ``(B,1,1,P)``.
         """
+        parts, variance = self._parts(x, sigma)
+        posterior = self.posterior(x, sigma)
+        means = []
+        for k, (own, kinds) in enumerate(zip(parts, self._world.kinds, strict=True)):
+            others = [d + 2 for d in range(len(self._world.sizes)) if d != k]
+            mean = posterior.sum(others) @ kinds  # (2,B,D)
+            means.append(mean + JITTER**2 / variance[:, k, None] * (own - mean))
+        uncond, cond = torch.stack(means, dim=-1).unsqueeze(3)
+        return uncond, cond
+
+    def posterior(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """How probable every combination of kinds is, without and with the prompt, ``(2,B,*sizes)``; else as above."""
         world = self._world
-        parts = x.double().squeeze(2).unbind(-1)  # (B,D) each
-        variance = JITTER**2 + sigma.double().flatten(1).expand(len(x), -1) ** 2  # (B,P)
+        parts, variance = self._parts(x, sigma)
         log_posterior = self._log_weights
         for k, (own, kinds) in enumerate(zip(parts, world.kinds, strict=True)):
             likelihood = -torch.cdist(own, kinds).square() / (2 * variance[:, k, None])  # (B,kinds)
             shape = [len(x), *(1,) * len(world.sizes)]
             shape[k + 1] = world.sizes[k]
             log_posterior = log_posterior + likelihood.view(shape)
-        posterior = torch.softmax(log_posterior.flatten(2), dim=-1).view_as(log_posterior)
-        means = []
-        for k, (own, kinds) in enumerate(zip(parts, world.kinds, strict=True)):
-            others = [d + 2 for d in range(len(world.sizes)) if d != k]
-            mean = posterior.sum(others) @ kinds  # (2,B,D)
-            means.append(mean + JITTER**2 / variance[:, k, None] * (own - mean))
-        uncond, cond = torch.stack(means, dim=-1).unsqueeze(3)
-        return uncond, cond
+        return torch.softmax(log_posterior.flatten(2), dim=-1).view_as(log_posterior)
+
+    @staticmethod
+    def _parts(x: Tensor, sigma: Tensor) -> tuple[tuple[Tensor, ...], Tensor]:
+        """The parts, ``(B,D)`` each, and what they vary around their kinds by, ``(B,P)``."""
+        return x.double().squeeze(2).unbind(-1), JITTER**2 + sigma.double().flatten(1).expand(len(x), -1) ** 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -49,6 +49,7 @@ def sample(
     conditions: Conditions,
     settings: Settings | None = None,
     slow: Slow = "objects",
+    made: Callable[..., ExactModel] = ExactModel,
 ) -> Tensor:
     """Finished latents ``(B,D,1,P)`` float64.
 
@@ -58,6 +59,7 @@ def sample(
         conditions: the host's.
         settings: AsynDM's; None: plain sampling.
         slow: which parts lag, where the settings' region is one of objects.
+        made: makes the model, to look over its shoulder.
     """
     solver = SOLVERS[conditions.solver]
     table = NoiseTable.from_alphas_cumprod(world.alphas_cumprod)
@@ -69,7 +71,7 @@ def sample(
     if solver.space == "sigma":
         x = x * base.nominal(0)
     guidance = conditions.guidance * solver.guidance
-    model = ExactModel(world, list(asked), guidance, table, solver.space)
+    model = made(world, list(asked), guidance, table, solver.space)
     run = Run(
         model,
         PixelSchedule(base, shape, settings.curve if settings else "quadratic"),

@@ -2,9 +2,9 @@
 
     python -m asyndm_ext.world.train --out training --export
 
-Three stages: the autoencoder; text encoder and UNet together on its latents; the decoder once more by itself, which
-can run beside the second stage (``--stage decoder``). Each writes a checkpoint every few minutes and goes on from it
-when started again with the same ``--out``. ``--export`` writes the averaged weights and the training's log into the
+Two stages: text encoder and UNet together on the scenes' latents; and the decoder that makes pictures of latents,
+which can run beside the first stage (``--stage decoder``). Each writes a checkpoint every few minutes and goes on from
+it when started again with the same ``--out``. ``--export`` writes the averaged weights and the training's log into the
 package, or into a folder that is named. On a GPU (``--processes``: the machine's cores but one):
 
     python -m asyndm_ext.world.train --device cuda --bfloat16 --channels-last --batch 256 --steps 2500 --processes 15
@@ -24,18 +24,19 @@ from typing import Any
 
 import torch
 
-from asyndm_ext.world.drawer import Drawer
+from asyndm_ext.world.drawer import Drawer, scenes_of
 from asyndm_ext.world.model import WEIGHTS, WorldModel
+from asyndm_ext.world.pool import pictures
 from asyndm_ext.world.trainers import (
     LOG_EVERY,
-    AutoencoderTrainer,
     DecoderTrainer,
     DiffusionTrainer,
     Trainer,
     TrainSettings,
 )
 
-_STAGES = ("autoencoder", "diffusion", "decoder")
+_CALIBRATION = 256  # scenes
+_STAGES = ("diffusion", "decoder")
 
 
 def save_atomically(state: Any, path: Path) -> None:
@@ -85,30 +86,30 @@ def train(
     stage: str | None = None,
     drawer: Drawer | None = None,
 ) -> DiffusionTrainer:
-    """All stages, or one of them and what it needs; the trainer of the second one, with all weights in its averages.
+    """Both stages, or one of them; the trainer of the first one, with all weights in its averages.
 
     Args:
         settings: what is trained.
         out: folder of the checkpoints.
         device: where.
         minutes: between two checkpoints.
-        stage: "autoencoder" stops after it, "diffusion" and "decoder" leave out the other one.
+        stage: "diffusion" or "decoder" leaves the other one as its checkpoint has it.
         drawer: of the scenes; without one they are drawn in this process.
     """
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(settings.seed)
-    model = WorldModel().to(device)
-    first = AutoencoderTrainer(model, settings, drawer)
-    run(first, settings.autoencoder_steps, out / "autoencoder.pt", minutes)
-    first.finish()
-    trainer = DiffusionTrainer(model, settings, drawer)
+    model = WorldModel()
+    model.autoencoder.calibrate(pictures(scenes_of(settings.seed + 2, range(_CALIBRATION))))
+    trainer = DiffusionTrainer(model.to(device), settings, drawer)
     if stage in (None, "diffusion"):
         run(trainer, settings.steps, out / "diffusion.pt", minutes)
     elif (out / "diffusion.pt").is_file():
         trainer.load_state_dict(torch.load(out / "diffusion.pt", map_location="cpu", weights_only=True))
+    decoder = DecoderTrainer(model, settings, drawer)
     if stage in (None, "decoder"):
-        last = DecoderTrainer(model, settings, drawer)
-        run(last, settings.decoder_steps, out / "decoder.pt", minutes)
+        run(decoder, settings.decoder_steps, out / "decoder.pt", minutes)
+    elif (out / "decoder.pt").is_file():
+        decoder.load_state_dict(torch.load(out / "decoder.pt", map_location="cpu", weights_only=True))
     trainer.averaged.autoencoder.load_state_dict(model.autoencoder.state_dict())
     return trainer
 
@@ -117,8 +118,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add, usual = parser.add_argument, TrainSettings()
-    add("--autoencoder-steps", type=int, default=usual.autoencoder_steps, help="of the first stage (%(default)s)")
-    add("--decoder-steps", type=int, default=usual.decoder_steps, help="of the third stage (%(default)s)")
+    add("--decoder-steps", type=int, default=usual.decoder_steps, help="planned steps of the decoder (%(default)s)")
     add("--stage", choices=_STAGES, help="this one alone, with what it needs")
     add("--out", type=Path, default=Path("training"), help="folder for checkpoints (%(default)s)")
     add("--export", type=Path, nargs="?", const=WEIGHTS, metavar="FOLDER", help="write the weights at the end")

@@ -1,4 +1,4 @@
-"""One step of each stage of the training: the autoencoder, the diffusion, and the decoder once more by itself.
+"""One step of each stage of the training: the diffusion, and the decoder that makes a picture of a latent.
 
 All randomness of a step (which scenes, noise, times, exchanged captions) comes from the seed and the step's number
 alone, so the step's number is the whole state of the random generators.
@@ -18,10 +18,10 @@ import diffusers
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from asyndm_ext.world.attention_loss import attention_loss, word_attention
-from asyndm_ext.world.drawer import Drawer, scenes_of
+from asyndm_ext.world.drawer import Drawer
 from asyndm_ext.world.model import WorldModel
 from asyndm_ext.world.pool import CELLS, Batch, ScenePool, pictures
 
@@ -34,9 +34,11 @@ class TrainSettings:
 
     ``exchanged``: the share of pictures whose caption is another picture's. Captions on the web lie; without lies the
     network believes the prompt at once, and guidance, through which the order of drawing acts, has nothing to do.
+    ``deciding_times``: the part of the schedule (fractions of it, noise from sigma 1.3 to 19) in which it is settled
+    what is where. ``deciding_share`` of the times come from there, the others from everywhere else.
     """
 
-    steps: int = 8000
+    steps: int = 6000
     batch: int = 32
     learning_rate: float = 1e-3
     warmup: int = 300
@@ -44,13 +46,14 @@ class TrainSettings:
     clip: float = 1.0
     empty_prompts: float = 0.1
     exchanged: float = 0.3
+    deciding_times: tuple[float, float] = (0.35, 0.8)
+    deciding_share: float = 0.6
     attention_weight: float = 0.02
     pool_blocks: int = 320
     pool_refresh: int = 6
-    autoencoder_steps: int = 1500
-    autoencoder_batch: int = 12
-    autoencoder_learning_rate: float = 2e-3
-    decoder_steps: int = 3000
+    decoder_steps: int = 2400
+    decoder_batch: int = 12
+    decoder_learning_rate: float = 2e-3
     bfloat16: bool = False
     channels_last: bool = False
     seed: int = 0
@@ -79,6 +82,17 @@ def rate_at(step: int, settings: TrainSettings) -> float:
     return settings.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
+def spread_times(uniform: Tensor, settings: TrainSettings) -> Tensor:
+    """Numbers in [0, 1) to fractions of the schedule, in the same order, more of them in the deciding part."""
+    low, high = settings.deciding_times
+    outside = (1 - settings.deciding_share) / (1 - (high - low))
+    first, last = outside * low, outside * low + settings.deciding_share
+    middle = low + (uniform - first) / settings.deciding_share * (high - low)
+    return torch.where(uniform < first, uniform / outside, middle).where(
+        uniform < last, high + (uniform - last) / outside
+    )
+
+
 def step_generator(seed: int, step: int) -> torch.Generator:
     """A generator for one step; neighbouring seeds and steps share nothing."""
     mixed = int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]) >> 1
@@ -99,34 +113,33 @@ def _precision(settings: TrainSettings, device: torch.device) -> contextlib.Abst
     return torch.autocast(device.type, torch.bfloat16, enabled=settings.bfloat16)
 
 
-# --- pictures and latents -------------------------------------------------------------------------------------------
+# --- pictures of latents ---------------------------------------------------------------------------------------------
 
 
-class AutoencoderTrainer:
-    """Stage 1. Noise on the latents makes the decoder forgiving; a penalty on their size keeps the encoder from
-    escaping the noise by growing; the edges' own term keeps outlines sharp."""
+class DecoderTrainer:
+    """Stage 2, which can run beside stage 1: true pictures from their latents, with noise on these, because a sampler's
+    are never exact. The edges' own term keeps outlines sharp."""
 
     def __init__(self, model: WorldModel, settings: TrainSettings, drawer: Drawer | None = None) -> None:
         self.model, self.settings, self._drawer = model, settings, drawer or Drawer()
-        self.steps, self._first = settings.autoencoder_steps, 0
-        self.trained: nn.Module = model.autoencoder
+        self.trained = model.autoencoder.requires_grad_(True)
         self.optimizer = torch.optim.AdamW(self.trained.parameters(), weight_decay=0.0)
         self.step = 0
 
     def train_step(self) -> float:
         settings, device = self.settings, self.model.device
-        ramp = min(1.0, (self.step + 1) / 50) * max(0.02, 1 - self.step / self.steps)
-        self.optimizer.param_groups[0]["lr"] = settings.autoencoder_learning_rate * ramp
-        number, last = self._first + self.step, self._first + self.steps
-        coming = range(number, min(last, number + 1 + self._drawer.ahead))
+        ramp = min(1.0, (self.step + 1) / 50) * max(0.02, 1 - self.step / settings.decoder_steps)
+        self.optimizer.param_groups[0]["lr"] = settings.decoder_learning_rate * ramp
+        batch, generator = settings.decoder_batch, step_generator(settings.seed, self.step)
+        coming = range(self.step, min(settings.decoder_steps, self.step + 1 + self._drawer.ahead))
         self._drawer.begin(settings.seed + 1, map(self._numbers, coming))
-        images = pictures(self._drawer.scenes(settings.seed + 1, self._numbers(number))).to(device)
+        images = pictures(self._drawer.scenes(settings.seed + 1, self._numbers(self.step))).to(device)
+        latents = self.model.encode(images)
+        noise = torch.randn(latents.shape, generator=generator) * torch.rand(batch, 1, 1, 1, generator=generator)
         with _precision(settings, device):
-            latents = self._latents(images)
-            noise = torch.randn(latents.shape, generator=step_generator(settings.seed, number)).to(device)
-            decoded = self.model.autoencoder.decode(latents + 0.06 * noise).float()
+            decoded = self.trained.decode(latents + 0.1 * noise.to(device)).float()
         edges = sum(F.l1_loss(decoded.diff(dim=d), images.diff(dim=d)) for d in (-1, -2))
-        loss = F.l1_loss(decoded, images) + F.mse_loss(decoded, images) + 0.5 * edges + 1e-3 * latents.pow(2).mean()
+        loss = F.l1_loss(decoded, images) + F.mse_loss(decoded, images) + 0.5 * edges
         self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.trained.parameters(), settings.clip)
@@ -136,19 +149,8 @@ class AutoencoderTrainer:
 
     def _numbers(self, step: int) -> range:
         """Of a step's scenes."""
-        batch = self.settings.autoencoder_batch
+        batch = self.settings.decoder_batch
         return range(step * batch, (step + 1) * batch)
-
-    def _latents(self, images: Tensor) -> Tensor:
-        return self.model.autoencoder.encode(images).float()
-
-    @torch.no_grad()
-    def finish(self) -> None:
-        """Set the latents to mean 0 and deviation 1 per channel."""
-        autoencoder, device = self.model.autoencoder, self.model.device
-        latents = self.model.encode(pictures(scenes_of(self.settings.seed + 1, range(10**6, 10**6 + 192))).to(device))
-        autoencoder.latent_mean.copy_(latents.mean(dim=(0, 2, 3))[:, None, None])
-        autoencoder.latent_std.copy_(latents.std(dim=(0, 2, 3))[:, None, None])
 
     def state_dict(self) -> dict[str, Any]:
         return {"model": self.trained.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
@@ -159,26 +161,11 @@ class AutoencoderTrainer:
         self.step = state["step"]
 
 
-class DecoderTrainer(AutoencoderTrainer):
-    """Stage 3: the decoder alone, on scenes that stage 1 did not see. The latents stay what they are, so it can run
-    beside stage 2."""
-
-    def __init__(self, model: WorldModel, settings: TrainSettings, drawer: Drawer | None = None) -> None:
-        super().__init__(model, settings, drawer)
-        self.steps, self._first = settings.decoder_steps, settings.autoencoder_steps
-        self.trained = model.autoencoder.decoder.requires_grad_(True)
-        self.optimizer = torch.optim.AdamW(self.trained.parameters(), weight_decay=0.0)
-
-    def _latents(self, images: Tensor) -> Tensor:
-        with torch.no_grad():
-            return super()._latents(images)
-
-
 # --- the diffusion --------------------------------------------------------------------------------------------------
 
 
 class DiffusionTrainer:
-    """Stage 2: text encoder and UNet on the latents of an autoencoder that is ready.
+    """Stage 1: text encoder and UNet together on the scenes' latents.
 
     ``averaged`` is the exponential moving average of ``model``: what is sampled from and exported.
     """
@@ -217,14 +204,18 @@ class DiffusionTrainer:
         return loss.item()
 
     def loss(self, generator: torch.Generator) -> Tensor:
-        """Mean squared error of v over a batch, one time from each of ``batch`` equal parts, plus the attention's."""
+        """Mean squared error of v over a batch, plus the attention's (:mod:`.attention_loss`).
+
+        The times are :func:`spread_times` of one number from each of ``batch`` equal parts, so that no batch is all
+        noise.
+        """
         settings, model = self.settings, self.model
         batch = self.pool.batch(torch.randint(len(self.pool), (settings.batch,), generator=generator))
         others = self.pool.batch(torch.randint(len(self.pool), (settings.batch,), generator=generator)).ids
         noise = torch.randn(batch.latents.shape, generator=generator)
         part = torch.arange(settings.batch) + torch.rand(settings.batch, generator=generator)
         last = model.config.train_timesteps
-        times = (part / settings.batch * last).long().clamp(max=last - 1)
+        times = (spread_times(part / settings.batch, settings) * last).long().clamp(max=last - 1)
         chance = torch.rand(settings.batch, generator=generator)
         empty = chance < settings.empty_prompts
         lied = ~empty & (chance < settings.empty_prompts + settings.exchanged * (1 - settings.empty_prompts))

@@ -6,6 +6,9 @@ cd "$(dirname "$0")/../.."
 out=${OUT:-gpu} work=$(mktemp -d)
 mkdir -p "$out"
 train=(python3 -u -m asyndm_ext.world.train --out "$work" --device cuda --bfloat16 --channels-last --batch 256
-    --steps 2500 --pool-refresh 2 --processes 15 --minutes 1 "$@")
-timeout "${LIMIT:-480}" "${train[@]}" --export "$out/weights" 2>&1 | tee "$out/log.txt" ||
-    "${train[@]}" --stage autoencoder --export "$out/weights" 2>&1 | tee -a "$out/log.txt" # what there is by then
+    --steps 2500 --pool-refresh 2 --processes 15 --minutes 0.5 "$@")
+{
+    timeout "${DECODER:-120}" "${train[@]}" --stage decoder || true
+    timeout "${WHOLE:-360}" "${train[@]}" --export "$out/weights" ||
+        "${train[@]}" --steps 0 --decoder-steps 0 --export "$out/weights" # what there is by then
+} 2>&1 | tee "$out/log.txt"

@@ -21,7 +21,7 @@ from support.tiny import fresh_model
 
 from asyndm_ext.world.drawer import Drawer, scenes_of
 from asyndm_ext.world.pool import Batch, ScenePool
-from asyndm_ext.world.trainers import AutoencoderTrainer, TrainSettings
+from asyndm_ext.world.trainers import DecoderTrainer, TrainSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,7 +34,7 @@ def pool_after(steps: list[int], drawer: Drawer | None) -> Batch:
 
 
 def losses(drawer: Drawer | None) -> list[float]:
-    trainer = AutoencoderTrainer(fresh_model().requires_grad_(True), TrainSettings(autoencoder_batch=2), drawer)
+    trainer = DecoderTrainer(fresh_model().requires_grad_(True), TrainSettings(decoder_batch=2), drawer)
     return [trainer.train_step() for _ in range(3)]
 
 

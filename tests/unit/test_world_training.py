@@ -9,27 +9,25 @@ import torch
 pytest.importorskip("diffusers")
 
 from asyndm_ext.world import train as training
-from asyndm_ext.world.drawer import Drawer, scenes_of
+from asyndm_ext.world.drawer import scenes_of
 from asyndm_ext.world.judge import Seen, _any_content, example, verdict
 from asyndm_ext.world.model import WEIGHTS, WorldConfig, WorldModel, load_world
 from asyndm_ext.world.pool import CELLS, ScenePool, caption, pictures
 from asyndm_ext.world.scenes import scene_from_seed
 from asyndm_ext.world.train import build_parser, chosen, export, run, train
 from asyndm_ext.world.trainers import (
-    AutoencoderTrainer,
     DecoderTrainer,
     DiffusionTrainer,
     Trainer,
     TrainSettings,
     rate_at,
+    spread_times,
     step_generator,
 )
 from asyndm_ext.world.words import SceneText, read
 
-SMALL = WorldConfig(text_width=32, text_layers=1, autoencoder_widths=(16, 16), unet_channels=(16, 32), unet_groups=8)
-SETTINGS = TrainSettings(
-    steps=4, batch=4, pool_blocks=2, pool_refresh=2, autoencoder_steps=4, autoencoder_batch=2, decoder_steps=2
-)
+SMALL = WorldConfig(text_width=32, text_layers=1, decoder_widths=(16, 16, 8), unet_channels=(16, 32), unet_groups=8)
+SETTINGS = TrainSettings(steps=4, batch=4, pool_blocks=2, pool_refresh=2, decoder_steps=2, decoder_batch=2)
 
 
 def small_model() -> WorldModel:
@@ -44,8 +42,7 @@ def small_pool(monkeypatch):
         lambda m, s, b, refresh, drawer=None: ScenePool(m, s, b, 4, refresh, drawer),
     )
     monkeypatch.setattr("asyndm_ext.world.train.WorldModel", small_model)
-    # What sets the latents' mean and deviation are some 200 scenes; a few do here.
-    monkeypatch.setattr("asyndm_ext.world.trainers.scenes_of", lambda seed, numbers: scenes_of(seed, numbers[:4]))
+    monkeypatch.setattr("asyndm_ext.world.train._CALIBRATION", 4)
 
 
 def test_captions_say_what_is_there_and_leave_some_out():
@@ -86,7 +83,7 @@ def test_the_pool_knows_where_the_words_things_are():
 
 # --- the stages -----------------------------------------------------------------------------------------------------
 
-STAGES = {"autoencoder": AutoencoderTrainer, "diffusion": DiffusionTrainer, "decoder": DecoderTrainer}
+STAGES = {"diffusion": DiffusionTrainer, "decoder": DecoderTrainer}
 
 
 def quietly(trainer: Trainer, steps: int, checkpoint) -> Trainer:
@@ -113,40 +110,30 @@ def test_a_stage_that_was_stopped_ends_as_one_that_was_not(stage: str, tmp_path)
             assert torch.equal(value, two[part][name]), (part, name)
 
 
-@pytest.mark.parametrize(
-    ("stage", "trained"),
-    [
-        ("autoencoder", {"autoencoder.encoder", "autoencoder.decoder"}),
-        ("diffusion", {"text_encoder", "unet"}),
-        ("decoder", {"autoencoder.decoder"}),
-    ],
-)
+@pytest.mark.parametrize(("stage", "trained"), [("diffusion", {"text_encoder", "unet"}), ("decoder", {"autoencoder"})])
 def test_each_stage_trains_its_part(stage: str, trained: set[str], tmp_path) -> None:
     model, before = small_model(), small_model().state_dict()
     quietly(STAGES[stage](model, SETTINGS), 1, tmp_path / "stage.pt")
     changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
-    parts = {".".join(name.split(".")[: 2 if name.startswith("autoencoder") else 1]) for name in changed}
-    assert parts == trained
+    assert {name.split(".")[0] for name in changed} == trained
 
 
-def test_stage_1_ends_with_latents_of_mean_0_and_deviation_1() -> None:
-    model = small_model()
-    AutoencoderTrainer(model, SETTINGS).finish()
-    latents = model.encode(pictures(scenes_of(SETTINGS.seed + 1, range(10**6, 10**6 + 4))))
-    assert latents.mean(dim=(0, 2, 3)).abs().max() < 1e-4
-    assert (latents.std(dim=(0, 2, 3)) - 1).abs().max() < 1e-4
+def test_most_times_are_from_the_deciding_part_and_in_order():
+    settings = TrainSettings()
+    times = spread_times(torch.linspace(0, 1, 10001, dtype=torch.float64)[:-1], settings)
+    assert (times.diff() > 0).all() and times[0] == 0 and 0.999 < times[-1] < 1
+    low, high = settings.deciding_times
+    assert ((times >= low) & (times < high)).double().mean() == pytest.approx(settings.deciding_share, abs=1e-3)
 
 
-def test_the_decoder_learns_from_scenes_that_stage_1_did_not_see(monkeypatch) -> None:
-    asked = []
-    monkeypatch.setattr(
-        Drawer, "scenes", lambda self, seed, numbers: asked.append((seed, numbers)) or scenes_of(1, range(2))
-    )
-    first, last = AutoencoderTrainer(small_model(), SETTINGS), DecoderTrainer(small_model(), SETTINGS)
-    for trainer in (first, last):
-        trainer.train_step()
-        trainer.train_step()
-    assert asked == [(1, range(2)), (1, range(2, 4)), (1, range(8, 10)), (1, range(10, 12))]
+def test_a_latent_is_the_picture_at_a_quarter_of_its_side():
+    model, images = small_model(), pictures(scenes_of(2, range(3)))
+    model.autoencoder.calibrate(images)
+    latents = model.encode(images)
+    assert latents.shape == (3, 12, 16, 16)
+    blocks = images.unfold(2, 4, 4).unfold(3, 4, 4).mean((4, 5))
+    assert torch.allclose(model.autoencoder.small(latents), blocks, atol=1e-5)
+    assert latents.mean().abs() < 1e-4 and abs(float(latents.std()) - 1) < 0.02
 
 
 def test_the_average_follows_the_weights() -> None:
@@ -180,23 +167,19 @@ def files(folder) -> set[str]:
 def test_the_whole_training_and_one_stage_after_the_other_end_alike(tmp_path, capsys) -> None:
     """As when the decoder is trained beside the diffusion, in a process of its own."""
     whole = train(SETTINGS, tmp_path / "whole", "cpu", 9)
-    assert whole.step == 4 and files(tmp_path / "whole") == {"autoencoder.pt", "diffusion.pt", "decoder.pt"}
+    assert whole.step == 4 and files(tmp_path / "whole") == {"diffusion.pt", "decoder.pt"}
     apart = tmp_path / "apart"
-    assert train(SETTINGS, apart, "cpu", 9, "autoencoder").step == 0
-    assert files(apart) == {"autoencoder.pt"}
-    assert train(SETTINGS, apart, "cpu", 9, "diffusion").step == 4
-    assert files(apart) == {"autoencoder.pt", "diffusion.pt"}
-    last = train(SETTINGS, apart, "cpu", 9, "decoder")
+    assert train(SETTINGS, apart, "cpu", 9, "decoder").step == 0
+    assert files(apart) == {"decoder.pt"}
+    last = train(SETTINGS, apart, "cpu", 9, "diffusion")
     assert last.step == 4 and files(apart) == files(tmp_path / "whole")
     capsys.readouterr()
     again = train(SETTINGS, apart, "cpu", 9)
     for name, value in whole.averaged.state_dict().items():
         assert torch.equal(value, last.averaged.state_dict()[name]), name
         assert torch.equal(value, again.averaged.state_dict()[name]), name
-    told = [
-        f"{stage}: continuing at step {step}" for stage, step in (("autoencoder", 4), ("diffusion", 4), ("decoder", 2))
-    ]
-    assert capsys.readouterr().out.split("\n")[:3] == told
+    told = ["diffusion: continuing at step 4", "decoder: continuing at step 2"]
+    assert capsys.readouterr().out.split("\n")[:2] == told
     export(whole, tmp_path / "out")
     assert files(tmp_path / "out") == {"world.safetensors", "config.json", "training_log.json"}
     shipped = load_world(tmp_path / "out")
@@ -209,7 +192,7 @@ def test_the_whole_training_and_one_stage_after_the_other_end_alike(tmp_path, ca
 def test_options() -> None:
     assert chosen(build_parser().parse_args([]), TrainSettings()) == TrainSettings()
     line = "--steps 9 --batch 256 --exchanged 0.5 --bfloat16 --channels-last --seed 3 --pool-blocks 2 --pool-refresh 1"
-    options = build_parser().parse_args([*line.split(), "--autoencoder-steps", "5", "--decoder-steps", "6"])
+    options = build_parser().parse_args([*line.split(), "--decoder-steps", "6"])
     assert chosen(options, TrainSettings()) == TrainSettings(
         steps=9,
         batch=256,
@@ -219,7 +202,6 @@ def test_options() -> None:
         seed=3,
         pool_blocks=2,
         pool_refresh=1,
-        autoencoder_steps=5,
         decoder_steps=6,
     )
     assert options.export is None and options.stage is None and options.processes == 0
@@ -230,16 +212,16 @@ def test_options() -> None:
 
 def test_the_command(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
-    small = "--steps 1 --batch 2 --autoencoder-steps 1 --decoder-steps 1 --pool-blocks 1 --device cpu"
+    small = "--steps 1 --batch 2 --decoder-steps 1 --pool-blocks 1 --device cpu"
     training.main([*small.split(), "--out", str(tmp_path / "run"), "--export", str(tmp_path / "weights")])
-    assert files(tmp_path / "run") == {"autoencoder.pt", "diffusion.pt", "decoder.pt"}
+    assert files(tmp_path / "run") == {"diffusion.pt", "decoder.pt"}
     assert '"steps_done": 1' in (tmp_path / "weights" / "training_log.json").read_text()
-    # What there is so far, of a training that was to go on for longer.
-    longer = [*small.split(), "--steps", "1000", "--decoder-steps", "1000", "--out", str(tmp_path / "run")]
-    training.main([*longer, "--stage", "autoencoder", "--export", str(tmp_path / "so far")])
+    # What there is so far.
+    no_more = [*small.split(), "--steps", "0", "--decoder-steps", "0", "--out", str(tmp_path / "run")]
+    training.main([*no_more, "--export", str(tmp_path / "so far")])
     assert '"steps_done": 1' in (tmp_path / "so far" / "training_log.json").read_text()
     done, so_far = load_world(tmp_path / "weights"), load_world(tmp_path / "so far")
-    assert all(torch.equal(a, b) for a, b in zip(done.unet.parameters(), so_far.unet.parameters(), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(done.parameters(), so_far.parameters(), strict=True))
 
 
 def test_exchanged_captions_are_others(monkeypatch):
