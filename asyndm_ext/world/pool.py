@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from asyndm_ext.world.drawer import Drawer
 from asyndm_ext.world.model import WorldModel
-from asyndm_ext.world.scenes import Scene, scene_from_seed
+from asyndm_ext.world.scenes import Scene
 from asyndm_ext.world.words import read, sentence
 
 CELLS = 16
@@ -40,10 +41,6 @@ class Batch:
     cover: Tensor
 
 
-def scenes_of(seed: int, numbers: range) -> list[Scene]:
-    return [scene_from_seed(seed, number) for number in numbers]
-
-
 def pictures(scenes: Sequence[Scene]) -> Tensor:
     """``(B,3,H,W)`` in [0, 1]."""
     return torch.from_numpy(np.stack([scene.image for scene in scenes])).permute(0, 3, 1, 2).float() / 255
@@ -56,10 +53,21 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
 
 
 class ScenePool:
-    """Latents, captions and whereabouts of ``blocks * block`` scenes, one block replaced every ``refresh`` steps."""
+    """Latents, captions and whereabouts of ``blocks * block`` scenes, one block replaced every ``refresh`` steps.
 
-    def __init__(self, model: WorldModel, seed: int, blocks: int, block: int = 32, refresh: int = 8) -> None:
-        self._model, self._seed = model, seed
+    ``drawer``: draws the scenes; without one they are drawn here. What is in the pool does not depend on it.
+    """
+
+    def __init__(
+        self,
+        model: WorldModel,
+        seed: int,
+        blocks: int,
+        block: int = 32,
+        refresh: int = 8,
+        drawer: Drawer | None = None,
+    ) -> None:
+        self._model, self._seed, self._drawer = model, seed, drawer or Drawer()
         self._blocks, self._block, self._refresh = blocks, block, refresh
         self._held: list[int | None] = [None] * blocks
         many = blocks * block
@@ -76,14 +84,21 @@ class ScenePool:
     def advance(self, step: int) -> None:
         """Bring the window to ``step``: draw and encode what is missing."""
         first = step // self._refresh
-        for number in range(first, first + self._blocks):
-            slot = number % self._blocks
-            if self._held[slot] != number:
-                self._fill(slot, number)
+        last, ahead = first + self._blocks, self._drawer.ahead
+        missing = [number for number in range(first, last) if self._held[number % self._blocks] != number]
+        coming = [*missing, *range(last, last + ahead)]
+        self._drawer.begin(self._seed, map(self._numbers, coming[:ahead]))
+        for i, number in enumerate(missing):
+            self._drawer.begin(self._seed, map(self._numbers, coming[i + 1 : i + 1 + ahead]))
+            self._fill(number % self._blocks, number)
+
+    def _numbers(self, block: int) -> range:
+        """Of a block's scenes."""
+        return range(block * self._block, (block + 1) * self._block)
 
     @torch.no_grad()
     def _fill(self, slot: int, number: int) -> None:
-        scenes = scenes_of(self._seed, range(number * self._block, (number + 1) * self._block))
+        scenes = self._drawer.scenes(self._seed, self._numbers(number))
         rows = slice(slot * self._block, (slot + 1) * self._block)
         self._latents[rows] = self._model.encode(pictures(scenes).to(self._model.device)).to("cpu", torch.float16)
         rng = np.random.default_rng([self._seed, number, 1])

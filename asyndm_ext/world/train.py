@@ -5,9 +5,9 @@
 Two stages: text encoder and UNet together on the scenes' latents; and the decoder that makes pictures of latents,
 which can run beside the first stage (``--stage decoder``). Each writes a checkpoint every few minutes and goes on from
 it when started again with the same ``--out``. ``--export`` writes the averaged weights and the training's log into the
-package. On a GPU:
+package, or into a folder that is named. On a GPU (``--processes``: the machine's cores but one):
 
-    python -m asyndm_ext.world.train --out training --device cuda --bfloat16 --channels-last --batch 256 --steps 2500
+    python -m asyndm_ext.world.train --device cuda --bfloat16 --channels-last --batch 256 --steps 2500 --processes 15
 """
 
 from __future__ import annotations
@@ -17,14 +17,16 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import torch
 
+from asyndm_ext.world.drawer import Drawer, scenes_of
 from asyndm_ext.world.model import WEIGHTS, WorldModel
-from asyndm_ext.world.pool import pictures, scenes_of
+from asyndm_ext.world.pool import pictures
 from asyndm_ext.world.trainers import (
     LOG_EVERY,
     DecoderTrainer,
@@ -77,7 +79,12 @@ def export(trainer: DiffusionTrainer, folder: Path = WEIGHTS) -> None:
 
 
 def train(
-    settings: TrainSettings, out: Path, device: str, minutes: float, stage: str | None = None
+    settings: TrainSettings,
+    out: Path,
+    device: str,
+    minutes: float,
+    stage: str | None = None,
+    drawer: Drawer | None = None,
 ) -> DiffusionTrainer:
     """Both stages, or one of them; the trainer of the first one, with all weights in its averages.
 
@@ -87,17 +94,18 @@ def train(
         device: where.
         minutes: between two checkpoints.
         stage: "diffusion" or "decoder" leaves the other one as its checkpoint has it.
+        drawer: of the scenes; without one they are drawn in this process.
     """
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(settings.seed)
     model = WorldModel()
     model.autoencoder.calibrate(pictures(scenes_of(settings.seed + 2, range(_CALIBRATION))))
-    trainer = DiffusionTrainer(model.to(device), settings)
+    trainer = DiffusionTrainer(model.to(device), settings, drawer)
     if stage in (None, "diffusion"):
         run(trainer, settings.steps, out / "diffusion.pt", minutes)
     elif (out / "diffusion.pt").is_file():
         trainer.load_state_dict(torch.load(out / "diffusion.pt", map_location="cpu", weights_only=True))
-    decoder = DecoderTrainer(model, settings)
+    decoder = DecoderTrainer(model, settings, drawer)
     if stage in (None, "decoder"):
         run(decoder, settings.decoder_steps, out / "decoder.pt", minutes)
     elif (out / "decoder.pt").is_file():
@@ -110,30 +118,45 @@ def build_parser() -> argparse.ArgumentParser:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add, usual = parser.add_argument, TrainSettings()
+    add("--decoder-steps", type=int, default=usual.decoder_steps, help="planned steps of the decoder (%(default)s)")
+    add("--stage", choices=_STAGES, help="this one alone, with what it needs")
+    add("--out", type=Path, default=Path("training"), help="folder for checkpoints (%(default)s)")
+    add("--export", type=Path, nargs="?", const=WEIGHTS, metavar="FOLDER", help="write the weights at the end")
+    add_common(parser, usual)
+    return parser
+
+
+def add_common(parser: argparse.ArgumentParser, usual: TrainSettings) -> None:
+    """The options of every training of the diffusion: what it is trained on, and on which machine."""
+    add = parser.add_argument
     add("--steps", type=int, default=usual.steps, help="planned steps of the diffusion (%(default)s)")
     add("--batch", type=int, default=usual.batch, help="its pictures a step (%(default)s)")
     add("--exchanged", type=float, default=usual.exchanged, help="share of captions that lie (%(default)s)")
-    add("--stage", choices=_STAGES, help="this one alone, with what it needs")
-    add("--out", type=Path, default=Path("training"), help="folder for checkpoints (%(default)s)")
-    add("--threads", type=int, default=1)
+    add("--pool-blocks", type=int, default=usual.pool_blocks, help="times 32 scenes are at hand (%(default)s)")
+    add("--pool-refresh", type=int, default=usual.pool_refresh, help="steps between 32 new scenes (%(default)s)")
+    add("--seed", type=int, default=usual.seed)
+    add("--threads", type=int, default=1, help="of the training itself (%(default)s)")
+    add("--processes", type=int, default=0, help="that draw the scenes; 0: the training's own (%(default)s)")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--bfloat16", action="store_true", help="faster where the machine multiplies in bfloat16")
     add("--channels-last", action="store_true", help="faster on a GPU")
-    add("--seed", type=int, default=usual.seed)
     add("--minutes", type=float, default=4.0, help="between two checkpoints (%(default)s)")
-    add("--export", action="store_true", help="write the weights into the package at the end")
-    return parser
+
+
+def chosen(options: argparse.Namespace, usual: TrainSettings) -> TrainSettings:
+    """The settings that the options say."""
+    return replace(usual, **{f.name: getattr(options, f.name) for f in fields(TrainSettings) if f.name in options})
 
 
 def main(argv: list[str] | None = None) -> None:
     """Command line."""
     options = build_parser().parse_args(argv)
     torch.set_num_threads(options.threads)
-    names = ("steps", "batch", "exchanged", "bfloat16", "channels_last", "seed")
-    settings = TrainSettings(**{name: getattr(options, name) for name in names})
-    trainer = train(settings, options.out, options.device, options.minutes, options.stage)
+    settings = chosen(options, TrainSettings())
+    with Drawer(options.processes) as drawer:
+        trainer = train(settings, options.out, options.device, options.minutes, options.stage, drawer)
     if options.export:
-        export(trainer, WEIGHTS)
+        export(trainer, options.export)
 
 
 if __name__ == "__main__":

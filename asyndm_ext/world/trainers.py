@@ -21,8 +21,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from asyndm_ext.world.attention_loss import attention_loss, word_attention
+from asyndm_ext.world.drawer import Drawer
 from asyndm_ext.world.model import WorldModel
-from asyndm_ext.world.pool import CELLS, Batch, ScenePool, pictures, scenes_of
+from asyndm_ext.world.pool import CELLS, Batch, ScenePool, pictures
 
 LOG_EVERY = 50
 
@@ -119,8 +120,8 @@ class DecoderTrainer:
     """Stage 2, which can run beside stage 1: true pictures from their latents, with noise on these, because a sampler's
     are never exact. The edges' own term keeps outlines sharp."""
 
-    def __init__(self, model: WorldModel, settings: TrainSettings) -> None:
-        self.model, self.settings = model, settings
+    def __init__(self, model: WorldModel, settings: TrainSettings, drawer: Drawer | None = None) -> None:
+        self.model, self.settings, self._drawer = model, settings, drawer or Drawer()
         self.trained = model.autoencoder.requires_grad_(True)
         self.optimizer = torch.optim.AdamW(self.trained.parameters(), weight_decay=0.0)
         self.step = 0
@@ -130,7 +131,9 @@ class DecoderTrainer:
         ramp = min(1.0, (self.step + 1) / 50) * max(0.02, 1 - self.step / settings.decoder_steps)
         self.optimizer.param_groups[0]["lr"] = settings.decoder_learning_rate * ramp
         batch, generator = settings.decoder_batch, step_generator(settings.seed, self.step)
-        images = pictures(scenes_of(settings.seed + 1, range(self.step * batch, (self.step + 1) * batch))).to(device)
+        coming = range(self.step, min(settings.decoder_steps, self.step + 1 + self._drawer.ahead))
+        self._drawer.begin(settings.seed + 1, map(self._numbers, coming))
+        images = pictures(self._drawer.scenes(settings.seed + 1, self._numbers(self.step))).to(device)
         latents = self.model.encode(images)
         noise = torch.randn(latents.shape, generator=generator) * torch.rand(batch, 1, 1, 1, generator=generator)
         with _precision(settings, device):
@@ -143,6 +146,11 @@ class DecoderTrainer:
         self.optimizer.step()
         self.step += 1
         return loss.item()
+
+    def _numbers(self, step: int) -> range:
+        """Of a step's scenes."""
+        batch = self.settings.decoder_batch
+        return range(step * batch, (step + 1) * batch)
 
     def state_dict(self) -> dict[str, Any]:
         return {"model": self.trained.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
@@ -162,7 +170,7 @@ class DiffusionTrainer:
     ``averaged`` is the exponential moving average of ``model``: what is sampled from and exported.
     """
 
-    def __init__(self, model: WorldModel, settings: TrainSettings) -> None:
+    def __init__(self, model: WorldModel, settings: TrainSettings, drawer: Drawer | None = None) -> None:
         self.settings, self.model = settings, model.train()
         self.model.autoencoder.requires_grad_(False)
         if settings.channels_last:
@@ -170,7 +178,7 @@ class DiffusionTrainer:
         self.averaged = copy.deepcopy(model).requires_grad_(False).eval()
         self.trained = [*model.text_encoder.parameters(), *model.unet.parameters()]
         self.optimizer = torch.optim.AdamW(self.trained, lr=settings.learning_rate, weight_decay=0.01)
-        self.pool = ScenePool(model, settings.seed, settings.pool_blocks, refresh=settings.pool_refresh)
+        self.pool = ScenePool(model, settings.seed, settings.pool_blocks, refresh=settings.pool_refresh, drawer=drawer)
         self.step = 0
         self.seconds = 0.0
         self.curve: list[list[float]] = []  # [step, mean loss, mean attention loss of the 50 steps up to it]

@@ -11,7 +11,7 @@ import torch
 from support.ldm_unet import LdmUNet
 from torch import Tensor, nn
 
-from asyndm_ext.model.attention import CrossAttentionCapture, TokenRow, quarter_grid, token_probabilities
+from asyndm_ext.model.attention import CrossAttentionCapture, TokenRow, halved_grid, quarter_grid, token_probabilities
 from asyndm_ext.regions import ObjectRegion
 
 TEXT, TOKENS = 12, 7
@@ -269,6 +269,35 @@ def test_half_precision_gives_float32_maps(dtype: torch.dtype) -> None:
 def test_the_quarter_grid_is_two_strided_convolutions(size: tuple[int, int]) -> None:
     conv = nn.Conv2d(1, 1, 3, stride=2, padding=1)
     assert quarter_grid(*size) == conv(conv(torch.zeros(1, 1, *size))).shape[-2:]
+
+
+@pytest.mark.parametrize("size", [(64, 64), (65, 97), (33, 49), (5, 9), (1, 2)])
+def test_a_halved_grid_is_so_many_strided_convolutions(size: tuple[int, int]) -> None:
+    conv, x = nn.Conv2d(1, 1, 3, stride=2, padding=1), torch.zeros(1, 1, *size)
+    for halvings in range(4):
+        assert halved_grid(*size, halvings) == x.shape[-2:]
+        x = conv(x)
+
+
+@pytest.mark.parametrize(("halvings", "layers"), [(0, 3), (1, 3), (2, 3), (3, 1)])
+@pytest.mark.parametrize("size", [(16, 24), (33, 49)])
+def test_maps_are_those_of_the_layers_after_so_many_halvings(
+    explicit, size: tuple[int, int], halvings: int, layers: int
+) -> None:
+    x = normal(2, 4, *size, seed=12)
+    _, log = explicit(x)
+    grid = halved_grid(*size, halvings)
+    there = [p for p in log.values() if p.shape[2] == grid[0] * grid[1]]
+    capture = CrossAttentionCapture(unet(), 2, 1, halvings)
+    with capture.attached():
+        capture.begin(size)
+        capture.read(ONE_TOKEN)
+        forward(unet(), x)
+    maps = capture.maps()
+    assert len(there) == layers and maps is not None and maps.shape == (1, 2, *grid)
+    for number, column in enumerate((2, 5)):
+        expected = torch.stack([layer[1, :, :, column] for layer in there]).mean(dim=(0, 1)).view(grid)
+        assert ((maps[0, number] - expected).abs() / expected).max() < 2e-5
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])

@@ -33,7 +33,9 @@ def test_a_sentence_is_read_as_what_it_says(kind, seed):
     assert read(str(text)).text == text
     assert read(str(text).upper() + ".").text == text
     for wrong in wrong_texts(text, np.random.default_rng(seed)):
-        assert wrong != text and sum(a != b for a, b in zip(vars(wrong).values(), vars(text).values(), strict=True)) == 1
+        assert (
+            wrong != text and sum(a != b for a, b in zip(vars(wrong).values(), vars(text).values(), strict=True)) == 1
+        )
 
 
 def test_kinds_are_what_they_say():

@@ -21,7 +21,7 @@ from asyndm_ext.world.scenes import (
 )
 from asyndm_ext.world.things import PAINTS, THINGS
 from asyndm_ext.world.tokens import Tokenizer
-from asyndm_ext.world.words import SceneText, UnknownWord, read, sentence
+from asyndm_ext.world.words import WORDS, SceneText, UnknownWord, read, sentence
 
 
 def contents(number: int) -> list[Content]:
@@ -73,7 +73,7 @@ def test_a_prompt_in_plain_english():
     )
     assert read("the penguin is standing in front of a tent on the ice").text.uses
     assert not read("a cat and a car").text.uses
-    assert read("a red boat").text == SceneText(None, 1, "boat", False, "red")
+    assert read("a red boat and a cat").text.paint == "red"
 
 
 def test_words_of_another_world_are_named_with_the_nearest():
@@ -83,17 +83,56 @@ def test_words_of_another_world_are_named_with_the_nearest():
         read("a spaceship")
     with pytest.raises(ValueError, match="one animal at a time; this prompt has cat and dog"):
         read("a cat and a dog")
-    with pytest.raises(ValueError, match="neither an animal nor a thing"):
-        read("in the snow at night")
+    with pytest.raises(ValueError, match="one thing at a time; this prompt has boat and bike"):
+        read("a cat in a boat next to a bike")
+    for prompt in ("in the snow at night", "a red boat", ""):
+        with pytest.raises(ValueError, match="names no animal"):
+            read(prompt)
 
 
-def test_a_words_column():
-    tokenizer = Tokenizer()
-    row = tokenizer.encode("a polar bear in the snow")
-    assert tokenizer.decode(row) == "a polar bear in the snow"
-    assert tokenizer.tokens[row[read("a polar bear in the snow").places["animal"].stop]] == "bear"
+TOKENIZER = Tokenizer()
+
+
+def test_a_row_of_tokens():
+    row = TOKENIZER.encode("a polar bear")
+    assert len(row) == TOKENIZER.length == 24
+    assert row[0] == TOKENIZER.bos and row[4] == TOKENIZER.eos
+    assert row[5:] == [TOKENIZER.pad] * 19
+    assert [TOKENIZER.tokens[number] for number in row[1:4]] == ["a", "polar", "bear"]
+    assert TOKENIZER.encode("")[:3] == [TOKENIZER.bos, TOKENIZER.eos, TOKENIZER.pad]
+
+
+def test_word_i_stands_in_column_i_plus_one():
+    text = "An owl, next to a Red tent."
+    words, row = TOKENIZER.words(text), TOKENIZER.encode(text)
+    assert words == ["an", "owl", "next", "to", "a", "red", "tent"]
+    assert [TOKENIZER.tokens[row[1 + index]] for index in range(len(words))] == words
+    row = TOKENIZER.encode("a polar bear in the snow")
+    assert TOKENIZER.decode(row) == "a polar bear in the snow"
+    assert TOKENIZER.tokens[row[read("a polar bear in the snow").places["animal"].stop]] == "bear"
+
+
+def test_every_caption_fits_and_can_be_read_back():
+    rng = np.random.default_rng(2)
+    for content in contents(300):
+        text = sentence(content.told(), rng.random(6).tolist())
+        assert TOKENIZER.decode(TOKENIZER.encode(text)) == text
+
+
+def test_words_are_unique_and_in_a_fixed_order():
+    # The order is the order of the embedding's rows in the shipped weights.
+    assert list(WORDS) == sorted(set(WORDS))
+    assert len(TOKENIZER) == 3 + len(WORDS)
+
+
+def test_what_cannot_be_encoded():
+    with pytest.raises(UnknownWord, match="'spaceship'"):
+        TOKENIZER.encode("a spaceship and a unicorn")
+    with pytest.raises(UnknownWord, match="'pad'"):  # special tokens are not words
+        TOKENIZER.encode("a <pad> cat")
     with pytest.raises(ValueError, match="at most 22 words; this prompt has 23"):
-        tokenizer.encode("a " * 22 + "cat")
+        TOKENIZER.encode("a " * 22 + "cat")
+    assert TOKENIZER.pad not in TOKENIZER.encode("a " * 21 + "cat")
 
 
 # --- pictures -------------------------------------------------------------------------------------------------------

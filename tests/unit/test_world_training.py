@@ -6,16 +6,28 @@ import numpy as np
 import pytest
 import torch
 
+pytest.importorskip("diffusers")
+
+from asyndm_ext.world import train as training
+from asyndm_ext.world.drawer import scenes_of
 from asyndm_ext.world.judge import Seen, _any_content, example, verdict
-from asyndm_ext.world.model import WorldConfig, WorldModel, load_world
-from asyndm_ext.world.pool import CELLS, ScenePool, caption, pictures, scenes_of
+from asyndm_ext.world.model import WEIGHTS, WorldConfig, WorldModel, load_world
+from asyndm_ext.world.pool import CELLS, ScenePool, caption, pictures
 from asyndm_ext.world.scenes import scene_from_seed
-from asyndm_ext.world.train import export, run
-from asyndm_ext.world.trainers import DecoderTrainer, DiffusionTrainer, TrainSettings, spread_times
+from asyndm_ext.world.train import build_parser, chosen, export, run, train
+from asyndm_ext.world.trainers import (
+    DecoderTrainer,
+    DiffusionTrainer,
+    Trainer,
+    TrainSettings,
+    rate_at,
+    spread_times,
+    step_generator,
+)
 from asyndm_ext.world.words import SceneText, read
 
 SMALL = WorldConfig(text_width=32, text_layers=1, decoder_widths=(16, 16, 8), unet_channels=(16, 32), unet_groups=8)
-SETTINGS = TrainSettings(steps=4, batch=4, pool_blocks=2, pool_refresh=2, decoder_steps=4, decoder_batch=2)
+SETTINGS = TrainSettings(steps=4, batch=4, pool_blocks=2, pool_refresh=2, decoder_steps=2, decoder_batch=2)
 
 
 def small_model() -> WorldModel:
@@ -25,7 +37,12 @@ def small_model() -> WorldModel:
 
 @pytest.fixture(autouse=True)
 def small_pool(monkeypatch):
-    monkeypatch.setattr("asyndm_ext.world.trainers.ScenePool", lambda m, s, b, refresh: ScenePool(m, s, b, 4, refresh))
+    monkeypatch.setattr(
+        "asyndm_ext.world.trainers.ScenePool",
+        lambda m, s, b, refresh, drawer=None: ScenePool(m, s, b, 4, refresh, drawer),
+    )
+    monkeypatch.setattr("asyndm_ext.world.train.WorldModel", small_model)
+    monkeypatch.setattr("asyndm_ext.world.train._CALIBRATION", 4)
 
 
 def test_captions_say_what_is_there_and_leave_some_out():
@@ -64,34 +81,41 @@ def test_the_pool_knows_where_the_words_things_are():
         assert batch.cover.shape[-1] == CELLS
 
 
-@pytest.mark.parametrize("stage", [DiffusionTrainer, DecoderTrainer])
-def test_a_run_that_was_stopped_ends_as_one_that_was_not(stage, tmp_path):
-    def trained(stops: list[int], folder):
-        folder.mkdir()
-        for stop in stops:
-            trainer = stage(small_model(), SETTINGS)
-            run(trainer, stop, folder / "d.pt", 9, lambda text: None)
-        return trainer
+# --- the stages -----------------------------------------------------------------------------------------------------
 
-    whole, halved = trained([4], tmp_path / "one"), trained([1, 3, 4], tmp_path / "two")
-    assert whole.step == halved.step == 4
-    for (name, a), b in zip(whole.model.state_dict().items(), halved.model.state_dict().values(), strict=True):
-        assert torch.equal(a, b), name
-    before = small_model().state_dict()
-    changed = {name for name, value in whole.model.state_dict().items() if not torch.equal(before[name], value)}
-    assert changed and all(name.startswith("autoencoder") == (stage is DecoderTrainer) for name in changed)
+STAGES = {"diffusion": DiffusionTrainer, "decoder": DecoderTrainer}
 
 
-def test_what_is_exported_is_the_average_and_can_be_loaded(tmp_path):
-    trainer = DiffusionTrainer(small_model(), SETTINGS)
-    for _ in range(3):
-        trainer.train_step()
-    export(trainer, tmp_path)
-    again = load_world(tmp_path)
-    for (name, a), b in zip(again.state_dict().items(), trainer.averaged.state_dict().values(), strict=True):
-        assert torch.allclose(a, b, rtol=1e-3, atol=1e-6), name
-    assert again.decode(again.encode(pictures(scenes_of(1, range(1))))).shape == (1, 3, 128, 128)
-    assert (tmp_path / "training_log.json").is_file()
+def quietly(trainer: Trainer, steps: int, checkpoint) -> Trainer:
+    run(trainer, steps, checkpoint, 9, lambda text: None)
+    return trainer
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_stage_that_was_stopped_ends_as_one_that_was_not(stage: str, tmp_path) -> None:
+    """The same losses and the same numbers, whatever torch's own generator is at."""
+    whole = STAGES[stage](small_model(), SETTINGS)
+    losses = [whole.train_step() for _ in range(2)]
+    quietly(STAGES[stage](small_model(), SETTINGS), 1, tmp_path / "stage.pt")
+    resumed = STAGES[stage](small_model(), SETTINGS)
+    torch.manual_seed(99)
+    told: list[str] = []
+    run(resumed, 1, tmp_path / "stage.pt", 9, told.append)
+    assert told == ["stage: continuing at step 1"]
+    assert resumed.train_step() == losses[1] != losses[0]
+    assert resumed.step == whole.step == 2
+    one, two = whole.state_dict(), resumed.state_dict()
+    for part in {"model", "averaged"} & set(one):
+        for name, value in one[part].items():
+            assert torch.equal(value, two[part][name]), (part, name)
+
+
+@pytest.mark.parametrize(("stage", "trained"), [("diffusion", {"text_encoder", "unet"}), ("decoder", {"autoencoder"})])
+def test_each_stage_trains_its_part(stage: str, trained: set[str], tmp_path) -> None:
+    model, before = small_model(), small_model().state_dict()
+    quietly(STAGES[stage](model, SETTINGS), 1, tmp_path / "stage.pt")
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name.split(".")[0] for name in changed} == trained
 
 
 def test_most_times_are_from_the_deciding_part_and_in_order():
@@ -110,6 +134,94 @@ def test_a_latent_is_the_picture_at_a_quarter_of_its_side():
     blocks = images.unfold(2, 4, 4).unfold(3, 4, 4).mean((4, 5))
     assert torch.allclose(model.autoencoder.small(latents), blocks, atol=1e-5)
     assert latents.mean().abs() < 1e-4 and abs(float(latents.std()) - 1) < 0.02
+
+
+def test_the_average_follows_the_weights() -> None:
+    trainer = DiffusionTrainer(small_model(), SETTINGS)
+    before = trainer.averaged.unet.conv_out.weight.clone()
+    trainer.train_step()
+    moved = trainer.averaged.unet.conv_out.weight - before
+    target = trainer.model.unet.conv_out.weight - before
+    assert torch.allclose(moved, 0.9 * target, atol=1e-6)  # decay min(0.999, 1/10) at the first step
+
+
+def test_rate_warms_up_then_falls() -> None:
+    settings = TrainSettings(steps=1000, warmup=100, learning_rate=1.0)
+    rates = [rate_at(step, settings) for step in (0, 49, 99, 100, 550, 1000, 2000)]
+    assert rates == pytest.approx([0.01, 0.5, 1.0, 1.0, 0.505, 0.01, 0.01])
+
+
+def test_steps_and_seeds_share_no_randomness() -> None:
+    drawn = {float(torch.rand(1, generator=step_generator(seed, step))) for seed in range(3) for step in range(30)}
+    assert len(drawn) == 90
+    assert torch.equal(torch.rand(3, generator=step_generator(1, 2)), torch.rand(3, generator=step_generator(1, 2)))
+
+
+# --- the whole ------------------------------------------------------------------------------------------------------
+
+
+def files(folder) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_the_whole_training_and_one_stage_after_the_other_end_alike(tmp_path, capsys) -> None:
+    """As when the decoder is trained beside the diffusion, in a process of its own."""
+    whole = train(SETTINGS, tmp_path / "whole", "cpu", 9)
+    assert whole.step == 4 and files(tmp_path / "whole") == {"diffusion.pt", "decoder.pt"}
+    apart = tmp_path / "apart"
+    assert train(SETTINGS, apart, "cpu", 9, "decoder").step == 0
+    assert files(apart) == {"decoder.pt"}
+    last = train(SETTINGS, apart, "cpu", 9, "diffusion")
+    assert last.step == 4 and files(apart) == files(tmp_path / "whole")
+    capsys.readouterr()
+    again = train(SETTINGS, apart, "cpu", 9)
+    for name, value in whole.averaged.state_dict().items():
+        assert torch.equal(value, last.averaged.state_dict()[name]), name
+        assert torch.equal(value, again.averaged.state_dict()[name]), name
+    told = ["diffusion: continuing at step 4", "decoder: continuing at step 2"]
+    assert capsys.readouterr().out.split("\n")[:2] == told
+    export(whole, tmp_path / "out")
+    assert files(tmp_path / "out") == {"world.safetensors", "config.json", "training_log.json"}
+    shipped = load_world(tmp_path / "out")
+    for name, value in whole.averaged.state_dict().items():
+        assert torch.equal(shipped.state_dict()[name], value.half().float()), name
+    picture = shipped.decode(shipped.encode(pictures(scenes_of(1, range(1)))))
+    assert picture.shape == (1, 3, 128, 128)
+
+
+def test_options() -> None:
+    assert chosen(build_parser().parse_args([]), TrainSettings()) == TrainSettings()
+    line = "--steps 9 --batch 256 --exchanged 0.5 --bfloat16 --channels-last --seed 3 --pool-blocks 2 --pool-refresh 1"
+    options = build_parser().parse_args([*line.split(), "--decoder-steps", "6"])
+    assert chosen(options, TrainSettings()) == TrainSettings(
+        steps=9,
+        batch=256,
+        exchanged=0.5,
+        bfloat16=True,
+        channels_last=True,
+        seed=3,
+        pool_blocks=2,
+        pool_refresh=1,
+        decoder_steps=6,
+    )
+    assert options.export is None and options.stage is None and options.processes == 0
+    assert build_parser().parse_args(["--export"]).export == WEIGHTS
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["--stage", "encoder"])
+
+
+def test_the_command(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    small = "--steps 1 --batch 2 --decoder-steps 1 --pool-blocks 1 --device cpu"
+    training.main([*small.split(), "--out", str(tmp_path / "run"), "--export", str(tmp_path / "weights")])
+    assert files(tmp_path / "run") == {"diffusion.pt", "decoder.pt"}
+    assert '"steps_done": 1' in (tmp_path / "weights" / "training_log.json").read_text()
+    # What there is so far.
+    no_more = [*small.split(), "--steps", "0", "--decoder-steps", "0", "--out", str(tmp_path / "run")]
+    training.main([*no_more, "--export", str(tmp_path / "so far")])
+    assert '"steps_done": 1' in (tmp_path / "so far" / "training_log.json").read_text()
+    done, so_far = load_world(tmp_path / "weights"), load_world(tmp_path / "so far")
+    assert all(torch.equal(a, b) for a, b in zip(done.parameters(), so_far.parameters(), strict=True))
 
 
 def test_exchanged_captions_are_others(monkeypatch):

@@ -1,0 +1,94 @@
+"""Scenes drawn by other processes, ahead of the training that will ask for them.
+
+Drawing a scene takes a processor 8 ms, and a GPU has trained on it in less. A scene follows from its seed and number,
+so it makes no difference who draws it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+
+from asyndm_ext.world.scenes import Scene, scene_from_seed
+
+
+def scenes_of(seed: int, numbers: range) -> list[Scene]:
+    """The scenes of these numbers, drawn here and now."""
+    return [scene_from_seed(seed, number) for number in numbers]
+
+
+class Drawer:
+    """Draws scenes in ``processes`` processes of its own; 0: in this one, when they are asked for.
+
+    A context manager: its processes end with the block, and with this process however it ends. Afterwards scenes are
+    drawn in this process.
+    """
+
+    def __init__(self, processes: int = 0) -> None:
+        self._executor: ProcessPoolExecutor | None = None
+        self._begun: dict[tuple[int, range], Future[list[Scene]]] = {}
+        self.ahead = 2 * processes
+        """How many askings it likes to know beforehand, so that no process waits."""
+        if processes:
+            # "spawn": a forked torch may wait forever for threads that were not forked.
+            context = multiprocessing.get_context("spawn")
+            self._executor = ProcessPoolExecutor(processes, context, initializer=_start, initargs=(os.getpid(),))
+
+    def __enter__(self) -> Drawer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        executor, self._executor, self.ahead = self._executor, None, 0
+        self._begun.clear()
+        if executor is not None:
+            executor.shutdown(wait=True, cancel_futures=True)
+
+    def begin(self, seed: int, some: Iterable[range]) -> None:
+        """Have these drawn, if there is a process for it; each has to be asked for with :meth:`scenes` later."""
+        if self._executor is None:
+            return
+        for numbers in some:
+            if (seed, numbers) not in self._begun:
+                with _deaf_children():
+                    self._begun[seed, numbers] = self._executor.submit(scenes_of, seed, numbers)
+
+    def scenes(self, seed: int, numbers: range) -> list[Scene]:
+        """The scenes of these numbers; waits for them where they have been begun.
+
+        Raises:
+            BrokenProcessPool: a process was killed.
+        """
+        begun = self._begun.pop((seed, numbers), None)
+        return scenes_of(seed, numbers) if begun is None else begun.result()
+
+
+@contextlib.contextmanager
+def _deaf_children() -> Iterator[None]:
+    """A process that is started inside never hears Ctrl+C: a terminal sends it to all, and it is ours to end them."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start(parent: int) -> None:
+    """In a new process. (Drawing computes nothing with torch, so there is no number of threads to set.)"""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be blocked
+
+    def watch() -> None:
+        # A killed parent says nothing: without this its processes would stay.
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
