@@ -13,6 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 import torch
@@ -115,7 +116,8 @@ class Judge(nn.Module):
     @torch.no_grad()
     def see(self, pictures: Tensor) -> list[Seen]:
         """What is in each picture ``(B,3,H,W)``."""
-        parts = dict(zip(_HEADS, self(pictures).split(list(_HEADS.values()), dim=1), strict=True))
+        logits = self(pictures) + self(pictures.flip(-1))  # a world in the mirror is the same world
+        parts = dict(zip(_HEADS, logits.split(list(_HEADS.values()), dim=1), strict=True))
         counts = parts["counts"].unflatten(1, (len(_KINDS), _COUNTS)).argmax(-1).tolist()
         best = {name: part.argmax(1).tolist() for name, part in parts.items() if name != "counts"}
         return [
@@ -198,45 +200,88 @@ def _loss(logits: Tensor, counts: Tensor, rest: Tensor) -> Tensor:
     return loss
 
 
-def _roughened(images: Tensor, model: WorldModel | None, generator: torch.Generator) -> Tensor:
-    """Pictures as they are, after the autoencoder, or with a little noise; mirrored or not."""
-    pictures = images.float() / 255
-    mirrored = torch.rand(len(pictures), generator=generator) < 0.5
-    pictures[mirrored] = pictures[mirrored].flip(-1)
-    if model is not None:
-        through = torch.rand(len(pictures), generator=generator) < 0.6
-        latents = model.encode(pictures[through])
-        noise = torch.randn(latents.shape, generator=generator) * 0.08
-        pictures[through] = model.decode(latents + noise)
-    pictures += (
-        0.02
-        * torch.randn(pictures.shape, generator=generator)
-        * torch.rand(len(pictures), 1, 1, 1, generator=generator)
-    )
-    return pictures.clamp(0, 1)
+class _Held:
+    """Scenes to learn from, as drawn and as they come out of the autoencoder; old ones make room for new ones."""
+
+    def __init__(self, model: WorldModel | None, seed: int, number: int) -> None:
+        self._model, self._seed = model, seed
+        self._generator = torch.Generator().manual_seed(seed)
+        parts = [self._made(range(start, min(start + 50, number))) for start in range(0, number, 50)]
+        self.drawn, self.decoded, self.counts, self.rest = (torch.cat(part) for part in zip(*parts, strict=True))
+        self._made_so_far = number
+
+    def _made(self, numbers: range) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        images, counts, rest = _stack([example(self._seed, number) for number in numbers])
+        return images, self._through(images), counts, rest
+
+    @torch.no_grad()
+    def _through(self, images: Tensor) -> Tensor:
+        """After the autoencoder, with more or less noise on the latents."""
+        if self._model is None:
+            return images
+        latents = self._model.encode(images.float() / 255)
+        noise = torch.randn(latents.shape, generator=self._generator)
+        strength = 0.12 * torch.rand(len(latents), 1, 1, 1, generator=self._generator)
+        return (self._model.decode(latents + strength * noise) * 255).round().to(torch.uint8)
+
+    def renew(self, number: int) -> None:
+        """New scenes in the place of as many others."""
+        new = self._made(range(self._made_so_far, self._made_so_far + number))
+        slots = torch.randint(len(self.drawn), (number,), generator=self._generator)
+        for held, part in zip((self.drawn, self.decoded, self.counts, self.rest), new, strict=True):
+            held[slots] = part
+        self._made_so_far += number
+
+    def batch(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Pictures in [0, 1], mirrored or not, some as drawn and some decoded, a little noisy; and the answers."""
+        generator = self._generator
+        rows = torch.randint(len(self.drawn), (size,), generator=generator)
+        decoded = torch.rand(size, 1, 1, 1, generator=generator) < 0.6
+        pictures = torch.where(decoded, self.decoded[rows], self.drawn[rows]).float() / 255
+        mirrored = torch.rand(size, generator=generator) < 0.5
+        pictures[mirrored] = pictures[mirrored].flip(-1)
+        noise = torch.randn(pictures.shape, generator=generator)
+        pictures += 0.02 * noise * torch.rand(size, 1, 1, 1, generator=generator)
+        return pictures.clamp(0, 1), self.counts[rows], self.rest[rows]
 
 
-def train(model: WorldModel | None, steps: int, held: int, seed: int = 0, batch: int = 32) -> Judge:
-    """A judge that has seen ``held`` scenes, each several times in other ways, and new ones as it goes."""
+_RATE, _FRESH = 2e-3, 4
+
+
+def train(
+    model: WorldModel | None, steps: int, held: int, seed: int = 0, batch: int = 32, start: Judge | None = None
+) -> Judge:
+    """A judge that has seen ``held`` scenes, each several times in other ways, and new ones as it goes.
+
+    Args:
+        model: whose autoencoder's pictures it is to know.
+        start: go on from this one, more carefully.
+
+    Returns:
+        The average of the last states, which errs less than each of them.
+    """
     torch.manual_seed(seed)
-    judge = Judge()
-    images, counts, rest = _stack([example(seed, 1, i) for i in range(held)])
-    optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=0.01)
-    generator = torch.Generator().manual_seed(seed)
-    fresh = 4
+    judge = Judge() if start is None else start
+    average = torch.optim.swa_utils.AveragedModel(
+        judge, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998), use_buffers=True
+    )
+    scenes = _Held(model, seed, held)
+    rate = _RATE if start is None else _RATE / 2
+    optimizer = torch.optim.AdamW(judge.parameters(), lr=rate, weight_decay=0.01)
+    losses: list[float] = []
     for step in range(steps):
-        optimizer.param_groups[0]["lr"] = 2e-3 * min(1.0, (step + 1) / 100) * max(0.01, 1 - step / steps)
-        new = _stack([example(seed, 2, step * fresh + i) for i in range(fresh)])
-        slots = torch.randint(held, (fresh,), generator=generator)
-        images[slots], counts[slots], rest[slots] = new
-        rows = torch.randint(held, (batch,), generator=generator)
-        loss = _loss(judge(_roughened(images[rows], model, generator)), counts[rows], rest[rows])
+        optimizer.param_groups[0]["lr"] = rate * min(1.0, (step + 1) / 100) * max(0.01, 1 - step / steps)
+        scenes.renew(_FRESH)
+        pictures, counts, rest = scenes.batch(batch)
+        loss = _loss(judge(pictures), counts, rest)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        average.update_parameters(judge)
+        losses.append(loss.item())
         if (step + 1) % 100 == 0:
-            print(f"judge step {step + 1}: loss {loss.item():.4f}", flush=True)
-    return judge.eval()
+            print(f"judge step {step + 1}: loss {fmean(losses[-100:]):.4f}", flush=True)
+    return average.module.eval()
 
 
 # --- its own errors -------------------------------------------------------------------------------------------------
@@ -298,14 +343,17 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     parser.add_argument("--model", type=Path, default=WEIGHTS, help="folder of the model's weights")
-    parser.add_argument("--steps", type=int, default=6000)
+    parser.add_argument("--steps", type=int, default=9000)
+    parser.add_argument("--start", type=Path, help="folder of a judge to go on from")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--held", type=int, default=8000)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--scenes", type=int, default=2000, help="to measure its errors on")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
     model = load_world(options.model)
-    judge = train(model, options.steps, options.held)
+    start = load_judge(options.start).requires_grad_(True).train() if options.start else None
+    judge = train(model, options.steps, options.held, options.seed, start=start)
     options.out.mkdir(parents=True, exist_ok=True)
     state = {name: value.half() if value.is_floating_point() else value for name, value in judge.state_dict().items()}
     save_file({name: value.contiguous() for name, value in state.items()}, options.out / FILE)
