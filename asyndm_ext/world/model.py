@@ -1,8 +1,8 @@
 """The model of the little world: Stable Diffusion's architecture, small enough to train and sample on a laptop's CPU.
 
-A text transformer, latents of 12 channels at an eighth of the picture's side, and diffusers' own
-``UNet2DConditionModel`` with the modules of Stable Diffusion 2. A picture of 128 x 128 is a latent of 16 x 16;
-cross-attention sits on all of its cells and once more at half the side.
+A text transformer, latents of three channels at a quarter of the picture's side, and diffusers' own
+``UNet2DConditionModel`` with the modules of Stable Diffusion 2. A picture of 128 x 128 is a latent of 32 x 32;
+cross-attention sits at half of its side and at a quarter.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class WorldConfig:
     text_width: int = 96
     text_layers: int = 2
     text_heads: int = 4
-    latent_channels: int = 12
+    latent_channels: int = 3
     decoder_widths: tuple[int, int, int] = (96, 64, 32)
-    unet_channels: tuple[int, int] = (48, 112)
-    unet_heads: tuple[int, int] = (2, 4)
+    unet_channels: tuple[int, int, int] = (32, 64, 96)
+    unet_heads: tuple[int, int, int] = (1, 2, 4)
     unet_groups: int = 16
     beta_start: float = 0.00085
     beta_end: float = 0.025
@@ -109,11 +109,11 @@ class _Residual(nn.Module):
 class Autoencoder(nn.Module):
     """Pictures in [0, 1] to latents at an eighth of the side, and back.
 
-    There is nothing to learn in encoding: a latent is the picture at a quarter of its side, four pixels to a cell, each
-    colour at mean 0 and deviation 1. What that leaves out the decoder knows: it has seen the world's shapes.
+    There is nothing to learn in encoding: a latent is the picture at a quarter of its side, each colour at mean 0 and
+    deviation 1. What that leaves out the decoder knows: it has seen the world's shapes.
     """
 
-    factor = 8
+    factor = 4
     mean: Tensor
     std: Tensor
 
@@ -121,7 +121,7 @@ class Autoencoder(nn.Module):
         super().__init__()
         coarse, middle, fine = config.decoder_widths
         self.context = nn.Sequential(
-            nn.Conv2d(config.latent_channels, coarse, 3, padding=1),
+            nn.Conv2d(4 * config.latent_channels, coarse, 3, padding=1),
             _Residual(coarse),
             _Residual(coarse),
             nn.Conv2d(coarse, 4 * middle, 3, padding=1),
@@ -148,17 +148,17 @@ class Autoencoder(nn.Module):
         self.std.copy_(small.std(dim=(0, 2, 3))[:, None, None])
 
     def encode(self, images: Tensor) -> Tensor:
-        """``(B,3,H,W)`` in [0, 1] to latents ``(B,12,H/8,W/8)``."""
-        return F.pixel_unshuffle((F.avg_pool2d(images, 4) - self.mean) / self.std, 2)
+        """``(B,3,H,W)`` in [0, 1] to latents ``(B,3,H/4,W/4)``."""
+        return (F.avg_pool2d(images, 4) - self.mean) / self.std
 
     def small(self, latents: Tensor) -> Tensor:
-        """The picture ``(B,3,2h,2w)`` that latents ``(B,12,h,w)`` hold, around [0, 1] but not clipped."""
-        return F.pixel_shuffle(latents, 2) * self.std + self.mean
+        """The picture ``(B,3,h,w)`` that latents ``(B,3,h,w)`` are, around [0, 1] but not clipped."""
+        return latents * self.std + self.mean
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents ``(B,12,h,w)`` to ``(B,3,8h,8w)``, around [0, 1] but not clipped."""
+        """Latents ``(B,3,h,w)``, h and w even, to ``(B,3,4h,4w)``, around [0, 1] but not clipped."""
         small = self.small(latents)
-        shapes = self.shapes(torch.cat([self.context(latents), small * 2 - 1], dim=1))
+        shapes = self.shapes(torch.cat([self.context(F.pixel_unshuffle(latents, 2)), small * 2 - 1], dim=1))
         rough = F.interpolate(small, scale_factor=4, mode="bilinear", align_corners=False)
         return rough + self.outlines(shapes)
 
@@ -167,8 +167,8 @@ class WorldModel(nn.Module):
     """Tokenizer, text encoder, UNet, autoencoder and noise schedule."""
 
     latent_factor: int = Autoencoder.factor
-    attention_halvings: int = 0
-    """How often the latent was halved where the attention finds the objects: not at all, it is small enough."""
+    attention_halvings: int = 1
+    """How often the latent was halved where the attention finds the objects."""
 
     def __init__(self, config: WorldConfig | None = None) -> None:
         super().__init__()
@@ -231,18 +231,17 @@ class WorldModel(nn.Module):
 
 
 def build_unet(config: WorldConfig) -> UNet2DConditionModel:
-    """Two levels with attention on both.
+    """Three levels, the first of convolutions alone; attention at 16 x 16 and 8 x 8.
 
-    At the full 256 cells attention among the pixels costs most and helps least, so there the words are all that is
-    attended to.
+    At 256 cells attention among the pixels costs most and helps least, so there the words are all that is attended to.
     """
     return UNet2DConditionModel(
-        sample_size=16,
+        sample_size=32,
         in_channels=config.latent_channels,
         out_channels=config.latent_channels,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        only_cross_attention=(True, False),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        only_cross_attention=(False, True, False),
         block_out_channels=tuple(config.unet_channels),
         attention_head_dim=tuple(config.unet_heads),  # diffusers' historical name: the number of heads
         layers_per_block=1,

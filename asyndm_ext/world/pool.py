@@ -15,7 +15,7 @@ from torch import Tensor
 
 from asyndm_ext.world.drawer import Drawer
 from asyndm_ext.world.model import WorldModel
-from asyndm_ext.world.scenes import Scene
+from asyndm_ext.world.scenes import SIZE, Scene
 from asyndm_ext.world.words import read, sentence
 
 CELLS = 16
@@ -29,7 +29,7 @@ class Batch:
     """Some rows of the pool.
 
     Attributes:
-        latents: ``(B,12,16,16)`` float32.
+        latents: ``(B,3,32,32)`` float32.
         ids: token numbers ``(B,L)``.
         nouns: the column of the animal's and the thing's word ``(B,2)``, 0 where there is none.
         cover: how much of each cell they cover ``(B,2,CELLS,CELLS)``, fractions.
@@ -72,7 +72,9 @@ class ScenePool:
         self._held: list[int | None] = [None] * blocks
         many = blocks * block
         # Half precision: 8 KB a scene, and rounding far below the noise of any timestep.
-        self._latents = torch.empty(many, model.latent_channels, CELLS, CELLS, dtype=torch.float16)
+        self._latents = torch.empty(
+            many, model.latent_channels, *[SIZE // model.latent_factor] * 2, dtype=torch.float16
+        )
         self._ids = torch.empty(many, model.tokenizer.length, dtype=torch.int64)
         self._nouns = torch.empty(many, len(PARTS), dtype=torch.int64)
         self._cover = torch.empty(many, len(PARTS), CELLS, CELLS, dtype=torch.float16)

@@ -38,7 +38,7 @@ class TrainSettings:
     what is where. ``deciding_share`` of the times come from there, the others from everywhere else.
     """
 
-    steps: int = 6000
+    steps: int = 8000
     batch: int = 32
     learning_rate: float = 1e-3
     warmup: int = 300

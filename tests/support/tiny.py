@@ -16,8 +16,8 @@ CONFIG = WorldConfig(
     text_layers=1,
     text_heads=2,
     decoder_widths=(8, 8, 8),
-    unet_channels=(8, 16),
-    unet_heads=(1, 2),
+    unet_channels=(8, 8, 16),
+    unet_heads=(1, 1, 2),
     unet_groups=4,
 )
 OBJECTS = ("shark", "bike")

@@ -74,8 +74,8 @@ def test_noise_schedule_is_stable_diffusions_with_another_end():
     assert (alphas.diff() < 0).all()
     own = fresh().alphas_cumprod
     assert own.dtype == torch.float64
-    # A scene's ground has 12 x 16 x 16 latent values: summed over them, it is still below the noise.
-    assert own[0] == alphas[0] and 12 * 16 * 16 * own[-1] < 1
+    # A scene's ground has 3 x 32 x 32 latent values: summed over them, it is still below the noise.
+    assert own[0] == alphas[0] and 3 * 32 * 32 * own[-1] < 1
 
 
 def test_what_the_network_predicts_is_v():
@@ -88,8 +88,8 @@ def test_words_are_attended_to_at_all_cells_and_at_half_the_side():
     for name, module in model.unet.named_modules():
         if name.endswith("attn2"):
             module.register_forward_hook(lambda _, inputs, __: sides.append(round(inputs[0].shape[1] ** 0.5)))
-    v = model.unet(torch.zeros(1, 12, 16, 16), 500, model.encode_prompt([""])).sample
-    assert v.shape == (1, 12, 16, 16)
+    v = model.unet(torch.zeros(1, 3, 32, 32), 500, model.encode_prompt([""])).sample
+    assert v.shape == (1, 3, 32, 32)
     assert sides == [16, 8, 8, 8, 8, 16, 16]
     assert 16 >> model.attention_halvings == CELLS
 
@@ -100,7 +100,7 @@ def test_pictures_to_latents_and_back(height: int, width: int):
     images = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
     latents = model.encode(images)
     assert latents.shape == (2, model.latent_channels, height // 8, width // 8)
-    assert model.latent_channels == 12 and model.latent_factor == 8
+    assert model.latent_channels == 3 and model.latent_factor == 4
     decoded = model.decode(10 * latents)
     assert decoded.shape == images.shape
     assert decoded.min() >= 0 and decoded.max() <= 1

@@ -26,7 +26,7 @@ from asyndm_ext.world.trainers import (
 )
 from asyndm_ext.world.words import SceneText, read
 
-SMALL = WorldConfig(text_width=32, text_layers=1, decoder_widths=(16, 16, 8), unet_channels=(16, 32), unet_groups=8)
+SMALL = WorldConfig(text_width=32, text_layers=1, decoder_widths=(16, 16, 8), unet_channels=(16, 16, 32), unet_groups=8)
 SETTINGS = TrainSettings(steps=4, batch=4, pool_blocks=2, pool_refresh=2, decoder_steps=2, decoder_batch=2)
 
 
@@ -130,7 +130,7 @@ def test_a_latent_is_the_picture_at_a_quarter_of_its_side():
     model, images = small_model(), pictures(scenes_of(2, range(3)))
     model.autoencoder.calibrate(images)
     latents = model.encode(images)
-    assert latents.shape == (3, 12, 16, 16)
+    assert latents.shape == (3, 3, 32, 32)
     blocks = images.unfold(2, 4, 4).unfold(3, 4, 4).mean((4, 5))
     assert torch.allclose(model.autoencoder.small(latents), blocks, atol=1e-5)
     assert latents.mean().abs() < 1e-4 and abs(float(latents.std()) - 1) < 0.02
