@@ -71,7 +71,7 @@ class ScenePool:
         self._blocks, self._block, self._refresh = blocks, block, refresh
         self._held: list[int | None] = [None] * blocks
         many = blocks * block
-        # Half precision: 8 KB a scene, and rounding far below the noise of any timestep.
+        # Half precision: 6 KB a scene, and rounding far below the noise of any timestep.
         self._latents = torch.empty(
             many, model.latent_channels, *[SIZE // model.latent_factor] * 2, dtype=torch.float16
         )
