@@ -281,7 +281,8 @@ def train(
         losses.append(loss.item())
         if (step + 1) % 100 == 0:
             print(f"judge step {step + 1}: loss {fmean(losses[-100:]):.4f}", flush=True)
-    return average.module.eval()
+    kept: Judge = average.module  # type: ignore[assignment]
+    return kept.eval()
 
 
 # --- its own errors -------------------------------------------------------------------------------------------------
