@@ -156,15 +156,15 @@ def test_word_attention_is_the_layers_own_softmax():
                 for project, rows in ((attn.to_q, hidden_states), (attn.to_k, context), (attn.to_v, context))
             )
             scores = attn.get_attention_scores(query, key)
-            if encoder_hidden_states is not None and hidden_states.shape[1] == 64:
+            if encoder_hidden_states is not None and hidden_states.shape[1] == 16:
                 seen.append(scores.unflatten(0, (-1, attn.heads)).mean(dim=1))
             return attn.to_out[0](attn.batch_to_head_dim(scores @ value))
 
     model.unet.set_attn_processor(Explicit())
     context = model.encode_prompt(["a red boat", "two cats"])
-    with torch.no_grad(), word_attention(model.unet, 8) as maps:
+    with torch.no_grad(), word_attention(model.unet, 4) as maps:
         model.unet(normal(2, model.latent_channels, 16, 16), torch.tensor([500, 20]), encoder_hidden_states=context)
-    assert len(maps) == len(seen) == 3
+    assert len(maps) == len(seen) == 4
     for ours, theirs in zip(maps, seen, strict=True):
         assert (ours - theirs).abs().max() < 1e-6
     assert not any(module._forward_pre_hooks for module in model.unet.modules())
