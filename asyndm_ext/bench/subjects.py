@@ -117,7 +117,7 @@ def embedded_subject(batch: int, device: torch.device) -> Subject:
     from asyndm_ext.world.model import load_world
 
     world = load_world(device=device)
-    side = 16
+    side = 128 // world.latent_factor
     table = NoiseTable.from_alphas_cumprod(world.alphas_cumprod)
     cond, uncond = (world.encode_prompt([text] * batch) for text in (_PROMPT, ""))
     both = torch.cat([uncond, cond])

@@ -107,7 +107,7 @@ class _Residual(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """Pictures in [0, 1] to latents at an eighth of the side, and back.
+    """Pictures in [0, 1] to latents at a quarter of the side, and back.
 
     There is nothing to learn in encoding: a latent is the picture at a quarter of its side, each colour at mean 0 and
     deviation 1. What that leaves out the decoder knows: it has seen the world's shapes.
