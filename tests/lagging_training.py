@@ -12,47 +12,22 @@ weights, which stay what they are, and can be stopped and started again.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from asyndm_ext.embedded.latent_pool import Batch
 from asyndm_ext.embedded.model import TinyModel, load_tiny
 from asyndm_ext.embedded.train import DiffusionTrainer, TrainSettings, run
 from asyndm_ext.schedule import curve_height
+from asyndm_ext.world.lagging import two_times
 
 LAGGING = 0.5  # share of the pictures
 COVERED = 0.25  # of a cell, from which on it is slow
-
-
-@contextmanager
-def two_times(unet: UNet2DConditionModel, ground: Tensor, slow: Tensor, mask: Tensor) -> Iterator[None]:
-    """Pixels of ``mask`` ``(B,1,H,W)`` (0 or 1) are conditioned on timesteps ``slow`` ``(B,)``, with gradients.
-
-    The network itself is called with ``ground`` ``(B,)``.
-    """
-    both = unet.time_embedding(unet.time_proj(torch.cat([ground, slow])).to(unet.dtype))
-
-    def hook(block: Any) -> Any:
-        def add(conv: nn.Module, arguments: tuple[Tensor, ...], out: Tensor) -> Tensor:
-            own, behind = block.time_emb_proj(block.nonlinearity(both)).chunk(2)
-            here = mask[:, :, :: mask.shape[-2] // out.shape[-2], :: mask.shape[-1] // out.shape[-1]]
-            return out + (behind - own)[:, :, None, None] * here
-
-        return block.conv1.register_forward_hook(add)
-
-    handles = [hook(block) for block in unet.modules() if getattr(block, "time_emb_proj", None) is not None]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def slow_pixels(cover: Tensor, side: int, share: float, generator: torch.Generator) -> Tensor:

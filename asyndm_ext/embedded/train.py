@@ -106,7 +106,7 @@ def train_autoencoder(model: TinyModel, settings: TrainSettings, say: Callable[[
         ramp = min(1.0, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / settings.autoencoder_steps))
         optimizer.param_groups[0]["lr"] = settings.autoencoder_learning_rate * ramp
         images = draw_pictures(seed, range(step * batch, (step + 1) * batch))[0].to(device)
-        with _precision(settings, device):
+        with precision(settings.bfloat16, device):
             latents = autoencoder.encode(images).float()
             noise = torch.randn(latents.shape, generator=step_generator(seed, step)).to(device)
             pictures = autoencoder.decode(latents + 0.1 * noise).float()
@@ -124,9 +124,9 @@ def train_autoencoder(model: TinyModel, settings: TrainSettings, say: Callable[[
     return loss.item()
 
 
-def _precision(settings: TrainSettings, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+def precision(bfloat16: bool, device: torch.device) -> contextlib.AbstractContextManager[Any]:
     """Products in bfloat16 if asked for (weights and sums stay float32)."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=settings.bfloat16)
+    return torch.autocast(device.type, torch.bfloat16, enabled=bfloat16)
 
 
 def unfused_attention() -> contextlib.AbstractContextManager[Any]:
@@ -200,8 +200,8 @@ class DiffusionTrainer:
         ids[dropped] = torch.tensor(model.tokenizer.encode(""))
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         target = (alpha.sqrt() * noise - (1 - alpha).sqrt() * latents).to(model.device)
-        precision = _precision(settings, model.device)
-        with precision, unfused_attention(), word_attention(model.unet) as maps, conditioned:
+        products = precision(settings.bfloat16, model.device)
+        with products, unfused_attention(), word_attention(model.unet) as maps, conditioned:
             context = model.text_encoder(ids.to(model.device))
             v = model.unet(noisy.to(model.device), times.to(model.device), encoder_hidden_states=context).sample
         error = F.mse_loss(v.float(), target)

@@ -15,17 +15,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from asyndm_ext.embedded.model import TextEncoder, TinyConfig
 from asyndm_ext.world.tokens import Tokenizer
-
-try:
-    from diffusers import UNet2DConditionModel
-except RuntimeError as error:  # what diffusers makes of an error in a package that it imports itself
-    raise ImportError(
-        f"diffusers cannot be imported ({error.__cause__ or error}); the packages that it uses have to suit torch"
-    ) from error
 
 WEIGHTS = Path(__file__).parent / "weights"
 FILES = _WEIGHTS_FILE, _CONFIG_FILE = "world.safetensors", "config.json"
@@ -52,41 +47,6 @@ class WorldConfig:
     beta_end: float = 0.025
     train_timesteps: int = 1000
     prediction_type: str = "v_prediction"
-
-
-class TextEncoder(nn.Module):
-    """Token rows to conditioning: embeddings plus learned positions, then a pre-norm transformer.
-
-    Each word sees those before it, as in CLIP, so that a noun's row knows its adjective.
-    """
-
-    def __init__(self, config: WorldConfig, tokens: int, length: int, pad: int) -> None:
-        super().__init__()
-        self.pad = pad
-        self.token = nn.Embedding(tokens, config.text_width)
-        self.position = nn.Parameter(torch.randn(length, config.text_width) * 0.02)
-        layer = nn.TransformerEncoderLayer(
-            config.text_width,
-            config.text_heads,
-            dim_feedforward=4 * config.text_width,
-            dropout=0.0,
-            activation="gelu",
-            batch_first=True,
-            norm_first=True,
-        )
-        self.layers = nn.TransformerEncoder(layer, config.text_layers, enable_nested_tensor=False)
-        self.norm = nn.LayerNorm(config.text_width)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        """``ids`` ``(B,L)`` to ``(B,L,text_width)``.
-
-        Padding comes out as zeros: columns that say nothing, where attention can rest, so that a word's column is high
-        only where the word has a say.
-        """
-        padding = ids == self.pad
-        later = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool, device=ids.device).triu(1)
-        hidden = self.layers(self.token(ids) + self.position, mask=later, src_key_padding_mask=padding)
-        return self.norm(hidden) * ~padding[..., None]
 
 
 class _Residual(nn.Module):
@@ -174,7 +134,8 @@ class WorldModel(nn.Module):
         super().__init__()
         self.config = config = config or WorldConfig()
         self.tokenizer = Tokenizer()
-        self.text_encoder = TextEncoder(config, len(self.tokenizer), self.tokenizer.length, self.tokenizer.pad)
+        text = TinyConfig(text_width=config.text_width, text_layers=config.text_layers, text_heads=config.text_heads)
+        self.text_encoder = TextEncoder(text, len(self.tokenizer), self.tokenizer.length, self.tokenizer.pad)
         self.autoencoder = Autoencoder(config)
         self.unet = build_unet(config)
 

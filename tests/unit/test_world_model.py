@@ -13,7 +13,7 @@ pytest.importorskip("diffusers")
 from safetensors.torch import load_file
 from support.tiny_world import CONFIG, fresh_model
 
-from asyndm_ext.world.attention_loss import attention_loss, word_attention
+from asyndm_ext.embedded.attention_loss import attention_loss, word_attention
 from asyndm_ext.world.drawer import scenes_of
 from asyndm_ext.world.model import FILES, WEIGHTS, WorldConfig, WorldModel, load_world
 from asyndm_ext.world.pool import CELLS, pictures

@@ -8,6 +8,7 @@ import torch
 
 pytest.importorskip("diffusers")
 
+from asyndm_ext.embedded.train import rate_at, step_generator
 from asyndm_ext.world import train as training
 from asyndm_ext.world.drawer import scenes_of
 from asyndm_ext.world.judge import Seen, _any_content, example, verdict
@@ -20,9 +21,7 @@ from asyndm_ext.world.trainers import (
     DiffusionTrainer,
     Trainer,
     TrainSettings,
-    rate_at,
     spread_times,
-    step_generator,
 )
 from asyndm_ext.world.words import SceneText, read
 
