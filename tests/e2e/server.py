@@ -211,6 +211,8 @@ class WebUI:
         for child in ("openai", "asyndm-tiny"):  # A1111 looks them up relative to the working directory
             if (self.models / child).exists():
                 (self.folder / child).symlink_to(self.models / child)
+        if self.kind == "classic":  # so does this one with a part of itself
+            (self.folder / "ldm_patched").symlink_to(self.install.folder / "ldm_patched")
         control = self.models / "models" / "ControlNet"
         if control.exists():
             (self.folder / "models").mkdir(exist_ok=True)
