@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from asyndm_ext.model.patches import PATCH
 from asyndm_ext.model.timesteps import TimestepTable, timestep_embedding
 from asyndm_ext.model.token_modulation import Input, Modulation, Output, TokenModulations
 from asyndm_ext.model.unet_time import UnsupportedModel
@@ -97,6 +98,9 @@ def _final(network: Any) -> Modulation:
 
 class _TimeConditioning:
     """What both kinds share."""
+
+    patch = PATCH
+    by_sigma = True
 
     def __init__(self, modulations: Sequence[Modulation]) -> None:
         self.table: TimestepTable | None = None
@@ -246,10 +250,11 @@ class ChromaTimeConditioning(_TimeConditioning):
         single, double = list(_single(network)), list(_double(network))
         super().__init__([*double, *single, _final(network)])
         self._layer: nn.Module = network.distilled_guidance_layer
-        # The single blocks' vectors come first, then the double blocks' for the image, theirs for the text, the end's.
+        # The single blocks' vectors come first, then the double blocks' for the image and theirs for the text. The last
+        # two of all are the end's: a network that was cut short may still make as many vectors as the whole one.
         at = 3 * len(single)
         first = [at + 6 * i for i in range(len(double))]
-        self._first_vectors = [*first, *(3 * i for i in range(len(single))), at + 12 * len(double)]
+        self._first_vectors = [*first, *(3 * i for i in range(len(single))), -2]
 
     @contextmanager
     def attached(self) -> Iterator[ChromaTimeConditioning]:
@@ -278,7 +283,7 @@ class ChromaTimeConditioning(_TimeConditioning):
         self._tokens.place(range(rows), [rows + offsets[image] for image in self.rows])
         scalar = output[:rows].clone()
         for number, modulation in enumerate(self._tokens.modulations):
-            first = self._first_vectors[number]
+            first = self._first_vectors[number] % output.shape[1]
             vectors = slice(first, first + modulation.chunks)
             self._tokens.give(number, output[:, vectors].unbind(dim=1))
             scalar[:, vectors] = modulation.neutral(scalar[:, vectors])
