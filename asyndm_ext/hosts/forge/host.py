@@ -12,7 +12,8 @@ from asyndm_ext.hosts.forge.denoiser import PixelDenoiser, support
 from asyndm_ext.hosts.webui.errors import AsynDMError, NotApplied
 from asyndm_ext.hosts.webui.finders import Finder, JoinedFinder, PieceFinder, TokenFinder
 from asyndm_ext.hosts.webui.tokens import ObjectColumns
-from asyndm_ext.model.dit_time import is_chroma, is_flux
+from asyndm_ext.model.transformers.chroma import is_chroma
+from asyndm_ext.model.transformers.flux import is_flux
 from asyndm_ext.model.unet_time import UnsupportedModel
 from asyndm_ext.solvers import Solver
 
