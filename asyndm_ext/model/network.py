@@ -16,7 +16,17 @@ from asyndm_ext.model.unet_time import UNetTimeConditioning, UnsupportedModel
 
 
 class TimeConditioning(Protocol):
-    """A timestep for every pixel, while attached."""
+    """A timestep for every pixel, while attached.
+
+    Attributes:
+        patch: side, in latent pixels, of what has one timestep: a token of a transformer; 1 where every pixel has its
+            own.
+        by_sigma: whether its tables hold the sigma in thousandths, whatever the network makes of it (transformers of
+            rectified flows), rather than the timestep that the host has for a sigma.
+    """
+
+    patch: int
+    by_sigma: bool
 
     @property
     def calls(self) -> int:

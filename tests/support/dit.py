@@ -16,7 +16,7 @@ from support import chroma, flux, mmdit
 from support.ldm_unet import sinusoid
 
 TEXT_TOKENS = 7
-NAMES = ["sd3", "sd3.5", "flux", "flux objects", "chroma"]
+NAMES = ["sd3", "sd3.5", "flux", "flux objects", "chroma", "chroma cut"]
 
 
 def normal(*shape: int, seed: int) -> Tensor:
@@ -32,6 +32,7 @@ def network(name: str) -> nn.Module:
         "flux": flux.Flux,
         "flux objects": lambda: flux.Flux(flat=False),
         "chroma": chroma.Chroma,
+        "chroma cut": lambda: chroma.Chroma(spare=15),
     }[name]()
     # Random weights attend to everything alike and modulate by little, which no test could tell apart.
     for key, weight in made.named_parameters():
@@ -52,8 +53,12 @@ class DiT:
         self.flux = not name.startswith("sd3")  # or Chroma: double blocks, then single ones
         self.dtype = dtype
 
-    def _arguments(self) -> dict[str, bool]:
-        return {"sd3.5": {"dual": True, "normed": True}, "flux objects": {"flat": False}}.get(self.name, {})
+    def _arguments(self) -> dict[str, int]:
+        return {
+            "sd3.5": {"dual": True, "normed": True},
+            "flux objects": {"flat": False},
+            "chroma cut": {"spare": 15},
+        }.get(self.name, {})
 
     @property
     def modulations(self) -> int:

@@ -87,7 +87,7 @@ def test_the_flows_network_sees_the_latent_as_it_is() -> None:
 def test_transformers_are_known_by_their_structure(name: str) -> None:
     net = DiT(name).net
     assert is_dit(net)
-    kind = ChromaTimeConditioning if name == "chroma" else DiTTimeConditioning
+    kind = ChromaTimeConditioning if name.startswith("chroma") else DiTTimeConditioning
     assert isinstance(time_conditioning(net), kind)
     assert isinstance(attention_capture(net, 1, 1), JointAttentionCapture)
 
