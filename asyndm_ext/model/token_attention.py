@@ -183,6 +183,7 @@ class TokenAttentionCapture(AttentionCapture):
                 # Not kept: it knows this object, and a circle would keep tensors until the garbage collector comes by.
                 hooks.enter_context(SoftmaxSum(self._on_attention, self._missed, self._trusted).attached())
                 yield self
+                self._add_up()
         finally:
             self._forget()
             self.read(())

@@ -14,8 +14,9 @@ from support.ldm_unet import LdmUNet
 from torch import Tensor, nn
 
 from asyndm_ext.model.call import eps_denoised, flow_denoised, v_denoised, v_to_eps
-from asyndm_ext.model.dit_time import ChromaTimeConditioning, DiTTimeConditioning
-from asyndm_ext.model.joint_attention import JointAttentionCapture
+from asyndm_ext.model.dit_time import DiTTimeConditioning
+from asyndm_ext.model.transformers.chroma import ChromaTimeConditioning
+from asyndm_ext.model.token_attention import TokenAttentionCapture
 from asyndm_ext.model.network import attention_capture, is_dit, time_conditioning
 from asyndm_ext.model.unet_time import UNetTimeConditioning, UnsupportedModel
 
@@ -89,7 +90,7 @@ def test_transformers_are_known_by_their_structure(name: str) -> None:
     assert is_dit(net)
     kind = ChromaTimeConditioning if name.startswith("chroma") else DiTTimeConditioning
     assert isinstance(time_conditioning(net), kind)
-    assert isinstance(attention_capture(net, 1, 1), JointAttentionCapture)
+    assert isinstance(attention_capture(net, 1, 1), TokenAttentionCapture)
 
 
 def test_unets_are_no_transformers() -> None:

@@ -21,7 +21,7 @@ from support.mmdit import MMDiT
 from torch import Tensor, nn
 
 from asyndm_ext.hosts.webui.network import NetworkHooks
-from asyndm_ext.model import attention, dit_time, joint_attention, token_modulation, unet_time
+from asyndm_ext.model import attention, dit_time, token_attention, token_modulation, unet_time
 from asyndm_ext.model.attention import TokenRow
 from asyndm_ext.model.timesteps import TimestepTable
 from asyndm_ext.regions import checked
@@ -55,8 +55,8 @@ TRANSFORMER = (
     Place("time embedding", dit_time, "timestep_embedding"),
     Place("modulation is given", token_modulation.TokenModulations, "give", answers=False),
     Place("token's modulation", token_modulation, "scale_shift"),
-    Place("attention is held", joint_attention.JointAttentionCapture, "_take", answers=False),
-    Place("attention is read", joint_attention, "key_probabilities"),
+    Place("attention is held", token_attention.TokenAttentionCapture, "_take", answers=False),
+    Place("attention is read", token_attention, "key_probabilities"),
     Place("attention is added", attention.AttentionCapture, "_add", answers=False),
 )
 CELLS = [(name, place) for name in NETWORKS for place in (UNET if name == "ldm" else TRANSFORMER)]

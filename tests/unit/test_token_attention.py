@@ -12,9 +12,9 @@ from support import flux, mmdit
 from support.dit import NAMES, TEXT_TOKENS, DiT, normal
 from torch import Tensor, nn
 
-from asyndm_ext.model import joint_attention, softmax_sum
+from asyndm_ext.model import softmax_sum, token_attention
 from asyndm_ext.model.attention import TokenRow
-from asyndm_ext.model.joint_attention import JointAttentionCapture, indicator, joint_probabilities
+from asyndm_ext.model.token_attention import TokenAttentionCapture, indicator, joint_probabilities
 from asyndm_ext.model.network import time_conditioning
 from asyndm_ext.model.timesteps import TimestepTable
 from asyndm_ext.model.unet_time import UnsupportedModel
@@ -86,7 +86,7 @@ def expected_maps(log: Log, size: tuple[int, int], rows: Sequence[TokenRow | Non
 
 
 def captured(dit: DiT, x: Tensor, rows: Sequence[TokenRow | None], objects: int, images: int, **extra: Any) -> Tensor:
-    capture = JointAttentionCapture(dit.net, objects, images)
+    capture = TokenAttentionCapture(layout_of(dit.net), objects, images)
     with capture.attached():
         capture.begin((x.shape[-2], x.shape[-1]))
         capture.read(rows)
@@ -133,7 +133,7 @@ def _by_another_name(attend: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def test_torchs_attention_is_asked_and_no_second_one_made(dit: DiT, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(joint_attention, "joint_probabilities", lambda *_: pytest.fail("a second attention"))
+    monkeypatch.setattr(token_attention, "joint_probabilities", lambda *_: pytest.fail("a second attention"))
     captured(dit, normal(1, 4, 8, 8, seed=1), [TokenRow(0, [[2], [0, 5]])], objects=2, images=1)
 
 
@@ -164,7 +164,7 @@ def test_an_absent_object_has_no_attention(dit: DiT) -> None:
 def test_calls_add_up_until_begin(dit: DiT, explicit: Callable[..., Log]) -> None:
     """A host that runs the batch in slices, and Heun-like solvers that call twice."""
     x, rows = normal(2, 4, 8, 12, seed=4), [TokenRow(0, [[1]]), TokenRow(1, [[5]])]
-    capture = JointAttentionCapture(dit.net, objects=1, images=2)
+    capture = TokenAttentionCapture(layout_of(dit.net), objects=1, images=2)
     with capture.attached():
         for _ in range(2):
             capture.begin((8, 12))
@@ -204,7 +204,7 @@ def test_with_a_map_of_timesteps_it_sees_the_queries_of_the_map(dit: DiT, explic
 def test_the_networks_answer_is_untouched_and_hooks_go(dit: DiT) -> None:
     x = normal(1, 4, 8, 8, seed=9)
     plain, before = dit(x, 300.0), hooks(dit.net)
-    capture = JointAttentionCapture(dit.net, objects=1, images=1)
+    capture = TokenAttentionCapture(layout_of(dit.net), objects=1, images=1)
     assert capture.layers == dit.modulations - 1
     with capture.attached():
         assert hooks(dit.net) > before
@@ -217,7 +217,7 @@ def test_the_networks_answer_is_untouched_and_hooks_go(dit: DiT) -> None:
 def test_hooks_go_and_nothing_is_kept_after_an_error(dit: DiT) -> None:
     before = hooks(dit.net)
     block: Any = dit.net.double_blocks[1].txt_attn.qkv if dit.flux else dit.net.joint_blocks[1].x_block.attn.qkv
-    capture = JointAttentionCapture(dit.net, objects=1, images=1)
+    capture = TokenAttentionCapture(layout_of(dit.net), objects=1, images=1)
 
     def fail(*_: object) -> None:
         raise RuntimeError("out of memory")
@@ -236,7 +236,7 @@ def test_hooks_go_and_nothing_is_kept_after_an_error(dit: DiT) -> None:
 
 
 def test_rows_that_do_not_fit_give_no_map_and_the_region_says_so(dit: DiT) -> None:
-    capture = JointAttentionCapture(dit.net, objects=1, images=1)
+    capture = TokenAttentionCapture(layout_of(dit.net), objects=1, images=1)
     with capture.attached():
         capture.begin((8, 8))
         capture.read([TokenRow(0, [[1]])])
@@ -255,7 +255,7 @@ def test_half_precision_weights_are_read_in_float32(dit: DiT, dtype: torch.dtype
 
 def test_a_column_beyond_the_text_is_not_read(dit: DiT) -> None:
     """Its key would be one of the picture's own tokens."""
-    capture = JointAttentionCapture(dit.net, objects=1, images=1)
+    capture = TokenAttentionCapture(layout_of(dit.net), objects=1, images=1)
     with capture.attached():
         capture.begin((8, 8))
         capture.read([TokenRow(0, [[1, TEXT_TOKENS]])])
@@ -285,14 +285,14 @@ def test_more_objects_than_channels_of_a_head() -> None:
 @pytest.mark.parametrize("network", [nn.Linear(2, 2), nn.Sequential()])
 def test_other_networks_are_refused(network: nn.Module) -> None:
     with pytest.raises(UnsupportedModel, match=type(network).__name__):
-        JointAttentionCapture(network, 1, 1)
+        TokenAttentionCapture(layout_of(network), 1, 1)
 
 
 def test_register_tokens_are_refused() -> None:
     net: Any = mmdit.MMDiT()
     net.register_length = 4
     with pytest.raises(UnsupportedModel, match="register"):
-        JointAttentionCapture(net, 1, 1)
+        TokenAttentionCapture(layout_of(net), 1, 1)
 
 
 def hooks(module: nn.Module) -> int:
