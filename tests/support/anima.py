@@ -48,7 +48,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor | None = None, pe: Tensor | None = None) -> Tensor:
         other = x if context is None else context
-        q, k, v = (part.unflatten(-1, (self.heads, -1)) for part in (self.q_proj(x), self.k_proj(other), self.v_proj(other)))
+        q, k, v = (
+            part.unflatten(-1, (self.heads, -1)) for part in (self.q_proj(x), self.k_proj(other), self.v_proj(other))
+        )
         q, k, v = (part.transpose(1, 2) for part in (self.q_norm(q), self.k_norm(k), v))
         return self.output_proj(flux.attend(q, k, v, pe=pe if context is None else None))
 
@@ -126,7 +128,7 @@ class Anima(nn.Module):
         """``(N, T, h, w, D)`` and the positions of all."""
         x = x if reference is None else torch.cat([x, reference], dim=2)
         x = functional.pad(x, (0, x.shape[-1] % 2, 0, x.shape[-2] % 2, 0, 0), mode="circular")
-        n, c, f, height, width = x.shape
+        n, _, f, height, width = x.shape
         patches = functional.pixel_unshuffle(x.transpose(1, 2).flatten(0, 1), 2).unflatten(0, (n, f))
         where = torch.meshgrid(*map(torch.arange, (f, height // 2, width // 2)), indexing="ij")
         ids = torch.stack(where, dim=-1).flatten(0, 2)
@@ -135,7 +137,11 @@ class Anima(nn.Module):
     @staticmethod
     def picture(tokens: Tensor) -> Tensor:
         n, f = tokens.shape[:2]
-        return functional.pixel_shuffle(tokens.permute(0, 1, 4, 2, 3).flatten(0, 1), 2).unflatten(0, (n, f)).transpose(1, 2)
+        return (
+            functional.pixel_shuffle(tokens.permute(0, 1, 4, 2, 3).flatten(0, 1), 2)
+            .unflatten(0, (n, f))
+            .transpose(1, 2)
+        )
 
 
 def naive(

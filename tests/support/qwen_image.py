@@ -1,8 +1,9 @@
 """A small Qwen-Image with the module layout of the real one, random weights.
 
 Names and calls of the parts are what per-token conditioning and attention capture rely on:
-``time_text_embed.timestep_embedder``, ``pe_embedder``, ``transformer_blocks`` with ``img_mod``, ``img_mlp`` and ``attn``
-(called by keywords; ``norm_q``, ``norm_k``, ``norm_added_k``, ``to_out``), ``norm_out`` with ``silu`` and ``linear``,
+``time_text_embed.timestep_embedder``, ``pe_embedder``, ``transformer_blocks`` with ``img_mod``, ``img_mlp`` and
+``attn`` (called by keywords; with ``norm_q``, ``norm_k``, ``norm_added_k``, ``to_out``), ``norm_out`` with ``silu`` and
+``linear``,
 ``proj_out``. The latent has a dimension of frames.
 """
 

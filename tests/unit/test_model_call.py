@@ -14,10 +14,9 @@ from support.ldm_unet import LdmUNet
 from torch import Tensor, nn
 
 from asyndm_ext.model.call import eps_denoised, flow_denoised, v_denoised, v_to_eps
-from asyndm_ext.model.dit_time import DiTTimeConditioning
-from asyndm_ext.model.transformers.chroma import ChromaTimeConditioning
-from asyndm_ext.model.token_attention import TokenAttentionCapture
+from asyndm_ext.model.dit_time import TokenTime
 from asyndm_ext.model.network import attention_capture, is_dit, time_conditioning
+from asyndm_ext.model.token_attention import TokenAttentionCapture
 from asyndm_ext.model.unet_time import UNetTimeConditioning, UnsupportedModel
 
 
@@ -88,8 +87,8 @@ def test_the_flows_network_sees_the_latent_as_it_is() -> None:
 def test_transformers_are_known_by_their_structure(name: str) -> None:
     net = DiT(name).net
     assert is_dit(net)
-    kind = ChromaTimeConditioning if name.startswith("chroma") else DiTTimeConditioning
-    assert isinstance(time_conditioning(net), kind)
+    time = time_conditioning(net)
+    assert isinstance(time, TokenTime) and time.patch == DiT(name).kind.patch and time.by_sigma
     assert isinstance(attention_capture(net, 1, 1), TokenAttentionCapture)
 
 

@@ -12,12 +12,16 @@ from functools import cache
 
 import pytest
 import torch
+from support.anima import Anima
 from support.chroma import Chroma
 from support.faults import ERRORS, NAN, Fault, Place, Plan
 from support.flux import Flux
+from support.flux2 import Flux2
 from support.ldm_unet import LdmUNet
 from support.leftovers import state, tensors
 from support.mmdit import MMDiT
+from support.nextdit import NextDiT
+from support.qwen_image import QwenImage
 from torch import Tensor, nn
 
 from asyndm_ext.hosts.webui.network import NetworkHooks
@@ -35,6 +39,7 @@ class Network:
     make: Callable[[], nn.Module]
     sigma: bool = False
     objects: int = 2
+    frames: bool = False
 
 
 NETWORKS = {
@@ -44,6 +49,11 @@ NETWORKS = {
     "flux": Network(Flux, sigma=True),
     "flux, modulations per token": Network(lambda: Flux(flat=False), sigma=True),
     "chroma": Network(Chroma, sigma=True),
+    "flux2": Network(Flux2, sigma=True),
+    "z-image": Network(lambda: NextDiT(z_image=True), sigma=True),
+    "lumina 2": Network(lambda: NextDiT(z_image=False), sigma=True),
+    "qwen-image": Network(QwenImage, sigma=True, frames=True),
+    "anima": Network(Anima, sigma=True, frames=True),
 }
 UNET = (
     Place("time embedding", unet_time, "timestep_embedding"),
@@ -72,6 +82,7 @@ def inputs(name: str) -> tuple[Tensor, ...]:
     draw = torch.Generator().manual_seed(1)
     x, y, text = (torch.randn(2, *shape, generator=draw) for shape in ((4, *SIZE), (10,), (7, 12)))
     t = torch.full((2,), 0.6 if NETWORKS[name].sigma else 600.0)
+    x = x.unsqueeze(2) if NETWORKS[name].frames else x
     return (x, t) if name == "ldm" else (x, t, y, text)
 
 
