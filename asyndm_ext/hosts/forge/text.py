@@ -8,7 +8,8 @@ from modules import shared
 
 from asyndm_ext.hosts.webui.errors import NotApplied
 from asyndm_ext.hosts.webui.finders import Finder, JoinedFinder, PieceFinder, TokenFinder, clip_encoder, tells_words
-from asyndm_ext.model.dit_time import is_chroma, is_flux
+from asyndm_ext.model.transformers.chroma import is_chroma
+from asyndm_ext.model.transformers.flux import is_flux
 
 # SD1 and SD2 have one, SDXL two with equal token positions, SD3 these two before T5's tokens.
 CLIP_ENGINES = ("text_processing_engine", "text_processing_engine_l")
