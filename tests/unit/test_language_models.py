@@ -135,6 +135,9 @@ def language_models(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     host = ModuleType("modules")
     host.shared = SimpleNamespace(opts=SimpleNamespace())  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "modules", host)
+    backend: Any = ModuleType("backend")
+    backend.args = SimpleNamespace(dynamic_args=SimpleNamespace(ref_latents=[]))
+    monkeypatch.setitem(sys.modules, "backend", backend)
     names = ("asyndm_ext.hosts.webui.finders", "asyndm_ext.hosts.forge.language_models")
     for name in names:
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -213,11 +216,12 @@ def test_an_instruction_of_one_s_own(language_models: Any) -> None:
 
 
 def test_reference_pictures_before_the_words(language_models: Any) -> None:
-    model = SimpleNamespace(text_processing_engine_qwen=QwenImage())
+    args: Any = sys.modules["backend"].args  # type: ignore[attr-defined]
+    args.dynamic_args.ref_latents = [object()]
     with pytest.raises(Exception, match="reference pictures"):
-        language_models.finder_of_language_model(model, references=True)
+        language_models.finder_of_language_model(SimpleNamespace(text_processing_engine_qwen=QwenImage()))
     behind = SimpleNamespace(text_processing_engine_gemma=Qwen())
-    assert language_models.finder_of_language_model(behind, references=True).columns("a cat", ObjectSpec("cat"))
+    assert language_models.finder_of_language_model(behind).columns("a cat", ObjectSpec("cat"))
 
 
 @pytest.mark.parametrize("model", [SimpleNamespace(), SimpleNamespace(text_processing_engine_gemma=SimpleNamespace())])

@@ -19,14 +19,11 @@ ENGINES = ("text_processing_engine_gemma", "text_processing_engine_qwen", "text_
 _PROMPT = "<Prompt Start>"
 
 
-def finder_of_language_model(sd_model: Any, references: bool = False) -> PieceFinder | None:
+def finder_of_language_model(sd_model: Any) -> PieceFinder | None:
     """None where the model has no language model of a known kind.
 
-    Args:
-        references: whether the host shows reference pictures to the network.
-
     Raises:
-        NotApplied: they stand before the text, and how many columns they take is not known.
+        NotApplied: reference pictures stand before the text, and how many columns they take is not known.
     """
     engine = next((found for name in ENGINES if (found := getattr(sd_model, name, None)) is not None), None)
     if not hasattr(engine, "tokenize_line"):
@@ -35,9 +32,16 @@ def finder_of_language_model(sd_model: Any, references: bool = False) -> PieceFi
         return PieceFinder(_T5Tokens(engine))
     if hasattr(engine, "process_template"):
         return PromptFinder(engine)
-    if hasattr(engine, "image_template") and references:
+    if hasattr(engine, "image_template") and _shows_references():
         raise NotApplied("reference pictures stand before the words, which cannot be found there; paint a mask instead")
     return TemplateFinder(engine) if hasattr(engine, "llama_template") else None
+
+
+def _shows_references() -> bool:
+    """Whether the host shows reference pictures to the network."""
+    from backend import args
+
+    return bool(getattr(getattr(args, "dynamic_args", None), "ref_latents", None))
 
 
 @dataclass(frozen=True)
