@@ -189,7 +189,9 @@ class DiTTimeConditioning(TokenTime):
         assert self.table is not None and self._scalar is not None and self._embedded is not None
         rows, offsets = len(self.rows), self.table.offsets()
         vectors = c.reshape(rows, -1).float()
-        picked, owners, scalar_rows = [], [], []
+        picked: list[int] = []
+        owners: list[int] = []
+        scalar_rows: list[int] = []
         for row, image in enumerate(self.rows):
             scalar_rows.append(len(picked))
             first, count = rows + offsets[image], self.table.counts[image]

@@ -190,13 +190,14 @@ class TokenModulations:
             if not with_text:
                 self._image_tokens = tokens
             text = tokens - self._image_tokens
-            grid = patch_grid(*self._table.index.shape[-2:], self._patch)
+            height, width = self._table.index.shape[-2:]
+            h, w = patch_grid(height, width, self._patch)
             device = self._table.index.device
             images, scalar, first = (
                 torch.tensor(list(rows)).to(device, non_blocking=True)
                 for rows in (self._rows, self._scalar_rows, self._first_rows)
             )
-            own = self._table.index_at(*grid).flatten(1).index_select(0, images) + first.view(-1, 1)
+            own = self._table.index_at(h, w).flatten(1).index_select(0, images) + first.view(-1, 1)
             rest = tokens - text - own.shape[1]
             if rest < 0:
                 raise RuntimeError(f"the network has {tokens - text} image tokens where the map has {own.shape[1]}")

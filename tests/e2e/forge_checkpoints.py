@@ -23,6 +23,7 @@ sys.path.insert(0, str(HERE))
 import checkpoints  # noqa: E402
 import forge_dit_checkpoints  # noqa: E402
 import forge_layouts  # noqa: E402
+import neo_checkpoints  # noqa: E402
 from kinds import KINDS, Kind, kind_of  # noqa: E402
 
 EXTENSION = HERE / "forge_tiny_extension"
@@ -130,6 +131,8 @@ def write_all(webui: Path, root: Path, names: list[str]) -> None:
             weights = checkpoints.make_weights(config, layout(kind, name))
             # Forge and Forge Neo read one thing in it, whether the model predicts v; the others build the model by it.
             file.with_suffix(".yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        elif name in neo_checkpoints.NAMES:
+            weights = neo_checkpoints.make_weights(name)
         else:
             weights = forge_dit_checkpoints.make_weights(kind, name, SIZES)
         partial = file.with_suffix(".partial")

@@ -18,6 +18,7 @@ _COMMON = (
 )
 _DOWNLOADS = ("--no-download-sd-model", "--do-not-download-clip", "--disable-safe-unpickle")
 _SD = ("tiny-sd1", "tiny-inpaint")
+_LATER = ("tiny-zimage", "tiny-lumina2", "tiny-klein", "tiny-anima", "tiny-qwen-image")
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ KINDS = {
                 *_COMMON,
                 *("--skip-install", "--cpu", "--force-fp32", "--fp32-text-enc", "--fp32-vae", "--fp32-unet"),
             ),
-            (*_SD, "tiny-sdxl", "tiny-flux", "tiny-chroma"),
+            (*_SD, "tiny-sdxl", "tiny-flux", "tiny-chroma", *_LATER),
             attention="--use-pytorch-cross-attention",
             attention_is="--use-pytorch-cross-attention",
             ckpt_dir="--ckpt-dirs",

@@ -6,6 +6,7 @@ from typing import Any
 
 from modules import shared
 
+from asyndm_ext.hosts.forge.language_models import finder_of_language_model
 from asyndm_ext.hosts.webui.errors import NotApplied
 from asyndm_ext.hosts.webui.finders import Finder, JoinedFinder, PieceFinder, TokenFinder, clip_encoder, tells_words
 from asyndm_ext.model.transformers.chroma import is_chroma
@@ -25,7 +26,11 @@ def finder_of(sd_model: Any) -> Finder:
         return PieceFinder(_known(t5, sd_model))
     engines = (getattr(sd_model, name, None) for name in CLIP_ENGINES)
     clip = next((one for one in engines if one is not None), None)
-    if clip is None:  # without engines of its own: what AUTOMATIC1111 has
+    if clip is None:
+        language_model = finder_of_language_model(sd_model)
+        if language_model is not None:
+            return language_model
+        # Without engines of its own: what AUTOMATIC1111 has.
         clip = clip_encoder(getattr(sd_model, "cond_stage_model", None))
     finder = TokenFinder(_known(clip, sd_model))
     # Turned off, T5's part of SD3's conditioning is 0.

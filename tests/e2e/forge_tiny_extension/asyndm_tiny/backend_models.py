@@ -48,9 +48,9 @@ def shrink_flux() -> None:
         backend.loader.GuessChroma.unet_extra_config = SIZES["chroma"]
 
 
-def shrunk_folder(place: Path) -> Path:
+def shrunk_folder(place: Path, repositories: dict, sizes: dict) -> Path:
     """A copy of the JSON files with small numbers; tokenizers are links."""
-    for repository, components in SIZES["repositories"].items():
+    for repository, components in repositories.items():
         if not (SHIPPED / repository).exists():
             continue
         target = place / "huggingface" / repository
@@ -61,7 +61,7 @@ def shrunk_folder(place: Path) -> Path:
                 continue
             (target / child.name).mkdir()
             shape = json.loads((child / "config.json").read_text(encoding="utf-8"))
-            shape.update(SIZES["components"][components[child.name]])
+            shape.update(sizes[components[child.name]])
             (target / child.name / "config.json").write_text(json.dumps(shape), encoding="utf-8")
     complete(place / "huggingface" / "Chroma" / "tokenizer")
     return place
@@ -112,8 +112,13 @@ def swap() -> None:
         sd35.T5TextProcessingEngine = WideT5
     if DTYPE in os.environ:
         compute_in_half_precision()
-    folder = shrunk_folder(Path(tempfile.mkdtemp(prefix="asyndm-tiny-")))
+    folder = Path(tempfile.mkdtemp(prefix="asyndm-tiny-"))
+    shrunk_folder(folder, SIZES["repositories"], SIZES["components"])
     if IS_NEO:
+        from asyndm_tiny import neo_models
+
+        neo_models.swap()
+        shrunk_folder(folder, neo_models.SIZES["repositories"], neo_models.components())
         backend.loader.HF = os.fspath(folder / "huggingface")
     else:
         backend.loader.dir_path = os.fspath(folder)
