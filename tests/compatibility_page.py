@@ -21,6 +21,11 @@ KINDS = {
     "tiny-sd3": "SD3",
     "tiny-flux": "Flux",
     "tiny-chroma": "Chroma",
+    "tiny-zimage": "Z-Image",
+    "tiny-lumina2": "Lumina 2",
+    "tiny-klein": "FLUX.2 Klein",
+    "tiny-anima": "Anima",
+    "tiny-qwen-image": "Qwen-Image",
 }
 """What the tiny models imitate."""
 
