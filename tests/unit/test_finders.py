@@ -181,10 +181,21 @@ def test_t5_of_an_engine_that_knows_no_lines(finders: Any) -> None:
     assert finder.columns("a (sandwich) and a Cat", ObjectSpec("sandwich")) == (2, 3, 4), "behind the embedding"
     assert finder.columns("a sandwich and a Cat", ObjectSpec("cat")) == (7,)
     assert finder.columns("a sandwich and a Cat", ObjectSpec("dog")) == ()
-    assert finders.tells_words(finder.encoder) and not finders.tells_words(SimpleNamespace(tokenizer=object()))
+    assert finders.tells_pieces(finder.encoder) and not finders.tells_pieces(SimpleNamespace(tokenizer=object()))
     assert finders.tokenizer_of(finder.encoder) is finder.encoder.tokenizer.tokenizer
 
 
 def test_parentheses_are_text_where_emphasis_is_off(finders: Any) -> None:
     as_text, weighed = (finders.PieceFinder(Weighted(name)).pieces("(cat)") for name in ("None", "Original"))
     assert len(as_text) == len(weighed) + 2
+
+
+def test_the_encoder_of_a_conditioner_is_the_one_that_tells_lines(finders: Any) -> None:
+    """SD3's conditioner in AUTOMATIC1111 has a tokenizer that weighs by itself, too, but no lines."""
+    clip = Clip()
+    weighs = SimpleNamespace(tokenize_with_weights=print)
+    assert finders.clip_encoder(clip) is clip
+    assert finders.clip_encoder(SimpleNamespace(embedders=[object(), clip])) is clip
+    assert finders.clip_encoder(SimpleNamespace(tokenizer=weighs, model_lg=clip)) is clip
+    assert finders.clip_encoder(SimpleNamespace(tokenizer=weighs)) is None
+    assert finders.clip_encoder(None) is None

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from modules import shared
 
 from asyndm_ext.hosts.forge.language_models import finder_of_language_model
 from asyndm_ext.hosts.webui.errors import NotApplied
-from asyndm_ext.hosts.webui.finders import Finder, JoinedFinder, PieceFinder, TokenFinder, clip_encoder, tells_words
+from asyndm_ext.hosts.webui.finders import (
+    Finder,
+    JoinedFinder,
+    PieceFinder,
+    TokenFinder,
+    clip_encoder,
+    tells_lines,
+    tells_pieces,
+)
 from asyndm_ext.model.transformers.chroma import is_chroma
 from asyndm_ext.model.transformers.flux import is_flux
 
@@ -23,7 +32,7 @@ def finder_of(sd_model: Any) -> Finder:
     network = sd_model.forge_objects.unet.model.diffusion_model
     t5 = getattr(sd_model, T5_ENGINE, None)
     if t5 is not None and (is_flux(network) or is_chroma(network)):
-        return PieceFinder(_known(t5, sd_model))
+        return PieceFinder(_known(t5, tells_pieces, sd_model))
     engines = (getattr(sd_model, name, None) for name in CLIP_ENGINES)
     clip = next((one for one in engines if one is not None), None)
     if clip is None:
@@ -32,14 +41,14 @@ def finder_of(sd_model: Any) -> Finder:
             return language_model
         # Without engines of its own: what AUTOMATIC1111 has.
         clip = clip_encoder(getattr(sd_model, "cond_stage_model", None))
-    finder = TokenFinder(_known(clip, sd_model))
+    finder = TokenFinder(_known(clip, tells_lines, sd_model))
     # Turned off, T5's part of SD3's conditioning is 0.
     if t5 is not None and getattr(shared.opts, "sd3_enable_t5", True):
-        return JoinedFinder(finder, PieceFinder(_known(t5, sd_model)), cut=False)
+        return JoinedFinder(finder, PieceFinder(_known(t5, tells_pieces, sd_model)), cut=False)
     return finder
 
 
-def _known(encoder: Any, sd_model: Any) -> Any:
-    if not tells_words(encoder):
+def _known(encoder: Any, is_known: Callable[[Any], bool], sd_model: Any) -> Any:
+    if not is_known(encoder):
         raise NotApplied(f"the text encoder of {type(sd_model).__name__} is not known")
     return encoder

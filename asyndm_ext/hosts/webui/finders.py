@@ -192,13 +192,18 @@ def clip_encoder(conditioner: Any) -> Any | None:
     """AUTOMATIC1111's encoder that tells CLIP's tokens: SD1 and SD2 have one, SDXL has several with equal token
     positions, SD3 two in one before T5."""
     for encoder in [conditioner, *getattr(conditioner, "embedders", []), getattr(conditioner, "model_lg", None)]:
-        if tells_words(encoder) and hasattr(encoder, "tokenize"):
+        if tells_lines(encoder):
             return encoder
     return None
 
 
-def tells_words(encoder: Any) -> bool:
-    """Whether an encoder has a way to tell the tokens of a text that is known here."""
+def tells_lines(encoder: Any) -> bool:
+    """Whether :class:`TokenFinder` can ask an encoder for the tokens of a text."""
+    return hasattr(encoder, "tokenize_line") and hasattr(encoder, "tokenize")
+
+
+def tells_pieces(encoder: Any) -> bool:
+    """Whether :class:`PieceFinder` can."""
     return hasattr(encoder, "tokenize_line") or hasattr(getattr(encoder, "tokenizer", None), "tokenize_with_weights")
 
 
