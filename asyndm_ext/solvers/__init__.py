@@ -52,7 +52,7 @@ from asyndm_ext.solvers.seeds import sample_seeds_2, sample_seeds_3
 from asyndm_ext.solvers.solver import Settings, Solver
 from asyndm_ext.solvers.unipc import sample_unipc, sample_unipc_levels, unipc_levels, unipc_schedule
 
-__all__ = ["COMFY", "FLOW", "LEFT_OUT", "LEVELS", "SNR", "SOLVERS", "Solver"]
+__all__ = ["COMFY", "DENOISE_LAST", "FLOW", "LEFT_OUT", "LEVELS", "SNR", "SOLVERS", "Solver"]
 
 ADAPTIVE_OPTIONS = (
     *("order", "rtol", "atol", "h_init", "pcoeff", "icoeff", "dcoeff", "accept_safety"),
@@ -243,6 +243,11 @@ COMFY: dict[str, Solver] = {
     "sample_ipndm_v": replace(IPNDM_V, sample=partial(sample_ipndm_v, denoise_last=True)),
 }
 """By the host's function: what differs in hosts whose functions are ComfyUI's."""
+
+DENOISE_LAST: dict[str, Solver] = {
+    "sample_lms": replace(SOLVERS["LMS"], sample=partial(sample_lms, denoise_last=True)),
+}
+"""By the host's function: what takes the model's answer for its last step where the function looks for that step."""
 
 _RESAMPLES = "resamples the latent to another size"
 _CHURNS = "raises the noise before each step of a multistep method, whose history is at other levels then"

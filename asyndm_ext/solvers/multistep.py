@@ -67,8 +67,11 @@ def integrate(
 
 
 @torch.no_grad()
-def sample_lms(run: Run, x: Tensor, order: int = 4) -> Tensor:
-    """Linear multistep: the polynomial in sigma through the last ``order`` <= 4 slopes, integrated exactly."""
+def sample_lms(run: Run, x: Tensor, order: int = 4, denoise_last: bool = False) -> Tensor:
+    """Linear multistep: the polynomial in sigma through the last ``order`` <= 4 slopes, integrated exactly.
+
+    With ``denoise_last`` the last step takes the model's answer instead.
+    """
     ds: list[Tensor] = []
     at: list[Tensor] = []
     for i in run.steps():
@@ -76,6 +79,9 @@ def sample_lms(run: Run, x: Tensor, order: int = 4) -> Tensor:
         denoised = run.model(x)
         run.report(i, x, denoised)
         sigma_next = run.advance()
+        if denoise_last and run.nominal(i + 1) == 0:
+            x = denoised
+            continue
         ds, at = [to_d(x, sigma, denoised), *ds][:order], [sigma, *at][:order]
         # Two Gauss points integrate cubics without error.
         half = (sigma_next - sigma) / 2

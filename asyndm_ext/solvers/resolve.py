@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dis
 import functools
 import inspect
 from collections.abc import Callable
 from typing import Any
 
-from asyndm_ext.solvers import COMFY, DPM2_A_RF, FLOW, LEVELS, SNR, SOLVERS, Solver
+from asyndm_ext.solvers import COMFY, DENOISE_LAST, DPM2_A_RF, FLOW, LEVELS, SNR, SOLVERS, Solver
 
 HOST_MODULES = (
     *("k_diffusion.sampling", "k_diffusion_extra", "sd_samplers_kdiffusion_smea"),
@@ -96,6 +97,8 @@ def solver_for(
             solver = SNR[core.__name__]
         elif core.__module__.startswith("ldm_patched.") and core.__name__ in COMFY:
             solver = COMFY[core.__name__]
+        elif core.__name__ in DENOISE_LAST and _looks_for_the_end(core):
+            solver = DENOISE_LAST[core.__name__]
         elif flow and _switches(names, denoiser):
             solver = FLOW.get(core.__name__, solver)
     return None if (solver.never_flow if flow else solver.flow_only) else solver
@@ -115,6 +118,11 @@ def host_function(function: Any) -> Any:
     if not inspect.isfunction(function) or not function.__module__.endswith(HOST_MODULES):
         return None
     return function
+
+
+def _looks_for_the_end(function: Any) -> bool:
+    """Whether a function compares anything for equality: a sampler's next level with 0 (Forge Neo's LMS)."""
+    return any(one.opname == "COMPARE_OP" and "==" in str(one.argval) for one in dis.get_instructions(function))
 
 
 def _switches(names: tuple[str, ...], denoiser: Any) -> bool:

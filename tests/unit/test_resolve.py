@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 from support.kdiffusion import k_diffusion
-from support.solvers import percent_to_sigma
+from support.solvers import percent_to_sigma, run_solver, schedule_for, start_of
 
-from asyndm_ext.solvers import COMFY, FLOW, LEFT_OUT, SNR, SOLVERS
+from asyndm_ext.regions import FixedRegion
+from asyndm_ext.solvers import COMFY, DENOISE_LAST, FLOW, LEFT_OUT, SNR, SOLVERS
 from asyndm_ext.solvers.flow import snr_schedule
 from asyndm_ext.solvers.resolve import FUNCTIONS, host_function, solver_for
 
@@ -124,6 +125,25 @@ def test_comfys_last_step_of_ipndm(name: str) -> None:
     source = f"def {name}(model, x, sigmas): return x"
     assert solver_for("?", host(source, "ldm_patched.k_diffusion.sampling")) is COMFY[name]
     assert solver_for("?", host(source)) is FUNCTIONS[name]
+
+
+def test_an_lms_that_looks_for_its_last_step() -> None:
+    """Forge Neo's, under the label and in a module of the same name as everybody's."""
+    source = "def sample_lms(model, x, sigmas, order=4):\n    return model if {} else x"
+    assert solver_for("LMS", host(source.format("sigmas[1] == 0"))) is DENOISE_LAST["sample_lms"]
+    assert solver_for("LMS", host(source.format("len(x) > order"))) is SOLVERS["LMS"]
+
+
+@pytest.mark.parametrize("kind", ["eps", "flow"])
+def test_the_last_step_of_such_an_lms_is_the_model_s_answer(kind: str) -> None:
+    sigmas = schedule_for(kind, "karras" if kind == "eps" else "simple", steps=6)
+    x = start_of(kind, sigmas)
+    steps: list[dict[str, Any]] = []
+    region = FixedRegion(torch.rand(1, 1, *x.shape[-2:], generator=torch.Generator().manual_seed(1)))
+    for solver, ends_there in ((DENOISE_LAST["sample_lms"], True), (SOLVERS["LMS"], False)):
+        end = run_solver(solver, kind, sigmas, region, x, callback=steps.append)
+        assert torch.equal(end, steps[-1]["denoised"]) is ends_there
+        assert torch.isfinite(end).all()
 
 
 def test_what_has_no_meaning_on_noise_levels() -> None:
