@@ -107,13 +107,11 @@ KINDS = {
         Kind(
             "reforge",
             "reForge",
-            # It looks at all objects while it loads a model beside the start, and may end the start by that.
-            (*_COMMON, *_DOWNLOADS, "--always-cpu", "--all-in-fp32", "--skip-load-model-at-start"),
+            (*_COMMON, *_DOWNLOADS, "--always-cpu", "--all-in-fp32"),
             (*_SD, "tiny-sd2", "tiny-sd2v", "tiny-sdxl"),
             attention="--attention-pytorch",
             attention_is="--attention-",
             code="ldm_patched",
-            loads_late=True,
         ),
     )
 }

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 from ldm_patched.modules import sd, sd1_clip, supported_models
+from modules import sd_models
 
 SIZES = json.loads((Path(__file__).resolve().parents[1] / "forge_sizes.json").read_text(encoding="utf-8"))
 # SDXL's reads the last layer but one, and has to have more than two: so do all.
@@ -44,6 +45,14 @@ class TinyAutoencoder(sd.AutoencoderKL):
         super().__init__(ddconfig={**ddconfig, **SIZES["ldm_vae"]}, **rest)
 
 
+def leave_other_threads_alone() -> None:
+    """reForge goes through all objects of the process while it loads the first model, which ends the thread that builds
+    the API now and then ("SystemError: bad argument to internal function")."""
+    if hasattr(sd_models, "force_memory_deallocation"):
+        sd_models.force_memory_deallocation = lambda: None
+
+
 shrink_classes()
+leave_other_threads_alone()
 sd1_clip.CLIPTextConfig = TinyTextConfig
 sd.AutoencoderKL = TinyAutoencoder
