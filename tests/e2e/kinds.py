@@ -38,6 +38,8 @@ class Kind:
     """The flag that names the folder of the checkpoints."""
     code: str = ""
     """The package that holds its networks: "backend", "ldm_patched", or "" where they are ldm's and sgm's own."""
+    multiple: int = 8
+    """What the sides of a picture are rounded down to."""
     loads_late: bool = False
     """Whether a checkpoint is loaded by the first job only, not when it is chosen."""
     hires: dict[str, object] = field(default_factory=dict)
@@ -90,6 +92,7 @@ KINDS = {
             attention="--use-pytorch-cross-attention",
             attention_is="--use-pytorch-cross-attention",
             ckpt_dir="--ckpt-dirs",
+            multiple=64,
             code="backend",
             loads_late=True,
             hires={"hr_additional_modules": ["Use same choices"]},

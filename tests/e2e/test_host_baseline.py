@@ -70,7 +70,8 @@ def test_model_kinds(plain_webui: WebUI) -> None:
 
 def test_odd_size_and_large_size(plain_webui: WebUI) -> None:
     """No NaN at a size that is no multiple of 64, nor at 512."""
-    assert plain_webui.txt2img("tiny-sd1", steps=2, width=200, height=328).image.shape == (328, 200, 3)
+    sides = tuple(side // plain_webui.about.multiple * plain_webui.about.multiple for side in (328, 200))
+    assert plain_webui.txt2img("tiny-sd1", steps=2, width=200, height=328).image.shape == (*sides, 3)
     assert plain_webui.txt2img("tiny-sd1", steps=2, width=512, height=512).image.std() > 15
 
 

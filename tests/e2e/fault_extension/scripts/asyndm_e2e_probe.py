@@ -99,6 +99,7 @@ def patcher_state() -> dict:
         return {}
     patcher = shared.sd_model.forge_objects.unet
     options = {**patcher.model_options, **patcher.model_options.get("transformer_options", {})}
+    options.pop("sampling_sigmas", None)  # Forge Neo keeps the last job's
     return {name: origin(value) if callable(value) else len(value) for name, value in sorted(options.items())}
 
 
