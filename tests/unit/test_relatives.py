@@ -113,9 +113,24 @@ def test_a_compiled_network_is_left_alone() -> None:
     assert is_compiled(part) and is_compiled(torch.compile(plain))
     with pytest.raises(UnsupportedModel, match="Sequential is compiled"):
         NetworkHooks(part, 0, 1)
-    relatives.check_calls(SimpleNamespace(diffusion_model=plain))
+    relatives.check_calls(loaded(diffusion_model=plain))
     with pytest.raises(UnsupportedModel, match="is compiled"):  # for each call anew
-        relatives.check_calls(SimpleNamespace(diffusion_model=plain, _torch_compile_config=("dynamic",)))
+        relatives.check_calls(loaded(diffusion_model=plain, _torch_compile_config=("dynamic",)))
+
+
+def test_a_relative_that_keeps_things_elsewhere_is_told_what_is_missed() -> None:
+    with pytest.raises(UnsupportedModel, match=r"SimpleNamespace has no forge_objects\.unet\.model\.diffusion_model"):
+        relatives.check_calls(loaded(transformer=nn.Linear(2, 2)))
+    without_options = loaded(diffusion_model=nn.Linear(2, 2))
+    del without_options.forge_objects.unet.model_options
+    with pytest.raises(UnsupportedModel, match=r"has no forge_objects\.unet\.model_options"):
+        relatives.check_calls(without_options)
+
+
+def loaded(**model: Any) -> Any:
+    """A loaded model, as the hosts have it."""
+    unet = SimpleNamespace(model=SimpleNamespace(**model), model_options={})
+    return SimpleNamespace(forge_objects=SimpleNamespace(unet=unet))
 
 
 # -- latents of one frame
