@@ -125,7 +125,8 @@ def test_half_precision_weights(name: str, dtype: torch.dtype, tolerance: float)
     x, maps = normal(2, 4, 12, 10, seed=8), timestep_maps(2, (12, 10))
     found = conditioned(DiT(name, dtype), x, table_of(maps), [0, 1])
     assert found.dtype == dtype
-    close(found.float(), DiT(name).naive(x, NOMINAL, dit.of_tokens(maps)), tolerance)
+    exact = DiT(name)
+    close(found.float(), exact.naive(x, NOMINAL, exact.of_tokens(maps)), tolerance)
 
 
 def test_projections_run_on_the_distinct_timesteps_only(dit: DiT) -> None:
