@@ -64,7 +64,7 @@ def test_every_token_gets_its_own_timestep(dit: DiT, size: tuple[int, int]) -> N
     found = conditioned(dit, x, table_of(maps), [0, 1])
     expected = dit.naive(x, NOMINAL, dit.of_tokens(maps))
     close(found, expected)
-    least = 0.03 if dit.name == "lumina 2" else 0.05  # its clock goes from 0 to 1 only
+    least = 0.01 if dit.name in ("lumina 2", "anima") else 0.05  # their clocks go from 0 to 1 only
     assert float((expected - dit(x, NOMINAL)).abs().max()) > least * float(expected.abs().max())
 
 
@@ -125,7 +125,8 @@ def test_half_precision_weights(name: str, dtype: torch.dtype, tolerance: float)
     x, maps = normal(2, 4, 12, 10, seed=8), timestep_maps(2, (12, 10))
     found = conditioned(DiT(name, dtype), x, table_of(maps), [0, 1])
     assert found.dtype == dtype
-    close(found.float(), DiT(name).naive(x, NOMINAL, dit.of_tokens(maps)), tolerance)
+    exact = DiT(name)
+    close(found.float(), exact.naive(x, NOMINAL, exact.of_tokens(maps)), tolerance)
 
 
 def test_projections_run_on_the_distinct_timesteps_only(dit: DiT) -> None:
