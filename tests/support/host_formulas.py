@@ -50,7 +50,9 @@ def euler_ancestral_cfgpp(
             down, up = (0.0, there / signal_next) if eta else (there / signal_next, 0.0)
         else:
             down, up = ancestral(here / signal, there / signal_next, eta)
-        x = signal_next * (clean + down * (x - signal * unguided) / here + up * noise(x))
+        x = signal_next * (clean + down * (x - signal * unguided) / here)
+        if eta:
+            x = x + signal_next * up * noise(x)
     return x
 
 
