@@ -388,7 +388,7 @@ class TestPrompts:
         assert np.all((levels(webui)[2] > 0).mean(axis=(1, 2, 3)) > 0.02)
 
     def test_negative_prompt_is_no_place_for_objects(self, webui: WebUI) -> None:
-        with pytest.raises(ApiError, match="'dog' not found"):
+        with pytest.raises(ApiError, match="'dog' was not found in the prompt"):
             on(webui, "tiny-sd1", {"objects": "dog"}, negative_prompt="dog")
 
 
