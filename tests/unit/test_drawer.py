@@ -87,9 +87,10 @@ def test_a_killed_process_is_an_error() -> None:
 
 
 PROGRAM = """
-import multiprocessing, os, sys, time
+import multiprocessing, os, signal, sys, time
 from asyndm_ext.world.drawer import Drawer
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # where the tests run in the background it is ignored
 if __name__ == "__main__":
     with Drawer(2) as drawer:
         drawer.begin(1, [range(1), range(1, 2)])
