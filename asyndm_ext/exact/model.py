@@ -65,7 +65,7 @@ class ExactModel:
             x: ``(B,D,1,P)``, signal plus ``sigma`` times noise. sigma: ``(B,1,1,P)``.
         """
         parts, variance = self._parts(x, sigma)
-        posterior = self.posterior(x, sigma)
+        posterior = self._posterior(parts, variance)
         means = []
         for k, (own, kinds) in enumerate(zip(parts, self._world.kinds, strict=True)):
             others = [d + 2 for d in range(len(self._world.sizes)) if d != k]
@@ -76,12 +76,14 @@ class ExactModel:
 
     def posterior(self, x: Tensor, sigma: Tensor) -> Tensor:
         """How probable every combination of kinds is, without and with the prompt, ``(2,B,*sizes)``; else as above."""
+        return self._posterior(*self._parts(x, sigma))
+
+    def _posterior(self, parts: tuple[Tensor, ...], variance: Tensor) -> Tensor:
         world = self._world
-        parts, variance = self._parts(x, sigma)
         log_posterior = self._log_weights
         for k, (own, kinds) in enumerate(zip(parts, world.kinds, strict=True)):
             likelihood = -torch.cdist(own, kinds).square() / (2 * variance[:, k, None])  # (B,kinds)
-            shape = [len(x), *(1,) * len(world.sizes)]
+            shape = [len(own), *(1,) * len(world.sizes)]
             shape[k + 1] = world.sizes[k]
             log_posterior = log_posterior + likelihood.view(shape)
         return torch.softmax(log_posterior.flatten(2), dim=-1).view_as(log_posterior)

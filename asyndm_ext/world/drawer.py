@@ -6,15 +6,12 @@ so it makes no difference who draws it.
 
 from __future__ import annotations
 
-import contextlib
 import multiprocessing
 import os
-import signal
-import threading
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 
+from asyndm_ext.workers import deaf_children, end_with
 from asyndm_ext.world.scenes import Scene, scene_from_seed
 
 
@@ -38,7 +35,7 @@ class Drawer:
         if processes:
             # "spawn": a forked torch may wait forever for threads that were not forked.
             context = multiprocessing.get_context("spawn")
-            self._executor = ProcessPoolExecutor(processes, context, initializer=_start, initargs=(os.getpid(),))
+            self._executor = ProcessPoolExecutor(processes, context, initializer=end_with, initargs=(os.getpid(),))
 
     def __enter__(self) -> Drawer:
         return self
@@ -55,7 +52,7 @@ class Drawer:
             return
         for numbers in some:
             if (seed, numbers) not in self._begun:
-                with _deaf_children():
+                with deaf_children():
                     self._begun[seed, numbers] = self._executor.submit(scenes_of, seed, numbers)
 
     def scenes(self, seed: int, numbers: range) -> list[Scene]:
@@ -66,29 +63,3 @@ class Drawer:
         """
         begun = self._begun.pop((seed, numbers), None)
         return scenes_of(seed, numbers) if begun is None else begun.result()
-
-
-@contextlib.contextmanager
-def _deaf_children() -> Iterator[None]:
-    """A process that is started inside never hears Ctrl+C: a terminal sends it to all, and it is ours to end them."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _start(parent: int) -> None:
-    """In a new process. (Drawing computes nothing with torch, so there is no number of threads to set.)"""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be blocked
-
-    def watch() -> None:
-        # A killed parent says nothing: without this its processes would stay.
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()

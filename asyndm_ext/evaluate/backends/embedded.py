@@ -10,9 +10,6 @@ import contextlib
 import hashlib
 import multiprocessing
 import os
-import signal
-import threading
-import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, replace
@@ -33,6 +30,7 @@ from asyndm_ext.evaluate.plan import Pair, Plan, Unit
 from asyndm_ext.evaluate.store import Result
 from asyndm_ext.objects import ObjectSpec
 from asyndm_ext.settings import Settings
+from asyndm_ext.workers import deaf_children, end_with
 from asyndm_ext.world.words import read
 
 if TYPE_CHECKING:
@@ -121,7 +119,7 @@ class EmbeddedBackend:
         try:
             while True:
                 while len(running) <= self._processes and (unit := next(waiting, None)) is not None:
-                    with _deaf_children():
+                    with deaf_children():
                         running.add(executor.submit(_work, unit))
                 if not running:
                     return
@@ -136,22 +134,6 @@ class EmbeddedBackend:
             raise
         finally:
             executor.shutdown(wait=True, cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _deaf_children() -> Iterator[None]:
-    """A process that is started inside never hears Ctrl+C, not even while it starts.
-
-    A terminal sends it to all of them, and each would answer with a traceback; it is the parent that ends them.
-    """
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
@@ -171,15 +153,7 @@ _worker: dict[str, Any] = {}
 
 
 def _start_worker(drawing: Drawing, parent: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be blocked
-
-    def watch() -> None:
-        # A killed parent says nothing: without this its workers would stay.
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with(parent)
     torch.set_num_threads(1)
     _worker.update(model=drawing.load(), drawing=drawing)
 
