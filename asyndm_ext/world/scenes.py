@@ -24,7 +24,7 @@ SIZE = 128
 USUAL = 0.85
 """How often a part is its partner's usual one."""
 _LAYOUTS = {"used": 0.46, "beside": 0.14, "alone": 0.4}
-_COUNTS = (0.62, 0.26, 0.12)  # of animals alone; beside a thing there are at most two
+_COUNTS = (0.7, 0.21, 0.09)  # of animals alone; beside a thing there are at most two
 _LIGHTS = {"day": 0.5, "dusk": 0.25, "night": 0.25}
 
 
@@ -146,7 +146,7 @@ class _Picture:
     def __init__(self, base: NDArray[np.float32], light: Light, side: float) -> None:
         self.image, self._light = base, light
         self.masks = np.zeros((2, *base.shape[:2]), np.float32)
-        self._tint = np.array(light.tint, np.float32)
+        self._tint, self._glance = np.array(light.tint, np.float32), np.array(light.glance, np.float32)
         self._lean = -1.0 if side > 0.5 else 1.0
 
     def put(self, placed: _Placed, sunk: float = 0.0) -> None:
@@ -162,7 +162,7 @@ class _Picture:
             stamp = Stamp(stamp.colour * fade[..., None], cover * fade, stamp.origin)
         there, here = _overlap(left, top, stamp.cover.shape, self.image.shape[:2])
         cover = stamp.cover[here][..., None]
-        self.image[there] += stamp.colour[here] * self._tint - cover * self.image[there]
+        self.image[there] += stamp.colour[here] * self._glance - cover * self.image[there]
         for part in range(2):  # what is in front hides what is behind
             self.masks[part][there] *= 1 - cover[..., 0]
         if placed.part is not None:
@@ -279,7 +279,7 @@ def _groups(
     for item in extra:
         wanted.insert(int(rng.integers(len(wanted) + 1)), item)
     half = [_half_width(animal, thing) for animal, thing in wanted]
-    largest = {1: 44.0 if content.uses else 52.0, 2: 40.0}.get(len(wanted), 33.0)
+    largest = {1: 50.0 if content.uses else 58.0, 2: 46.0}.get(len(wanted), 38.0)
     least = 0.03 * size if len(wanted) > 1 else 0.0  # between two
     room = 0.97 * size - least * (len(wanted) + 1)
     scale = min(float(rng.uniform(0.88, 1.0)) * largest * unit, room / (2 * sum(half)))
