@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -124,6 +126,20 @@ def test_most_times_are_from_the_deciding_part_and_in_order():
     assert (times.diff() > 0).all() and times[0] == 0 and 0.999 < times[-1] < 1
     low, high = settings.deciding_times
     assert ((times >= low) & (times < high)).double().mean() == pytest.approx(settings.deciding_share, abs=1e-3)
+
+
+def test_the_error_counts_more_where_an_object_is_and_not_in_pure_noise():
+    trainer = DiffusionTrainer(small_model(), replace(SETTINGS, object_weight=4.0))
+    trainer.pool.advance(0)
+    batch = trainer.pool.batch(torch.arange(4))
+    alpha = torch.tensor([0.999, 0.5, 0.001, 0.999])[:, None, None, None]
+    weights = trainer.weights(batch, alpha)
+    assert weights.shape == (4, 1, 32, 32)
+    cover = batch.cover.sum(1).repeat_interleave(2, 1).repeat_interleave(2, 2)
+    assert cover.max() > 0.9
+    assert torch.allclose(weights[0, 0], 1 + 4 * cover[0]) and torch.allclose(weights[1, 0], 1 + 4 * cover[1])
+    assert weights[2].max() < 1.1
+    assert torch.equal(trainer.weights(batch, alpha.expand(-1, 1, 32, 32)), weights)
 
 
 def test_a_latent_is_the_picture_at_a_quarter_of_its_side():
