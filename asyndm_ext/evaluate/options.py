@@ -10,6 +10,7 @@ from typing import Any
 from asyndm_ext.commands.frame import Parser, number, whole
 from asyndm_ext.embedded.limits import GUIDANCE, MAX_SIDE, SIDE_STEP
 from asyndm_ext.evaluate.methods import KINDS, USUAL, VARIED, read_value
+from asyndm_ext.rivals import OPTIONS
 from asyndm_ext.world.prompts import KINDS as PROMPT_KINDS
 
 _EXAMPLE = "asyndm evaluate --prompts 100 --kind two,relation --strength 0.7,0.3,0.9 --out two_objects"
@@ -65,7 +66,11 @@ def _prompts(group: Any) -> None:
         metavar="FILE",
         help="one prompt a line, or JSON; also the sets of the paper's authors; can be repeated",
     )
-    add("--file-strengths", action="store_true", help="each object's strength from the files, where they have it")
+    add(
+        "--file-strengths",
+        action="store_true",
+        help="besides --strength, each object's own from the files (as the paper's authors published them)",
+    )
     add("--seeds", type=whole(1), metavar="N", help="for each prompt (1; exact world: 25)")
     add("--first-seed", type=whole(), metavar="N", default=0, help="(%(default)s)")
 
@@ -94,9 +99,28 @@ def _methods(group: Any) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUES",
-        help=f"another setting of AsynDM, the first value central: {', '.join(VARIED)}; can be repeated",
+        help=f"another setting of AsynDM, the first value central: {', '.join(VARIED)}; or of another method:"
+        f" {', '.join(name for options in OPTIONS.values() for name in options)}; can be repeated",
     )
     add("--grid", action="store_true", help="all values with all others; otherwise one is moved at a time")
+    add(
+        "--plain-guidance",
+        type=_list(_positive(0)),
+        default=[],
+        metavar="G",
+        help="more CFG scales for plain pictures alone, to hold every method against the best of them",
+    )
+    add(
+        "--matched",
+        action="store_true",
+        help="when all is drawn, plain pictures at each method's equivalent guidance scale, and with as many model"
+        " calls",
+    )
+    add(
+        "--choose-on",
+        choices=("prompts", "pairs"),
+        help="choose each method's best setting on one half of these, and report on the other half alone",
+    )
 
 
 def _embedded(group: Any) -> None:
@@ -157,6 +181,17 @@ def _judges(group: Any) -> None:
     )
     add("--resample", choices=("pairs", "prompts"), default="pairs", help="what the bootstrap draws (%(default)s)")
     add("--resamples", type=whole(1), default=10_000, metavar="N", help="(%(default)s)")
+    add(
+        "--vote",
+        type=whole(1),
+        nargs="?",
+        const=64,
+        metavar="N",
+        help="write vote.html, a page on which people choose between the methods' pictures of N prompts (64);"
+        " the report reads the files that it saves from the folder votes",
+    )
+    add("--vote-methods", type=_names, metavar="NAMES", help="between which (the first ones of --methods, up to six)")
+    add("--vote-seed", type=whole(), metavar="N", default=0, help="of the choice and order (%(default)s)")
     add("--sheet", type=whole(0), default=12, metavar="N", help="pairs on each contact sheet (%(default)s)")
     add("--sheet-seed", type=whole(), metavar="N", default=0, help="of their choice (%(default)s)")
 

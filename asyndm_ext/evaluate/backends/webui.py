@@ -80,10 +80,10 @@ class Request:
 
 def asked(pair: Pair, method: Method) -> dict[str, Any]:
     """AsynDM's settings for this picture as the API takes them; empty: off."""
-    settings = method.asyndm()
+    settings, objects = method.asyndm(), method.objects(pair.prompt.objects)
     if settings and method.kind != "concave":
-        settings["objects"] = [str(spec) for spec in pair.prompt.objects]
-    own = [spec.strength for spec in pair.prompt.objects if spec.strength is not None]
+        settings["objects"] = [str(spec) for spec in objects]
+    own = [spec.strength for spec in objects if spec.strength is not None]
     if method.kind == "concave" and own:
         settings["strength"] = max(own)  # as the authors' code has it
     return {"enabled": True, **settings} if settings else {}
@@ -98,7 +98,7 @@ def parameters(infotext: str) -> dict[str, str]:
 def state_of(method: Method, infotext: str) -> tuple[str, str]:
     """Status and note of a picture: what its infotext says was done, against what was asked for."""
     said = parameters(infotext)
-    if method.kind == "plain":
+    if method.base == "plain":
         return ("failed: AsynDM is in the plain picture's infotext" if _STRENGTH in said else MADE), ""
     if "AsynDM" in said:
         return said["AsynDM"], ""  # "not applied: ..."
