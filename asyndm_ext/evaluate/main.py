@@ -14,7 +14,7 @@ _GOES_ON = "the same command goes on from here"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code. Bad arguments leave by ``SystemExit(2)``, as argparse does."""
-    return frame.run(build_parser(), argv, _evaluate, interrupted=f"stopped; {_GOES_ON}")
+    return frame.run(build_parser(argv), argv, _evaluate, interrupted=f"stopped; {_GOES_ON}")
 
 
 def _evaluate(options: argparse.Namespace) -> int:

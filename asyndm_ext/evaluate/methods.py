@@ -34,6 +34,8 @@ KINDS: dict[str, str] = {
 }
 USUAL = ("plain", "concave", "asyndm", "fixed")
 """The paper's four."""
+ON_WEBUIS = (*USUAL, "cfg++", "asyndm+cfg++")
+"""What a WebUI can carry out; CFG++ is a sampler of its own there."""
 _TOGETHER = "asyndm+"
 FILE = "file"
 """As a strength: each object's own, from the prompts' files, where they have it."""
@@ -137,11 +139,11 @@ def _written(value: Any) -> str:
 def check_usual(methods: Iterable[Method]) -> None:
     """Raises ValueError for a method that a WebUI cannot carry out yet."""
     for method in methods:
-        if method.rival:
+        if method.rival and method.kind not in ON_WEBUIS:
             raise ValueError(
                 f"the method {method.kind!r} is there for the embedded model only, so far; leave out --url, or it"
             )
-        if method.kind not in USUAL:
+        if method.kind not in ON_WEBUIS:
             raise ValueError(
                 f"the method {method.kind!r} is a control of the little world and the exact one; leave out --url, or it"
             )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,13 @@ from asyndm_ext.world.prompts import KINDS as PROMPT_KINDS
 
 _EXAMPLE = "asyndm evaluate --prompts 100 --kind two,relation --strength 0.7,0.3,0.9 --out two_objects"
 _CURVES = "quadratic, piecewise linear, exponential, linear (quadratic)"
+PAPER = ("table1", "table2", "table4", "table5", "table6", "figure8")
 WEBUI_SIDES = (64, 4096)
 """Pixels. What a WebUI draws is its own affair; these catch a slip of the finger."""
 
 
-def build_parser() -> Parser:
-    """All options."""
+def build_parser(argv: Sequence[str] | None = None) -> Parser:
+    """All options; a table of the paper in the arguments changes the others' defaults."""
     parser = Parser(
         "asyndm evaluate",
         "Draw prompts x seeds x methods, judge every picture, and write tables and a report with confidence"
@@ -32,13 +34,32 @@ def build_parser() -> Parser:
     add("--out", type=Path, default=Path("asyndm_evaluation"), metavar="FOLDER", help="of the run (%(default)s)")
     add("--minutes", type=_positive(0), metavar="N", help="stop after so long; the same command goes on later")
     add("--report-only", action="store_true", help="draw nothing: tables and report of what is there")
+    add(
+        "--paper",
+        choices=PAPER,
+        help="repeat this of the AsynDM paper: its prompts (give its files with --prompt-file), seeds, conditions and"
+        " methods are the defaults then, and the report has its numbers beside yours",
+    )
     _prompts(parser.add_argument_group("prompts"))
     _methods(parser.add_argument_group("methods", "Where several values are given, the first is the central one."))
     _embedded(parser.add_argument_group("embedded model"))
     _exact(parser.add_argument_group("exact world"))
     _webui(parser.add_argument_group("WebUI"))
     _judges(parser.add_argument_group("judges and report"))
+    name = _paper(sys.argv[1:] if argv is None else argv)
+    if name is not None:
+        from asyndm_ext.evaluate.paper import TABLES
+
+        parser.set_defaults(**TABLES[name].defaults)
     return parser
+
+
+def _paper(argv: Sequence[str]) -> str | None:
+    """The table of the paper that is asked for, if there is one of that name."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--paper", nargs="?")
+    name = first.parse_known_args(argv)[0].paper
+    return name if name in PAPER else None
 
 
 def _prompts(group: Any) -> None:

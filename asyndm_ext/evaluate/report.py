@@ -8,7 +8,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from asyndm_ext.evaluate import words
+from asyndm_ext.evaluate import paper, words
 from asyndm_ext.evaluate.charts import Bar, Line, forest, legend, lines
 from asyndm_ext.evaluate.controls import Matched
 from asyndm_ext.evaluate.judge_check import JudgeErrors
@@ -36,6 +36,7 @@ def report(
     halves: str | None = None,
     matched: Mapping[str, Matched] | None = None,
     votes: Sequence[Votes] = (),
+    table: str | None = None,
 ) -> str:
     """The page's text.
 
@@ -50,11 +51,13 @@ def report(
         halves: what the halves are made of, if so.
         matched: by method's id, the plain pictures that it is held against.
         votes: people's.
+        table: the paper's, whose numbers stand beside.
     """
     parts = [
         "<h1>Does AsynDM help?</h1>",
         _answer(summary),
         _setup(summary, made_with),
+        paper.section(table, summary) if table else "",
         _forest(summary),
         controls(summary, choosing or summary, matched or {}),
         choice(summary, choosing or summary, halves),

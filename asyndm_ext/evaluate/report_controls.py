@@ -162,8 +162,8 @@ def file_strengths(methods: Sequence[Method]) -> str:
     if not any(method.takes_file_strengths for method in methods):
         return ""
     return (
-        "<p>Rows with <b>strength file</b> take each object's strength from the prompts' files. Where these were chosen"
+        "<p>Strength <b>file</b> is each object's own, from the prompts' files. Where these were chosen"
         " prompt by prompt by looking at the pictures, the choice alone raises a score: taking the best of three"
         " settings for each prompt, by 32 pictures of it, gains 3.7 points where the settings make no difference at"
-        " all. The rows with one strength for all prompts are free of that.</p>"
+        " all. Rows with one strength for all prompts are free of that.</p>"
     )

@@ -14,11 +14,12 @@ from typing import Any
 
 from asyndm_ext.commands import frame
 from asyndm_ext.embedded.limits import GUIDANCE
+from asyndm_ext.evaluate import paper
 from asyndm_ext.evaluate.backends import Backend
 from asyndm_ext.evaluate.controls import FILE as MATCHED
 from asyndm_ext.evaluate.controls import chooses, complete, extended, matched
 from asyndm_ext.evaluate.methods import FILE as FILE_STRENGTH
-from asyndm_ext.evaluate.methods import lay_out
+from asyndm_ext.evaluate.methods import ON_WEBUIS, lay_out
 from asyndm_ext.evaluate.metrics import Column
 from asyndm_ext.evaluate.options import WEBUI_SIDES
 from asyndm_ext.evaluate.plan import Pair, Plan, Unit
@@ -34,20 +35,31 @@ _WRITTEN = ("pictures.csv", "differences.csv", "report.html")
 def plan_of(options: argparse.Namespace) -> Plan:
     """The plan that the options ask for. Raises ValueError for what cannot be."""
     webui = bool(options.url)
+    if options.paper and not webui:
+        raise ValueError(
+            "--paper is for the paper's checkpoints, which a WebUI draws with: give its address with --url"
+        )
     if options.prompt_file:
         prompts = from_files(options.prompt_file, options.file_strengths)[: options.prompts]
+    elif options.paper and not paper.TABLES[options.paper].sets:
+        prompts = [paper.FIGURE_PROMPT]
+    elif options.paper:
+        prompts = []
     elif options.exact is not None:
         prompts = exact_world(ExactConfig.read(options.exact), options.kind or ["unusual"], options.prompts)
     elif webui:
         raise ValueError("a WebUI needs prompts: --prompt-file FILE")
     else:
         prompts = little_world(options.prompts or 40, options.kind or tuple(KINDS), options.prompts_seed)
+    if options.paper and paper.TABLES[options.paper].sets:
+        paper.check(options.paper, prompts, options.prompts is not None)
     varied = dict(options.vary)
     strengths: list[Any] = list(options.strength)
     if options.file_strengths:
         if not any(spec.strength is not None for prompt in prompts for spec in prompt.objects):
             raise ValueError("--file-strengths: no prompt comes from a file with strengths")
-        strengths.append(FILE_STRENGTH)
+        # The paper's numbers are with these.
+        strengths.insert(0 if options.paper else len(strengths), FILE_STRENGTH)
     settings = {"strength": strengths, "curve": options.curve, **varied}
     conditions = {
         "solver": options.solver,
@@ -55,7 +67,10 @@ def plan_of(options: argparse.Namespace) -> Plan:
         "steps": options.steps,
         "guidance": options.guidance or [7.0 if webui else GUIDANCE if options.exact is None else 5.0],
     }
-    methods = lay_out(options.methods, settings, conditions, options.grid, options.plain_guidance)
+    kinds = options.methods
+    if options.paper and webui:
+        kinds = [kind for kind in kinds if kind in ON_WEBUIS]
+    methods = lay_out(kinds, settings, conditions, options.grid, options.plain_guidance)
     seeds = options.seeds or (1 if options.exact is None else 25)
     return Plan(prompts, methods, seeds, options.first_seed, chunk=1 if webui else _batch(options))
 
@@ -220,6 +235,7 @@ def write_report(
         halves=by,
         matched=found,
         votes=_votes(options),
+        table=options.paper,
     )
     texts = (summary.pictures_csv(), summary.differences_csv(), page)
     files = [_write(options.out / name, text) for name, text in zip(_WRITTEN, texts, strict=True)]

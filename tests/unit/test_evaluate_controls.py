@@ -143,7 +143,8 @@ def test_the_best_plain_guidance_and_half_of_the_pairs_for_choosing():
 
     results = drawn(plan, score)
     halves = [
-        summary_of(plan, results, only=lambda pair, half=half: chooses(pair, "prompts") is half) for half in (0, 1)
+        summary_of(plan, results, only=lambda pair, half=half: chooses(pair, "prompts") is half)
+        for half in (False, True)
     ]
     reported, choosing = halves
     assert len(reported.pairs) + len(choosing.pairs) == 60 and min(len(h.pairs) for h in halves) > 15

@@ -107,3 +107,47 @@ def test_cfgpp_scales_fall_from_step_to_step_where_levels_fall_alike(model):
     scales = drawn(model, RIVALS["cfg++"], scheduler="exponential").scales[0].tolist()
     assert all(a == pytest.approx(b, rel=1e-3) for a, b in pairwise(scales[:-1]))
     assert scales[-1] == pytest.approx(5.0 / 12.5)
+
+
+def test_zigzag_as_published_is_what_the_authors_schedulers_do():
+    """Their loop: a DDIM step to s, the inverse scheduler's step with the timestep of s, the DDIM step again."""
+    from diffusers import DDIMInverseScheduler, DDIMScheduler
+    from support.solvers import SHAPE, TABLE, Gaussian, randn, webui_timesteps
+
+    from asyndm_ext.regions import FixedRegion
+    from asyndm_ext.rivals.zigzag import sample_zigzag
+    from asyndm_ext.run import Run
+    from asyndm_ext.schedule import BaseSchedule, PixelSchedule
+
+    class Guided(Gaussian):
+        last_uncond: torch.Tensor | None = None
+
+        def __call__(self, x, nominal, level):
+            self.last_uncond = self.eps(x, level)
+            return self.last_uncond + 5.0 * (self.mean.tanh() * 0.1 + 0.2 * x.cos())
+
+    steps, model, x = 10, Guided("timestep"), randn(*SHAPE, seed=5)
+    shape = (SHAPE[0], 1, *SHAPE[2:])
+    base = BaseSchedule.from_timesteps(webui_timesteps(steps).flip(0))
+    run = Run(model, PixelSchedule(base, shape, "quadratic"), FixedRegion.everything(shape, 0.0), x, table=TABLE)
+    found = sample_zigzag(run, x, space="timestep", guidance=5.0, published=True)
+
+    settings = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
+    forth, back = DDIMScheduler(**settings, steps_offset=1), DDIMInverseScheduler(**settings, steps_offset=1)
+    for scheduler in (forth, back):
+        scheduler.set_timesteps(steps)
+        scheduler.alphas_cumprod = TABLE.alphas_cumprod
+    times = forth.timesteps.tolist()
+    assert times[:-1] == [int(base.nominal(i)) for i in range(run.count)]
+
+    def eps(x, t, guided=True):
+        answer = model(x, 0.0, torch.full(shape, float(t), dtype=torch.float64))
+        return answer if guided else model.last_uncond
+
+    for i, t in enumerate(times[:-1]):
+        after = forth.step(eps(x, t), t, x).prev_sample
+        if i < len(times) - 2:
+            returned = back.step(eps(after, t, guided=False), times[i + 1], after).prev_sample
+            after = forth.step(eps(returned, t), t, returned).prev_sample
+        x = after
+    assert torch.allclose(found, x, rtol=1e-6, atol=1e-6)

@@ -20,7 +20,9 @@ from asyndm_ext.evaluate.backends.api import Api, Refused, Unreachable
 from asyndm_ext.evaluate.methods import Method, check_usual
 from asyndm_ext.evaluate.plan import Pair, Plan, Unit
 from asyndm_ext.evaluate.store import MADE, Result
+from asyndm_ext.rivals import cfgpp
 from asyndm_ext.settings import FIELDS, Settings
+from asyndm_ext.solvers import SOLVERS
 
 _WAITS = (2.0, 5.0, 15.0)  # seconds before another try
 _LOOK_UP = 0.5  # seconds
@@ -52,14 +54,15 @@ class Request:
     def body(self, pair: Pair, method: Method) -> dict[str, Any]:
         """For ``/sdapi/v1/txt2img``."""
         host = method.host
+        sampler, guidance = sampler_of(method)
         body: dict[str, Any] = {
             "prompt": pair.prompt.text,
             "negative_prompt": self.negative,
             "seed": pair.seed,
-            "sampler_name": host["solver"],
+            "sampler_name": sampler,
             "scheduler": host["scheduler"],
             "steps": host["steps"],
-            "cfg_scale": host["guidance"],
+            "cfg_scale": guidance,
             "width": self.width,
             "height": self.height,
             "batch_size": 1,
@@ -76,6 +79,16 @@ class Request:
         if settings:
             body["alwayson_scripts"] = {"AsynDM": {"args": [settings]}}
         return body
+
+
+def sampler_of(method: Method) -> tuple[str, float]:
+    """The WebUI's sampler and CFG scale for this method."""
+    name, guidance = str(method.host["solver"]), float(method.host["guidance"])
+    if method.rival != "cfg++":
+        return name, guidance
+    name = cfgpp.sibling(name)
+    # DDIM's form divides the scale itself; the others take it for lambda.
+    return name, round(guidance / cfgpp.WHOLE / SOLVERS[name].guidance, 4)
 
 
 def asked(pair: Pair, method: Method) -> dict[str, Any]:
@@ -174,7 +187,8 @@ class WebUIBackend:
         ):
             for api, listed in self._answers(path):
                 known = {text for item in listed for text in (item["name"], item.get("label")) if text}
-                missing = {str(m.host[name]) for m in plan.methods} - known
+                wanted = {sampler_of(m)[0] if name == "solver" else str(m.host[name]) for m in plan.methods}
+                missing = wanted - known
                 if missing:
                     raise ValueError(f"{api.url} has no {what} {', '.join(sorted(missing))}")
         for api, scripts in self._answers("/sdapi/v1/scripts"):
