@@ -152,7 +152,7 @@ def test_what_is_sent(stand_in, tmp_path):
 def test_strengths_of_a_file(stand_in):
     pair = Pair(Prompt("a cat and a dog", "pets", parse_objects("cat:0.3, dog:0.5")), 1)
     settings = {"strength": [0.7, FILE], "curve": ["quadratic"]}
-    methods = lay_out(["concave", "asyndm"], settings, {X)
+    methods = lay_out(["concave", "asyndm"], settings, {name: [value] for name, value in PLAIN.conditions})
     plain, concave, asyndm, own_concave, own_asyndm = methods
     assert asked(pair, own_asyndm)["objects"] == ["cat:0.3", "dog:0.5"] and "strength" not in asked(pair, own_asyndm)
     assert asked(pair, own_concave)["strength"] == 0.5
