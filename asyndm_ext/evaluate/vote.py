@@ -190,10 +190,10 @@ def read(folder: Path) -> list[Votes]:
         for name, groups in json.loads(path.read_text(encoding="utf-8")).items()
     }
     found: dict[str, dict[str, dict[int, str]]] = {}
-    for file in sorted((folder / FOLDER).glob("*.json")):
+    for file in sorted((folder / FOLDER).glob("*.json"), key=lambda file: file.stem):
         page, voter, votes = _voter(file)
         if page in key:
-            # The newest file of a voter is the last by name; each group counts once.
+            # Each group of a voter's counts once: as in the last file by name, which browsers call "... (1)".
             found.setdefault(page, {}).setdefault(voter, {}).update(_named(file, key[page], votes))
     return [Votes(key[page], choices) for page, choices in found.items()]
 
