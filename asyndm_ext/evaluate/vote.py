@@ -50,8 +50,13 @@ class Group:
     methods: tuple[str, ...]
 
 
-def groups_of(summary: Summary, methods: Sequence[Method], number: int, seed: int) -> list[Group]:
+def groups_of(summary: Summary, folder: Path, methods: Sequence[Method], number: int, seed: int) -> list[Group]:
     """So many groups at random, as many of each kind of prompts, each in a random order.
+
+    Args:
+        summary, folder: of the run.
+        methods: between which people choose.
+        number: of groups. seed: of the choice and of the orders.
 
     Raises:
         ValueError: less than two methods, or more than can be looked at, or no pair has pictures of all of them.
@@ -61,7 +66,8 @@ def groups_of(summary: Summary, methods: Sequence[Method], number: int, seed: in
     rng = random.Random(seed)
     by_kind: dict[str, list[Pair]] = {}
     for pair in summary.pairs:
-        if all(summary.result(pair, method).picture for method in methods):
+        names = [summary.result(pair, method).picture for method in methods]
+        if all(name and (folder / name).is_file() for name in names):
             by_kind.setdefault(pair.prompt.kind, []).append(pair)
     for pairs in by_kind.values():
         rng.shuffle(pairs)
@@ -81,7 +87,7 @@ def groups_of(summary: Summary, methods: Sequence[Method], number: int, seed: in
 
 def write(summary: Summary, folder: Path, methods: Sequence[Method], number: int, seed: int) -> Path:
     """The page and its key; returns the page's path. Raises ValueError as :func:`groups_of`."""
-    groups = groups_of(summary, methods, number, seed)
+    groups = groups_of(summary, folder, methods, number, seed)
     shown = []
     for group in groups:
         pictures = [summary.results[group.prompt, group.seed, method].picture for method in group.methods]

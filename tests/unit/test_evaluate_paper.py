@@ -40,7 +40,7 @@ def sets(tmp_path):
         path = tmp_path / f"{name}.json"
         path.write_text(json.dumps(texts))
         items = {
-            "item_idx": {t: [1, 7] for t in texts},
+            "item_idx": {t: [1, 8] for t in texts},
             "item_k": {t: [0.3 + n % 3 / 5, 0.5] for n, t in enumerate(texts)},
         }
         (tmp_path / f"{name}_item.json").write_text(json.dumps(items))

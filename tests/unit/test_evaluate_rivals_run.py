@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import pytest
 import torch
@@ -60,6 +61,7 @@ def test_every_method_is_drawn_and_so_are_its_controls(whole):
 def test_a_torn_run_is_continued_to_the_same_bytes(whole, weights, tmp_path, kept):
     """In the middle of the methods, and in the middle of the plain pictures that they are held against."""
     data = (whole / "results.jsonl").read_bytes()
+    shutil.copytree(whole / "pictures", tmp_path / "pictures")
     (tmp_path / "results.jsonl").write_bytes(data[: int(kept * len(data))])
     assert main([*PLAN, "--weights", str(weights), "--out", str(tmp_path)]) == 0
     for name in ("pictures.csv", "differences.csv", "matched.json", "vote_key.json"):

@@ -50,17 +50,19 @@ def colour_of(url):
 
 
 def test_groups_are_shuffled_by_the_seed_and_as_many_of_each_kind(run):
-    summary, _ = run
+    summary, folder = run
     methods = summary.plan.methods
-    groups = groups_of(summary, methods, 20, seed=3)
-    assert groups == groups_of(summary, methods, 20, seed=3) != groups_of(summary, methods, 20, seed=4)
+    groups = groups_of(summary, folder, methods, 20, seed=3)
+    assert groups == groups_of(summary, folder, methods, 20, seed=3) != groups_of(summary, folder, methods, 20, seed=4)
     assert len({(g.prompt, g.seed) for g in groups}) == 20 and sum(g.seed % 2 for g in groups) == 10
-    orders = {group.methods for group in groups_of(summary, methods, 40, seed=0)}
+    orders = {group.methods for group in groups_of(summary, folder, methods, 40, seed=0)}
     assert len(orders) == 6 and all(sorted(order) == sorted(m.id for m in methods) for order in orders)
-    assert len(groups_of(summary, methods, 500, seed=0)) == 40
+    assert len(groups_of(summary, folder, methods, 500, seed=0)) == 40
     for wrong in (methods[:1], methods * 3):
         with pytest.raises(ValueError, match="between 2 to 6 methods"):
-            groups_of(summary, wrong, 5, seed=0)
+            groups_of(summary, folder, wrong, 5, seed=0)
+    (folder / "plain-0.png").unlink()
+    assert len(groups_of(summary, folder, methods, 500, seed=0)) == 39
 
 
 def test_the_page_does_not_say_whose_a_picture_is(run):
