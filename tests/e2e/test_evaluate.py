@@ -107,9 +107,15 @@ def test_a_table_of_the_paper_is_killed_and_goes_on(
     command += ["--url", webui.url, "--url", second.url, "--metric", f"{__name__}:Likeness", "--vote", "2"]
     out = tmp_path / "run"
     run = [sys.executable, "-m", "asyndm_ext", "evaluate", *command, "--out", str(out)]
-    process = subprocess.Popen(run, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    results = out / "results.jsonl"
-    wait(lambda: results.is_file() and results.read_bytes().count(b"\n") >= 5, "four pictures")
+    log, results = tmp_path / "log", out / "results.jsonl"
+    with log.open("wb") as said:
+        process = subprocess.Popen(run, cwd=REPOSITORY, stdout=said, stderr=said)
+
+    def under_way() -> bool:
+        assert process.poll() is None, log.read_text(encoding="utf-8")
+        return results.is_file() and results.read_bytes().count(b"\n") >= 5
+
+    wait(under_way, "four pictures")
     process.kill()
     process.wait()
     made = results.read_bytes().count(b"\n") - 1
