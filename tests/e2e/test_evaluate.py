@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -108,8 +109,11 @@ def test_a_table_of_the_paper_is_killed_and_goes_on(
     out = tmp_path / "run"
     run = [sys.executable, "-m", "asyndm_ext", "evaluate", *command, "--out", str(out)]
     log, results = tmp_path / "log", out / "results.jsonl"
+    # The judge is in this module, which has another name or place for the command.
+    path_of_tests = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
     with log.open("wb") as said:
-        process = subprocess.Popen(run, cwd=REPOSITORY, stdout=said, stderr=said)
+        environment = {**os.environ, "PYTHONPATH": path_of_tests}
+        process = subprocess.Popen(run, cwd=REPOSITORY, stdout=said, stderr=said, env=environment)
 
     def under_way() -> bool:
         assert process.poll() is None, log.read_text(encoding="utf-8")
