@@ -105,7 +105,8 @@ def normal(*shape: int, seed: int) -> Tensor:
 def random_network(case: Case, full: bool, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """The case's network with random weights, ready to sample."""
     torch.manual_seed(0)
-    network = case.build(full)
+    with torch.device("meta" if device.type == "meta" else "cpu"):  # the same weights whatever the device
+        network = case.build(full)
     for name, weight in network.named_parameters():
         # Random weights attend to everything alike; a trained model does not.
         if any(part in name for part in ("to_q", "to_k", "qkv")):

@@ -59,7 +59,7 @@ class Stopwatch:
         cost.cpu.append(time.process_time() - self._cpu)
 
 
-class _Walked:
+class Walked:
     """The model, or in the first steps something that costs nothing."""
 
     def __init__(self, model: Attachable) -> None:
@@ -93,7 +93,7 @@ class Comparison:
 
     def __init__(self, subject: Subject, pairs: int, naive: bool) -> None:
         self._subject, self._pairs, self._naive = subject, pairs, naive
-        self._model = _Walked(subject.model)
+        self._model = Walked(subject.model)
         self._plain_x = subject.x
         self.plain, self.asyndm, self.naive = Cost(), Cost(), Cost()
         self.memory: dict[str, memory.Peak] = {}
