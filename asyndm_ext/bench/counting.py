@@ -25,12 +25,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 META = torch.device("meta")
 Kind = Literal["kernel", "copy", "read-back"]
 
-_FREE = {"_unsafe_view", "_reshape_alias", "detach", "lift_fresh", "lift", "alias", "set_", "resize_", "record_stream"}
+_FREE = {"_unsafe_view", "_reshape_alias", "detach_", "lift_fresh", "lift", "set_", "resize_", "record_stream"}
 _QUESTIONS = {"_has_compatible_shallow_copy_type", "_fused_sdp_choice", "is_same_size", "sym_size", "sym_stride", "size"}
 _MEMORY = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "empty_permuted"}
+_NUMBER = "one number (.item(), float(), int(), bool())"
+_COUNTING = ("bench/counting.py", "support/pretend.py")
 READS = {
-    "_local_scalar_dense": "one number (.item(), float(), int(), bool())",
-    "is_nonzero": "bool()",
+    "_local_scalar_dense": _NUMBER,
+    "item": _NUMBER,
+    "is_nonzero": _NUMBER,
     "equal": "torch.equal",
     "nonzero": "nonzero",
     "masked_select": "masked_select",
@@ -91,12 +94,13 @@ class Log:
 
 
 def caller() -> str:
-    """``file:line`` of the innermost frame that is neither torch's nor one of this kind."""
+    """``folder/file:line`` of the innermost frame that is neither torch's nor one of those that count."""
     frame: Any = sys._getframe(1)
     while frame is not None:
-        name = frame.f_code.co_filename
-        if "/torch/" not in name and "counting" not in name and "pretend" not in name and not name.startswith("<"):
-            return f"{'/'.join(name.split('/')[-2:])}:{frame.f_lineno}"
+        path = frame.f_code.co_filename.replace("\\", "/")
+        name = "/".join(path.split("/")[-2:])
+        if "/torch/" not in path and name not in _COUNTING and not path.startswith("<"):
+            return f"{name}:{frame.f_lineno}"
         frame = frame.f_back
     return "?"
 
@@ -138,8 +142,6 @@ def note(log: Log, operator: Any, args: Sequence[Any], kwargs: dict[str, Any], o
             log.add("copy", "copy to the device", blocking)
         elif on(source):
             log.add("read-back", "copy from the device", True)
-    elif name == "lift_fresh" and inside:
-        log.add("copy", "numbers of a list", True)
     elif inside and name in READS:
         log.add("read-back", READS[name], True)
     elif inside or (device is not None and on(torch.device(device))):
@@ -182,7 +184,7 @@ class _Operators(TorchDispatchMode):
         name, device = name_of(func), kwargs.get("device")
         first = args[0] if args and isinstance(args[0], Tensor) else None
         if first is not None and _on_meta(first):
-            if name == "_local_scalar_dense":
+            if name in ("_local_scalar_dense", "item", "is_nonzero"):
                 return first.new_zeros((), device="cpu").item()
             if name == "equal":
                 return True
