@@ -32,3 +32,8 @@ def enlarge(cells: Tensor, size: tuple[int, int]) -> Tensor:
     rows = cell_index(size[0], cells.shape[-2]).to(cells.device)
     columns = cell_index(size[1], cells.shape[-1]).to(cells.device)
     return cells[..., rows, :][..., columns]
+
+
+def halved_grid(height: int, width: int, halvings: int) -> tuple[int, int]:
+    """Size of the feature map after so many strided convolutions, each rounding up."""
+    return -(-height // 2**halvings), -(-width // 2**halvings)

@@ -17,12 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from asyndm_ext.grid import halved_grid
 from asyndm_ext.model.text_part import Place, column_keys, columns_of
-
-
-def halved_grid(height: int, width: int, halvings: int) -> tuple[int, int]:
-    """Size of the feature map after so many strided convolutions, each rounding up."""
-    return -(-height // 2**halvings), -(-width // 2**halvings)
 
 
 def quarter_grid(height: int, width: int) -> tuple[int, int]:
