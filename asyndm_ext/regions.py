@@ -14,7 +14,7 @@ from torch import Tensor
 
 from asyndm_ext.grid import enlarge
 from asyndm_ext.masks import MaskOptions, object_weights, strength_of_cells
-from asyndm_ext.model.patches import patch_constant
+from asyndm_ext.model.patches import PATCH, patch_constant
 from asyndm_ext.settings import Settings
 
 
@@ -164,16 +164,22 @@ class Between:
 
 
 class PerPatch:
-    """A region for a network that takes one timestep per patch of latent pixels: every patch at its mean strength."""
+    """A region for a network that takes one timestep per patch of latent pixels: every patch at its mean strength.
 
-    def __init__(self, region: Region) -> None:
+    Args:
+        region: where the slow pixels are.
+        patch: side of a patch in latent pixels.
+    """
+
+    def __init__(self, region: Region, patch: int = PATCH) -> None:
         self._region = region
+        self._patch = patch
 
     def observe(self, maps: Tensor | None, progress: float) -> None:
         self._region.observe(maps, progress)
 
     def strength(self, progress: float) -> Tensor:
-        return patch_constant(self._region.strength(progress))
+        return patch_constant(self._region.strength(progress), self._patch)
 
 
 def strength_from(maps: Tensor, strengths: Tensor, options: MaskOptions, shape: Shape) -> Tensor:

@@ -14,9 +14,9 @@ from collections.abc import Callable
 import torch
 from torch.nn import functional
 
-from asyndm_ext.model.joint_attention import indicator, joint_probabilities
 from asyndm_ext.model.pieces import add_rows, picked_rows, scale_shift
 from asyndm_ext.model.softmax_sum import fused_kernel, key_probabilities
+from asyndm_ext.model.token_attention import indicator, joint_probabilities
 
 ROWS = 40  # distinct timesteps of an image
 REPEATS = 5

@@ -111,12 +111,12 @@ class AttentionCapture(ABC):
         mean = self._sum.cpu() / self._weight.clamp_min(1).unsqueeze(-1)
         return mean.view(self._images, self._objects, *self._size)
 
-    def _add(self, wanted: TokenRow, found: Tensor) -> None:
-        """One layer's probabilities ``(n, h*w)`` of one row."""
+    def _add(self, wanted: TokenRow, found: Tensor, layers: int = 1) -> None:
+        """The probabilities ``(n, h*w)`` of one row, the sum over so many layers."""
         if self._sum is None:
             self._sum = torch.zeros(self._images, self._objects, found.shape[1], device=found.device)
         self._sum[wanted.image] += found
-        self._weight[wanted.image] += torch.tensor([1.0 if len(c) else 0.0 for c in wanted.columns])
+        self._weight[wanted.image] += layers * torch.tensor([1.0 if len(c) else 0.0 for c in wanted.columns])
 
 
 class CrossAttentionCapture(AttentionCapture):

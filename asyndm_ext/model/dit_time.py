@@ -1,7 +1,7 @@
-"""Per-token time conditioning of diffusion transformers (SD3, SD3.5, Flux, Chroma), by distinct timesteps.
+"""Per-token time conditioning of diffusion transformers, by distinct timesteps.
 
 A block modulates its tokens by shifts, scales and gates (adaLN; Peebles and Xie 2023), which a linear layer makes of
-the vector ``c = time + pooled text [+ guidance]``; in Chroma one small network makes those of all blocks. Time MLP,
+the vector ``c = time [+ pooled text] [+ guidance]``; in Chroma one small network makes those of all blocks. Time MLP,
 linear layers and that network run on the distinct timesteps only (tens of rows, not one per token), in the call that
 is made anyway; :mod:`asyndm_ext.model.token_modulation` gives each token its row. With no table set the hooks return
 at once and the network computes what it always computes.
@@ -12,10 +12,13 @@ thousandths apart, 6 to 88 % of the tokens on the slower one: the nominal, the m
 move the image by at most 0.06 of what the two levels differ (0.005 with smaller weights), the nominal one least
 where the picture is on time. The text itself then stays 0.01 to 0.6 of that difference away from a run at the
 nominal level, growing with the slow share; with the mean level it is like neither run (0.5 to 1.2 from both).
+
+What is particular to a network is in :mod:`asyndm_ext.model.transformers`, a file for each.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,83 +28,45 @@ import torch
 from torch import Tensor, nn
 
 from asyndm_ext.model.timesteps import TimestepTable, timestep_embedding
-from asyndm_ext.model.token_modulation import Input, Modulation, Output, TokenModulations
-from asyndm_ext.model.unet_time import UnsupportedModel
+from asyndm_ext.model.token_modulation import Modulation, TokenModulations
+
+Hooks = Iterator[Any]
+"""Handles of hooks, one after another as they are registered."""
 
 
-def is_mmdit(network: Any) -> bool:
-    """SD3, SD3.5: blocks of a context block and an x block."""
-    return hasattr(network, "joint_blocks") and hasattr(network, "t_embedder")
+def thousandths(t: Tensor) -> Tensor:
+    """What most networks embed: the timestep itself, 1000 times the sigma of a rectified flow."""
+    return t
 
 
-def is_flux(network: Any) -> bool:
-    """Flux: blocks of two streams, then of one, each with a modulation of its own."""
-    return hasattr(network, "time_in") and hasattr(_first_double_block(network), "img_mod")
+class TokenTime(ABC):
+    """Hooks on a transformer that give every image token its own timestep while :meth:`attached` is active.
 
+    Set with :meth:`use` around a model call; with ``table`` None the network is untouched.
 
-def is_chroma(network: Any) -> bool:
-    """Chroma: Flux's blocks, with all modulations made at one place."""
-    return hasattr(network, "distilled_guidance_layer") and hasattr(_first_double_block(network), "img_attn")
+    Args:
+        modulations: of the image's tokens, in the order in which the network gets to them.
+        patch: side of a token in latent pixels.
+        embedded: what the network's sinusoid is of, for timesteps in thousandths, any shape.
 
+    Attributes:
+        table: distinct timesteps per image on the network's device, in thousandths (1000 times the sigma of a
+            rectified flow, whatever the network itself makes of it), or None for the scalar path. A token takes the
+            timestep of its patch's first pixel, see :mod:`asyndm_ext.model.patches`.
+        rows: image index of each row of the network's batch.
+        patch, by_sigma: see :class:`asyndm_ext.model.network.TimeConditioning`.
+    """
 
-def _first_double_block(network: Any) -> Any:
-    return next(iter(getattr(network, "double_blocks", [])), None)
+    by_sigma = True
 
-
-@dataclass(frozen=True)
-class _AdaLN:
-    """The module that takes ``c``, its linear layer, and where the chunks of that layer's output go."""
-
-    entry: nn.Module
-    linear: nn.Module
-    modulation: Modulation
-
-
-def _mmdit_adaln(network: Any) -> Iterator[_AdaLN]:
-    for joint in network.joint_blocks:
-        block = joint.x_block
-        # The order of the chunks in pre_attention and, with a second attention of the image alone (SD3.5 medium), in
-        # pre_attention_x.
-        inputs = [Input(block.attn.qkv, 0, 1), Input(block.mlp, 3, 4)]
-        outputs = [Output(block.attn.proj, 2), Output(block.mlp, 5)]
-        if getattr(block, "x_block_self_attn", False):
-            inputs.append(Input(block.attn2.qkv, 6, 7))
-            outputs.append(Output(block.attn2.proj, 8))
-        elif getattr(block, "scale_mod_only", False):
-            raise UnsupportedModel(f"{type(network).__name__} modulates without shifts")
-        entry = block.adaLN_modulation
-        yield _AdaLN(entry, entry[-1], Modulation(tuple(inputs), tuple(outputs)))
-
-
-def _flux_adaln(network: Any) -> Iterator[_AdaLN]:
-    for block, modulation in zip(network.double_blocks, _double(network), strict=True):
-        yield _AdaLN(block.img_mod, block.img_mod.lin, modulation)
-    for block, modulation in zip(network.single_blocks, _single(network), strict=True):
-        yield _AdaLN(block.modulation, block.modulation.lin, modulation)
-
-
-def _double(network: Any) -> Iterator[Modulation]:
-    for block in network.double_blocks:
-        inputs = (Input(block.img_attn.qkv, 0, 1), Input(block.img_mlp, 3, 4))
-        yield Modulation(inputs, (Output(block.img_attn.proj, 2), Output(block.img_mlp, 5)))
-
-
-def _single(network: Any) -> Iterator[Modulation]:
-    for block in network.single_blocks:
-        yield Modulation((Input(block.linear1, 0, 1),), (Output(block.linear2, 2),), with_text=True)
-
-
-def _final(network: Any) -> Modulation:
-    return Modulation((Input(network.final_layer.linear, 0, 1),))
-
-
-class _TimeConditioning:
-    """What both kinds share."""
-
-    def __init__(self, modulations: Sequence[Modulation]) -> None:
+    def __init__(
+        self, modulations: Sequence[Modulation], patch: int, embedded: Callable[[Tensor], Tensor] = thousandths
+    ) -> None:
         self.table: TimestepTable | None = None
         self.rows: Sequence[int] = ()
-        self._tokens = TokenModulations(modulations)
+        self.patch = patch
+        self._embedded_of = embedded
+        self._tokens = TokenModulations(modulations, patch)
 
     @property
     def calls(self) -> int:
@@ -114,58 +79,75 @@ class _TimeConditioning:
         self._tokens.use(table, rows)
 
     @contextmanager
-    def _hooked(self, register: Callable[[], Iterator[Any]]) -> Iterator[None]:
+    def attached(self) -> Iterator[TokenTime]:
+        """Register the hooks; they are removed however the block is left."""
         handles: list[Any] = []
         try:
             with self._tokens.attached():
-                for handle in register():
+                for handle in self._register():
                     handles.append(handle)
-                yield
+                yield self
         finally:
             for handle in handles:
                 handle.remove()
             self.use(None, ())
+
+    @abstractmethod
+    def _register(self) -> Hooks:
+        """Register the hooks that make the modulations' rows."""
 
     def _sinusoid(self, batch: Tensor, channels: int) -> Tensor:
         """Of the table's timesteps ``(R, channels)``, as the network's own input ``(N, ...)`` is."""
         assert self.table is not None
         if len(batch) != len(self.rows):
             raise RuntimeError(f"the network ran on {len(batch)} rows where {len(self.rows)} were expected")
-        return timestep_embedding(self.table.values.to(batch.device), channels).to(batch.dtype)
+        t = self._embedded_of(self.table.values.to(batch.device))
+        return timestep_embedding(t, channels).to(batch.dtype)
+
+    def _place_behind_the_batch(self) -> None:
+        """The tables of rows are the batch's own and then, the same for all rows of an image, the timesteps'."""
+        assert self.table is not None
+        rows, offsets = len(self.rows), self.table.offsets()
+        self._tokens.place(range(rows), [rows + offsets[image] for image in self.rows])
 
 
-class DiTTimeConditioning(_TimeConditioning):
-    """Hooks on an MMDiT or Flux that give every image token its own timestep while :meth:`attached` is active.
+@dataclass(frozen=True)
+class AdaLN:
+    """The module that takes ``c``, its linear layer, and where the chunks of that layer's output go."""
 
-    Set with :meth:`use` around a model call; with ``table`` None the network is untouched.
+    entry: nn.Module
+    linear: nn.Module
+    modulation: Modulation
 
-    Attributes:
-        table: distinct timesteps per image on the network's device, in the unit of the sinusoid (thousandths: 1000
-            times the sigma of a rectified flow, also where the network itself takes the sigma, as Flux does), or None
-            for the scalar path. A token takes the timestep of its patch's first pixel, see
-            :mod:`asyndm_ext.model.patches`.
-        rows: image index of each row of the network's batch.
+    @classmethod
+    def of(cls, sequential: Any, modulation: Modulation) -> AdaLN:
+        """Of an activation and a linear layer, one after the other."""
+        return cls(sequential, sequential[-1], modulation)
+
+
+class DiTTimeConditioning(TokenTime):
+    """For networks whose modulations are made by linear layers, of one vector that all of them are given.
+
+    Args:
+        time_mlp: takes the sinusoid ``(N, channels)``.
+        adaln: of the image's tokens, in the order in which the network gets to them.
+        patch, embedded: see :class:`TokenTime`.
     """
 
-    def __init__(self, network: Any) -> None:
-        if not (is_mmdit(network) or is_flux(network)):
-            raise UnsupportedModel(f"{type(network).__name__} is no transformer that AsynDM knows (SD3, SD3.5, Flux)")
-        adaln = list(_mmdit_adaln(network) if is_mmdit(network) else _flux_adaln(network))
-        last = network.final_layer.adaLN_modulation
-        self._adaln = [*adaln, _AdaLN(last, last[-1], _final(network))]
-        super().__init__([one.modulation for one in self._adaln])
-        self._time_mlp: nn.Module = network.t_embedder.mlp if is_mmdit(network) else network.time_in
+    def __init__(
+        self,
+        time_mlp: nn.Module,
+        adaln: Sequence[AdaLN],
+        patch: int = 2,
+        embedded: Callable[[Tensor], Tensor] = thousandths,
+    ) -> None:
+        super().__init__([one.modulation for one in adaln], patch, embedded)
+        self._time_mlp, self._adaln = time_mlp, list(adaln)
         self._scalar: Tensor | None = None
         self._embedded: Tensor | None = None
         self._conditioning: tuple[Tensor, Tensor] | None = None
 
-    @contextmanager
-    def attached(self) -> Iterator[DiTTimeConditioning]:
-        """Register the hooks; they are removed however the block is left."""
-        with self._hooked(self._register):
-            yield self
-
-    def _register(self) -> Iterator[Any]:
+    def _register(self) -> Hooks:
         yield self._time_mlp.register_forward_pre_hook(self._before_time_mlp)
         yield self._time_mlp.register_forward_hook(self._after_time_mlp)
         for number, one in enumerate(self._adaln):
@@ -205,18 +187,21 @@ class DiTTimeConditioning(_TimeConditioning):
         What was added to the time embedding differs per batch row and is carried over.
         """
         assert self.table is not None and self._scalar is not None and self._embedded is not None
-        vectors = c.reshape(len(self.rows), -1).float()
-        added = vectors - self._scalar.float()
-        offsets = self.table.offsets()
-        parts: list[Tensor] = []
-        scalar_rows, at = [], 0
+        rows, offsets = len(self.rows), self.table.offsets()
+        vectors = c.reshape(rows, -1).float()
+        picked, owners, scalar_rows = [], [], []
         for row, image in enumerate(self.rows):
-            own = self._embedded[offsets[image] : offsets[image] + self.table.counts[image]]
-            parts += [vectors[row : row + 1], own.float() + added[row]]
-            scalar_rows.append(at)
-            at += 1 + len(own)
+            scalar_rows.append(len(picked))
+            first, count = rows + offsets[image], self.table.counts[image]
+            picked += [row, *range(first, first + count)]
+            owners += [rows, *[row] * count]
         self._tokens.place(scalar_rows, [row + 1 for row in scalar_rows])
-        return torch.cat(parts).to(c.dtype).view(-1, *c.shape[1:])
+        # Nothing is added to the batch's own.
+        added = torch.cat([vectors - self._scalar.float(), torch.zeros_like(vectors[:1])])
+        pick, owner = (torch.tensor(numbers).to(c.device, non_blocking=True) for numbers in (picked, owners))
+        sources = torch.cat([vectors, self._embedded.float()])
+        made = sources.index_select(0, pick) + added.index_select(0, owner)
+        return made.to(c.dtype).view(-1, *c.shape[1:])
 
     def _on_projection(self, number: int) -> Callable:
         modulation = self._adaln[number].modulation
@@ -229,57 +214,3 @@ class DiTTimeConditioning(_TimeConditioning):
             return modulation.neutral(chunks[: len(self.rows)]).flatten(-2)
 
         return hook
-
-
-class ChromaTimeConditioning(_TimeConditioning):
-    """The same for Chroma, whose ``distilled_guidance_layer`` makes the vectors of all modulations.
-
-    It takes for every vector 16 channels of the timestep's sinusoid, then guidance and the vector's number, and knows
-    nothing of the text; so the timesteps of an image are the same in all its rows.
-    """
-
-    _TIME_CHANNELS = 16
-
-    def __init__(self, network: Any) -> None:
-        if not is_chroma(network):
-            raise UnsupportedModel(f"{type(network).__name__} is not Chroma")
-        single, double = list(_single(network)), list(_double(network))
-        super().__init__([*double, *single, _final(network)])
-        self._layer: nn.Module = network.distilled_guidance_layer
-        # The single blocks' vectors come first, then the double blocks' for the image, theirs for the text, the end's.
-        at = 3 * len(single)
-        first = [at + 6 * i for i in range(len(double))]
-        self._first_vectors = [*first, *(3 * i for i in range(len(single))), at + 12 * len(double)]
-
-    @contextmanager
-    def attached(self) -> Iterator[ChromaTimeConditioning]:
-        """Register the hooks; they are removed however the block is left."""
-        with self._hooked(self._register):
-            yield self
-
-    def _register(self) -> Iterator[Any]:
-        yield self._layer.register_forward_pre_hook(self._before_layer)
-        yield self._layer.register_forward_hook(self._after_layer)
-
-    def _before_layer(self, module: nn.Module, args: tuple) -> tuple | None:
-        """``(N, vectors, 64)`` -> ``(N + R, vectors, 64)``."""
-        if self.table is None:
-            return None
-        batch = args[0]
-        sinusoid = self._sinusoid(batch, self._TIME_CHANNELS)
-        own = batch[:1].repeat(len(sinusoid), 1, 1)
-        own[..., : self._TIME_CHANNELS] = sinusoid.unsqueeze(1)
-        return (torch.cat([batch, own]),)
-
-    def _after_layer(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
-        if self.table is None:
-            return None
-        rows, offsets = len(self.rows), self.table.offsets()
-        self._tokens.place(range(rows), [rows + offsets[image] for image in self.rows])
-        scalar = output[:rows].clone()
-        for number, modulation in enumerate(self._tokens.modulations):
-            first = self._first_vectors[number]
-            vectors = slice(first, first + modulation.chunks)
-            self._tokens.give(number, output[:, vectors].unbind(dim=1))
-            scalar[:, vectors] = modulation.neutral(scalar[:, vectors])
-        return scalar

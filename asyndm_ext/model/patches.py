@@ -1,4 +1,4 @@
-"""Diffusion transformers see 2x2 latent pixels as one token: maps on the grid of tokens.
+"""Diffusion transformers see a patch of latent pixels, mostly 2x2, as one token: maps on the grid of tokens.
 
 A token has one timestep. Steered by attention the strength map is constant within a patch from the start (the
 attention lives on the token grid), and a clock that starts alike and is moved alike stays alike, so every
@@ -15,18 +15,25 @@ from torch import Tensor
 from asyndm_ext.grid import enlarge
 
 PATCH = 2
-"""Side of a token in latent pixels, of SD3, SD3.5 and Flux."""
+"""Side of a token in latent pixels, of SD3, SD3.5, Flux, Chroma and most others."""
 
 
-def patch_grid(height: int, width: int) -> tuple[int, int]:
-    """Tokens of a latent ``(H, W)``, row by row; a last odd row or column is padded to a patch of its own."""
-    return -(-height // PATCH), -(-width // PATCH)
+def patch_grid(height: int, width: int, patch: int = PATCH) -> tuple[int, int]:
+    """Tokens of a latent ``(H, W)``, row by row; a last incomplete row or column is padded to a patch of its own.
+
+    Args:
+        patch: side of a token in latent pixels.
+    """
+    return -(-height // patch), -(-width // patch)
 
 
-def patch_constant(strength: Tensor) -> Tensor:
+def patch_constant(strength: Tensor, patch: int = PATCH) -> Tensor:
     """The strength map with every patch at its mean, ``(B,1,H,W)``, any H and W; float64.
 
     The mean of those pixels that exist: a patch half inside a mask lags half as far.
+
+    Args:
+        patch: side of a token in latent pixels.
     """
-    cells = torch.nn.functional.avg_pool2d(strength.double(), PATCH, ceil_mode=True, count_include_pad=False)
+    cells = torch.nn.functional.avg_pool2d(strength.double(), patch, ceil_mode=True, count_include_pad=False)
     return enlarge(cells, (strength.shape[-2], strength.shape[-1]))

@@ -188,13 +188,14 @@ def _right(log_sums: Tensor, q: Tensor, k: Tensor) -> bool:
 
 
 def key_probabilities(q: Tensor, k: Tensor, log_sums: Tensor) -> Tensor:
-    """Probabilities of some keys, the mean over heads: ``(L,m)`` float32.
+    """Probabilities of some keys, the mean over heads: ``(..., L, m)`` float32.
 
     Args:
-        q: ``(heads,L,d)``. k: ``(heads,m,d)``, those keys only.
-        log_sums: ``(heads,L)``, over all keys.
+        q: ``(..., heads, L, d)``. k: ``(..., heads, m, d)``, those keys only.
+        log_sums: ``(..., heads, L)``, over all keys.
     """
+    scale, sums = q.shape[-1] ** -0.5, log_sums.float().unsqueeze(-1)
+    one_batch = (x.flatten(0, -3) for x in (sums, q.float(), k.float().transpose(-1, -2)))
     with without_autocast(q.device):
-        scale = q.shape[-1] ** -0.5
-        sums = log_sums.float().unsqueeze(-1)
-        return torch.baddbmm(sums, q.float(), k.float().transpose(1, 2), beta=-1, alpha=scale).exp_().mean(dim=0)
+        found = torch.baddbmm(*one_batch, beta=-1, alpha=scale).exp_()
+    return found.view(*q.shape[:-1], -1).mean(dim=-3)

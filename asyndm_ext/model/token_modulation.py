@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,22 +20,35 @@ from asyndm_ext.model.patches import patch_grid
 from asyndm_ext.model.pieces import scale_shift
 from asyndm_ext.model.timesteps import TimestepTable
 
+_OPEN = 20.0  # tanh of it is 1 in every floating-point format that networks run in
+
 
 @dataclass(frozen=True)
 class Input:
-    """Tokens enter ``module`` as ``x * (1 + scale) + shift``; the numbers of those two among the chunks."""
+    """Tokens enter ``module`` as ``x * (1 + scale) + shift``; the numbers of those two among the chunks.
+
+    Attributes:
+        shift: None where nothing is added.
+        argument: the keyword by which the block hands over the tokens, where it is no positional argument.
+    """
 
     module: nn.Module
-    shift: int
+    shift: int | None
     scale: int
+    argument: str = ""
 
 
 @dataclass(frozen=True)
 class Output:
-    """Tokens leave ``module`` as ``gate * x``; the number of the gate among the chunks."""
+    """Tokens leave ``module`` as ``gate * x``; the number of the gate among the chunks.
+
+    Attributes:
+        tanh: whether the block multiplies by the tanh of the gate.
+    """
 
     module: nn.Module
     gate: int
+    tanh: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,19 +65,27 @@ class Modulation:
 
     @property
     def chunks(self) -> int:
-        """How many vectors it has: two per input, one per output."""
-        return 2 * len(self.inputs) + len(self.outputs)
+        """How many vectors it has."""
+        shifts = [site.shift for site in self.inputs if site.shift is not None]
+        return 1 + max([*shifts, *(site.scale for site in self.inputs), *(site.gate for site in self.outputs)])
 
     @property
-    def gates(self) -> list[int]:
-        """Which of the chunks are gates."""
-        return [site.gate for site in self.outputs]
+    def sites(self) -> int:
+        """How often it is applied in a call of the network."""
+        return len(self.inputs) + len(self.outputs)
 
     def neutral(self, like: Tensor) -> Tensor:
         """A modulation that changes nothing, ``(..., chunks, D)`` as ``like``."""
         chunks = torch.zeros_like(like)
-        chunks[..., self.gates, :] = 1
+        for gate, tanh in {(site.gate, site.tanh) for site in self.outputs}:
+            chunks[..., gate, :] = _OPEN if tanh else 1
         return chunks
+
+    def factors(self, chunks: Sequence[Tensor]) -> list[Tensor]:
+        """The chunks ``(R, D)`` as tokens are multiplied by them, or as they are where they are added."""
+        scales = {site.scale for site in self.inputs}
+        tanh = {site.gate for site in self.outputs if site.tanh}
+        return [1 + one if i in scales else one.tanh() if i in tanh else one for i, one in enumerate(chunks)]
 
 
 class TokenModulations:
@@ -73,14 +95,16 @@ class TokenModulations:
 
     Args:
         modulations: of a network, in the order in which it gets to them; the last one at the very end.
+        patch: side of a token in latent pixels.
 
     Attributes:
         calls: how many modulations were applied since the last :meth:`use`.
     """
 
-    def __init__(self, modulations: Sequence[Modulation]) -> None:
+    def __init__(self, modulations: Sequence[Modulation], patch: int) -> None:
         self.modulations = list(modulations)
         self.calls = 0
+        self._patch = patch
         self._table: TimestepTable | None = None
         self._rows: Sequence[int] = ()
         self._scalar_rows: Sequence[int] = ()
@@ -97,7 +121,8 @@ class TokenModulations:
         try:
             for number, modulation in enumerate(self.modulations):
                 for entered in modulation.inputs:
-                    handles.append(entered.module.register_forward_pre_hook(self._on_input(number, entered)))
+                    hook = self._on_input(number, entered)
+                    handles.append(entered.module.register_forward_pre_hook(hook, with_kwargs=True))
                 for left in modulation.outputs:
                     handles.append(left.module.register_forward_hook(self._on_output(number, left)))
             yield self
@@ -122,19 +147,23 @@ class TokenModulations:
 
     def give(self, number: int, chunks: Sequence[Tensor]) -> None:
         """The chunks of a modulation that the network is about to apply, ``(R, D)`` each."""
-        scales = {site.scale for site in self.modulations[number].inputs}
-        self._chunks[number] = [1 + chunk if i in scales else chunk for i, chunk in enumerate(chunks)]
-        self._sites_left[number] = len(self.modulations[number].inputs) + len(self.modulations[number].outputs)
+        modulation = self.modulations[number]
+        self._chunks[number] = modulation.factors(chunks)
+        self._sites_left[number] = modulation.sites
 
     def _on_input(self, number: int, site: Input) -> Callable:
-        def hook(module: nn.Module, args: tuple) -> tuple | None:
+        def hook(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
             if number not in self._sites_left:
                 return None
-            chunks, index = self._chunks[number], self._index_of(number, args[0])
+            tokens = kwargs[site.argument] if site.argument in kwargs else args[0]
+            chunks, index = self._chunks[number], self._index_of(number, tokens)
+            shift = None if site.shift is None else chunks[site.shift]
             # What a block modulates it has made for this module alone.
-            x = scale_shift(args[0], index, chunks[site.scale], chunks[site.shift])
+            tokens = scale_shift(tokens, index, chunks[site.scale], shift)
             self._done(number)
-            return (x, *args[1:])
+            if site.argument in kwargs:
+                return args, {**kwargs, site.argument: tokens}
+            return (tokens, *args[1:]), kwargs
 
         return hook
 
@@ -150,8 +179,9 @@ class TokenModulations:
         return hook
 
     def _index_of(self, number: int, tokens: Tensor) -> Tensor:
-        """Row of a modulation's chunks for each token of ``(N, L, D)``, beside them."""
-        return self._index(tokens.shape[1], self.modulations[number].with_text).to(tokens.device)
+        """Row of a modulation's chunks for each token of ``(N, ..., D)``, beside them."""
+        count = tokens.shape[1:-1].numel()
+        return self._index(count, self.modulations[number].with_text).to(tokens.device)
 
     def _index(self, tokens: int, with_text: bool) -> Tensor:
         """Row of the tables for each token, ``(N*L,)``; built once per kind of stream and model call."""
@@ -160,14 +190,18 @@ class TokenModulations:
             if not with_text:
                 self._image_tokens = tokens
             text = tokens - self._image_tokens
-            own = self._table.index_at(*patch_grid(*self._table.index.shape[-2:])).flatten(1)[list(self._rows)]
-            references = tokens - text - own.shape[1]
-            if references < 0:
-                raise RuntimeError(f"the network has {tokens - text} image tokens where the map has {own.shape[1]}")
-            scalar, first = (
-                torch.as_tensor(rows, device=own.device).view(-1, 1) for rows in (self._scalar_rows, self._first_rows)
+            grid = patch_grid(*self._table.index.shape[-2:], self._patch)
+            device = self._table.index.device
+            images, scalar, first = (
+                torch.tensor(list(rows)).to(device, non_blocking=True)
+                for rows in (self._rows, self._scalar_rows, self._first_rows)
             )
-            parts = [scalar.expand(-1, text), own + first, scalar.expand(-1, references)]
+            own = self._table.index_at(*grid).flatten(1).index_select(0, images) + first.view(-1, 1)
+            rest = tokens - text - own.shape[1]
+            if rest < 0:
+                raise RuntimeError(f"the network has {tokens - text} image tokens where the map has {own.shape[1]}")
+            # Behind the picture: reference images, and what fills up a length.
+            parts = [scalar.view(-1, 1).expand(-1, text), own, scalar.view(-1, 1).expand(-1, rest)]
             self._indices[(tokens, with_text)] = torch.cat(parts, dim=1).flatten()
         return self._indices[(tokens, with_text)]
 

@@ -124,6 +124,9 @@ class UNetTimeConditioning:
         calls: how often blocks were conditioned per pixel since the last :meth:`use`.
     """
 
+    patch = 1
+    by_sigma = False
+
     def __init__(self, unet: nn.Module) -> None:
         self._unet_layout = _layout(unet)
         self.table: TimestepTable | None = None

@@ -50,9 +50,9 @@ from asyndm_ext.solvers.restart import restart_schedule, sample_restart
 from asyndm_ext.solvers.sa_solver import sample_sa_solver
 from asyndm_ext.solvers.seeds import sample_seeds_2, sample_seeds_3
 from asyndm_ext.solvers.solver import Settings, Solver
-from asyndm_ext.solvers.unipc import sample_unipc, unipc_schedule
+from asyndm_ext.solvers.unipc import sample_unipc, sample_unipc_levels, unipc_levels, unipc_schedule
 
-__all__ = ["COMFY", "FLOW", "LEFT_OUT", "SNR", "SOLVERS", "Solver"]
+__all__ = ["COMFY", "FLOW", "LEFT_OUT", "LEVELS", "SNR", "SOLVERS", "Solver"]
 
 ADAPTIVE_OPTIONS = (
     *("order", "rtol", "atol", "h_init", "pcoeff", "icoeff", "dcoeff", "accept_safety"),
@@ -156,6 +156,12 @@ SOLVERS |= {
     "DPM++ 2S Ancestral CFG++": cfgpp(sample_dpmpp_2s_ancestral_cfgpp, *ANCESTRAL, prefix="dpmpp_2s_ancestral_cfg_pp"),
     "DPM++ 2M CFG++": cfgpp(sample_dpmpp_2m_cfgpp),
     "DPM++ SDE CFG++": cfgpp(sample_dpmpp_sde_cfgpp, *ANCESTRAL, "r", prefix="dpmpp_sde_cfg_pp", brownian=True),
+    "DPM++ 2M SDE CFG++": cfgpp(
+        partial(sample_dpmpp_2m_sde, cfgpp=True),
+        *(*ANCESTRAL, "solver_type"),
+        prefix="dpmpp_2m_sde_cfg_pp",
+        brownian=True,
+    ),
     "DPM++ 3M SDE CFG++": cfgpp(
         partial(sample_dpmpp_3m_sde, cfgpp=True), *ANCESTRAL, prefix="dpmpp_3m_sde_cfg_pp", brownian=True
     ),
@@ -222,8 +228,15 @@ FLOW: dict[str, Solver] = {
     "sample_dpm_2_ancestral": DPM2_A_RF,
     "sample_dpmpp_2s_ancestral": DPMPP_2S_A_RF,
     "sample_lcm": Solver(sample_lcm_flow, "sigma"),
+    # The ancestral one without fresh noise, which splits a flow's latent into signal and noise.
+    "sample_euler_cfg_pp": cfgpp(partial(sample_euler_ancestral_cfgpp, eta=0.0)),
 }
 """By the host's function: what some hosts' functions hand over to, or become, on a rectified flow."""
+
+LEVELS: dict[str, Solver] = {
+    "sample_unipc": Solver(sample_unipc_levels, "sigma", ("variant",), own_schedule=unipc_levels, never_flow=True),
+}
+"""By the host's function: what works with noise levels under a label that is another host's for timesteps."""
 
 COMFY: dict[str, Solver] = {
     "sample_ipndm": replace(IPNDM, sample=partial(sample_ipndm, denoise_last=True)),

@@ -65,9 +65,12 @@ def tree_ends(run: Run, i: int, r: float, by_log: bool = True) -> tuple[Tensor, 
 
 @torch.no_grad()
 def sample_dpmpp_2m_sde(
-    run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0, solver_type: str = "midpoint"
+    run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0, solver_type: str = "midpoint", cfgpp: bool = False
 ) -> Tensor:
     """DPM-Solver++(2M) SDE; every pixel has its own step sizes h and h_last in log-sigma.
+
+    Args:
+        cfgpp: carry the latent on from the unguided answer (CFG++).
 
     Raises:
         ValueError: a solver_type other than midpoint and heun.
@@ -85,6 +88,8 @@ def sample_dpmpp_2m_sde(
             continue
         h = sigma.log() - sigma_next.log()
         h_eta = h * (eta + 1)
+        if cfgpp:
+            x = x + denoised - run.uncond()
         x = torch.exp(-h_eta) * x - torch.expm1(-h_eta) * denoised
         if old_denoised is not None and h_last is not None:
             weight = phi_2(h_eta) if solver_type == "heun" else -torch.expm1(-h_eta) / 2

@@ -7,11 +7,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from asyndm_ext.solvers import COMFY, DPM2_A_RF, FLOW, SNR, SOLVERS, Solver
+from asyndm_ext.solvers import COMFY, DPM2_A_RF, FLOW, LEVELS, SNR, SOLVERS, Solver
 
 HOST_MODULES = (
     *("k_diffusion.sampling", "k_diffusion_extra", "sd_samplers_kdiffusion_smea"),
-    *("sd_samplers_lcm", "sd_samplers_extra", "sd_samplers_timesteps_impl"),
+    *("sd_samplers_lcm", "sd_samplers_extra", "sd_samplers_timesteps_impl", "sd_samplers_cfgpp"),
 )
 """How the names of the modules end that hold the hosts' sampler functions; namesakes elsewhere are other functions."""
 
@@ -47,6 +47,7 @@ FUNCTIONS: dict[str, Solver] = {
     "sample_dpmpp_2s_ancestral_cfg_pp": SOLVERS["DPM++ 2S Ancestral CFG++"],
     "sample_dpmpp_2m_cfg_pp": SOLVERS["DPM++ 2M CFG++"],
     "sample_dpmpp_sde_cfg_pp": SOLVERS["DPM++ SDE CFG++"],
+    "sample_dpmpp_2m_sde_cfg_pp": SOLVERS["DPM++ 2M SDE CFG++"],
     "sample_dpmpp_3m_sde_cfg_pp": SOLVERS["DPM++ 3M SDE CFG++"],
     "sample_res_solver": SOLVERS["RES Solver"],
     "sample_res_multistep": SOLVERS["RES Multistep"],
@@ -65,6 +66,7 @@ FUNCTIONS: dict[str, Solver] = {
     "ddim_cfgpp": SOLVERS["DDIM CFG++"],
     "plms": SOLVERS["PLMS"],
     "unipc": SOLVERS["UniPC"],
+    "sample_unipc": LEVELS["sample_unipc"],
 }
 
 
@@ -88,13 +90,15 @@ def solver_for(
         return None
     if core is not None:
         names = core.__code__.co_names
-        if "sigma_to_half_log_snr" in names:
-            solver = SNR.get(core.__name__, solver)
+        if core.__name__ in LEVELS:
+            solver = LEVELS[core.__name__]
+        elif "sigma_to_half_log_snr" in names and core.__name__ in SNR:
+            solver = SNR[core.__name__]
         elif core.__module__.startswith("ldm_patched.") and core.__name__ in COMFY:
             solver = COMFY[core.__name__]
         elif flow and _switches(names, denoiser):
             solver = FLOW.get(core.__name__, solver)
-    return None if solver.flow_only and not flow else solver
+    return None if (solver.never_flow if flow else solver.flow_only) else solver
 
 
 def host_function(function: Any) -> Any:
@@ -120,4 +124,5 @@ def _switches(names: tuple[str, ...], denoiser: Any) -> bool:
         return predictor is None or type(predictor).__name__ == "PredictionFlux"
     if "CONST" in names:  # ComfyUI's way; where the denoiser has no model_sampling, the function never gets there
         return hasattr(denoiser, "model_sampling")
-    return "noise_scaling" in names
+    # Forge Neo's way; a function that hands over to one that splits a flow's latent; one that leaves it to the model.
+    return not {"_is_const", "sample_euler_ancestral_cfg_pp", "noise_scaling"}.isdisjoint(names)

@@ -30,6 +30,7 @@ class Solver:
         stand_ins: the same, of hosts whose function reads a setting where others take an argument.
         adaptive: how many steps it takes is not known beforehand.
         flow_only: its formula has no meaning above sigma 1.
+        never_flow: its formula has no meaning on a rectified flow.
     """
 
     sample: Callable[..., Tensor]
@@ -43,6 +44,7 @@ class Solver:
     stand_ins: Settings = ()
     adaptive: bool = False
     flow_only: bool = False
+    never_flow: bool = False
 
     def schedule(self, arguments: Mapping[str, Any]) -> BaseSchedule:
         """The levels that it walks through, from the host's arguments ``sigmas``, ``timesteps`` and so on."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +19,9 @@ from asyndm_ext.solvers.exponential import phis
 # A pixel takes a lower order where its coefficients are this many times larger than the host's own in this step: it
 # hardly moved in its last steps, and their differences are mostly what changed around it.
 LARGEST_GAIN = 3.0
+
+# Where the hosts that run it on noise levels end.
+_NEARLY_CLEAN = 0.001
 
 
 def unipc_schedule(arguments: Mapping[str, Any]) -> BaseSchedule:
@@ -113,21 +117,63 @@ def bounded(nodes: Sequence[Tensor], end: Tensor, host: Sequence[Tensor], varian
 @torch.no_grad()
 def sample_unipc(run: Run, x: Tensor, variant: str = "bh1", order: int = 3, lower_order_final: bool = True) -> Tensor:
     """Zhao et al. (2023), data prediction; every pixel has its own steps in half-log-SNR."""
-    snr = run.table.half_log_snr
+    return _multistep(run, x, variant, order, lower_order_final, run.table.half_log_snr, _preserving, clean)
+
+
+@torch.no_grad()
+def sample_unipc_levels(run: Run, x: Tensor, variant: str = "bh1", order: int = 3) -> Tensor:
+    """The same on the host's noise levels, where the signal stays as it is."""
+    order = min(order, run.count - 1)
+    if order < 1:
+        return run.model(x)
+    return _multistep(run, x, variant, order, True, _snr_of_level, _exploding, lambda run, x, _: run.model(x))
+
+
+def unipc_levels(arguments: Mapping[str, Any]) -> BaseSchedule:
+    """The host's list of sigmas, whose 0 at the end is as good as 0 only: half-log-SNR has no value there."""
+    base = BaseSchedule.from_sigmas(arguments["sigmas"])
+    return base if base.final is None else replace(base, final=_NEARLY_CLEAN)
+
+
+def _snr_of_level(sigma: Tensor) -> Tensor:
+    return -sigma.log()
+
+
+def _preserving(half_log_snr: Tensor) -> tuple[Tensor, Tensor]:
+    """Signal and noise in a latent of unit variance."""
+    return torch.sigmoid(2 * half_log_snr).sqrt(), torch.sigmoid(-2 * half_log_snr).sqrt()
+
+
+def _exploding(half_log_snr: Tensor) -> tuple[Tensor, Tensor]:
+    """The same where the noise is added to the signal."""
+    return torch.ones_like(half_log_snr), torch.exp(-half_log_snr)
+
+
+def _multistep(
+    run: Run,
+    x: Tensor,
+    variant: str,
+    order: int,
+    lower_order_final: bool,
+    snr: Callable[[Tensor], Tensor],
+    scales: Callable[[Tensor], tuple[Tensor, Tensor]],
+    picture: Callable[[Run, Tensor, Tensor], Tensor],
+) -> Tensor:
+    """Args: half-log-SNR of levels; signal and noise of half-log-SNR; the model's picture of a latent there."""
     history: list[tuple[Tensor, Tensor, Tensor]] = []  # (a pixel's half-log-SNR, the host's, clean), newest first
     for i in run.steps():
         here, host = snr(run.schedule.level), snr(torch.tensor(run.nominal(i), dtype=torch.float64))
         if not history:
-            history = [(here, host, clean(run, x, here))]
+            history = [(here, host, picture(run, x, here))]
         run.advance()
         end = snr(run.schedule.level)
         host_end = snr(torch.tensor(run.nominal(i + 1), dtype=torch.float64))
         used = min(order, run.count - i) if lower_order_final and i + 1 >= order else min(order, i + 1)
         nodes, hosts = [n for n, _, _ in history[:used]], [host_end, *(n for _, n, _ in history[:used])]
-        alpha, sigma = torch.sigmoid(2 * end).sqrt(), torch.sigmoid(-2 * end).sqrt()
+        alpha, sigma = scales(end)
         newest = history[0][2]
         differences = [answer - newest for _, _, answer in history[1:used]]
-        start = run.on_device(sigma / torch.sigmoid(-2 * here).sqrt()) * x
+        start = run.on_device(sigma / scales(here)[1]) * x
         start = start - run.on_device(alpha * torch.expm1(here - end)) * newest
 
         def step(corrector: bool) -> Tensor:
@@ -136,7 +182,7 @@ def sample_unipc(run: Run, x: Tensor, variant: str = "bh1", order: int = 3, lowe
 
         x = step(corrector=False)
         if i + 1 < run.count:
-            answer = clean(run, x, end)
+            answer = picture(run, x, end)
             differences.append(answer - newest)
             x = step(corrector=True)
             history = [(end, host_end, answer), *history[: order - 1]]

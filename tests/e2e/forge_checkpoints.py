@@ -1,10 +1,9 @@
-"""The tiny checkpoints for Forge: the same files as ``checkpoints.py`` writes, from Forge's own classes.
+"""The tiny checkpoints for Forge and its relatives: the same files as ``checkpoints.py`` writes, from their own classes.
 
-A weight's random values depend on its name and shape only, so the layouts are all that has to be found anew: UNets
-and autoencoders from Forge's networks, text encoders from transformers and open_clip, which Forge has as well. The
-sizes are those of ``forge_tiny_extension``, which lets Forge load the result.
+A weight's random values depend on its name and shape only, so the layouts are all that has to be found anew
+(``forge_layouts.py``). The sizes are those of ``forge_tiny_extension``, which lets the WebUI load the result.
 
-It has to run with Forge's own Python::
+It has to run with that WebUI's own Python::
 
     path/to/forge/venv/bin/python tests/e2e/forge_checkpoints.py --webui path/to/forge --output folder
 """
@@ -23,6 +22,9 @@ sys.path.insert(0, str(HERE))
 
 import checkpoints  # noqa: E402
 import forge_dit_checkpoints  # noqa: E402
+import forge_layouts  # noqa: E402
+import neo_checkpoints  # noqa: E402
+from kinds import KINDS, Kind, kind_of  # noqa: E402
 
 EXTENSION = HERE / "forge_tiny_extension"
 SIZES = json.loads((EXTENSION / "forge_sizes.json").read_text(encoding="utf-8"))
@@ -47,32 +49,18 @@ UNETS = {
     "tiny-sdxl": ("SDXL", {**XL, "use_linear_in_transformer": True}),
 }
 
-NAMES = [*UNETS, *forge_dit_checkpoints.NAMES]
+NAMES = sorted({name for kind in KINDS.values() if kind.is_forge for name in kind.models})
 
 
-def use_forge_code(webui: Path) -> None:
-    """Makes Forge's ``backend`` importable; it reads the command line while it is imported."""
-    sys.argv[1:] = ["--always-cpu"]
-    for folder in (webui, webui / "packages_3rdparty", webui / "repositories" / "huggingface_guess"):
-        sys.path.insert(0, str(folder))
-
-
-def unet_layout(name: str) -> dict:
-    """Names and shapes of a UNet."""
-    from backend.nn.unet import IntegratedUNet2DConditionModel
-
+def unet_shape(name: str) -> dict:
+    """What a UNet is made with."""
     kind, shape = UNETS[name]
-    sizes = {**SIZES["unets"][kind]["recognised_by"], **SIZES["unets"][kind]["given"]}
-    return IntegratedUNet2DConditionModel(**{**COMMON, **shape, **sizes}).state_dict()
+    return {**COMMON, **shape, **SIZES["unets"][kind]["recognised_by"], **SIZES["unets"][kind]["given"]}
 
 
-def control_weights() -> dict:
+def control_weights(kind: Kind) -> dict:
     """A control net for the tiny SD1; its output layers, which training starts at zero, are large enough to be seen."""
-    from backend.nn.cnets.cldm import ControlNet
-
-    shape = {**UNETS["tiny-sd1"][1], **SIZES["unets"]["SD15"]["recognised_by"], **SIZES["unets"]["SD15"]["given"]}
-    rest = {name: value for name, value in COMMON.items() if name != "out_channels"}
-    names = ControlNet(**rest, **shape, hint_channels=3).state_dict()
+    names = forge_layouts.control_net(kind, unet_shape("tiny-sd1"))
     weights = {name: checkpoints.random_like(name, tensor).half().contiguous() for name, tensor in names.items()}
     for name in weights:
         if name.startswith(("zero_convs", "middle_block_out")):
@@ -80,7 +68,7 @@ def control_weights() -> dict:
     return weights
 
 
-def ip_adapter_weights() -> dict:
+def ip_adapter_weights(kind: Kind) -> dict:
     """An IP-Adapter for the tiny SD1: four tokens out of 16 numbers, and keys and values of them for all attentions."""
     import torch
 
@@ -95,39 +83,20 @@ def ip_adapter_weights() -> dict:
     return {name: checkpoints.random_like(name, torch.empty(shape)).half() for name, shape in shapes.items()}
 
 
-def autoencoder_layout() -> dict:
-    """Names and shapes of the autoencoder, which is the same for all."""
-    from backend.nn.vae import IntegratedAutoencoderKL
-
-    return IntegratedAutoencoderKL(**SIZES["components"]["vae"]).state_dict()
-
-
-def clip_layout() -> dict:
-    """Names and shapes of SD1's text encoder."""
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    return CLIPTextModel(CLIPTextConfig(**SIZES["components"]["clip"])).state_dict()
-
-
-def open_clip_layout() -> dict:
-    """Names and shapes of SD2's text encoder, as ldm and sgm keep it: without the half that sees pictures."""
-    import open_clip
-
-    open_clip.add_model_config(checkpoints.TEXT_EXTENSION / "model_configs")
-    weights = open_clip.create_model(checkpoints.TEXT_ARCHITECTURE).state_dict()
-    return {name: tensor for name, tensor in weights.items() if not name.startswith("visual.")}
-
-
-def layout(name: str) -> dict:
+def layout(kind: Kind, name: str) -> dict:
     """All weights of a checkpoint, under the names of a full checkpoint file."""
-    parts = {"model.diffusion_model.": unet_layout(name), "first_stage_model.": autoencoder_layout()}
+    parts = {
+        "model.diffusion_model.": forge_layouts.unet(kind, unet_shape(name)),
+        "first_stage_model.": forge_layouts.autoencoder(kind, SIZES["components"]["vae"]),
+    }
+    clip = forge_layouts.clip(SIZES["components"]["clip" if kind.code == "backend" else "clip_of_three_layers"])
     if UNETS[name][0] == "SD15":
-        parts["cond_stage_model.transformer."] = clip_layout()
+        parts["cond_stage_model.transformer."] = clip
     elif name == "tiny-sdxl":
-        parts["conditioner.embedders.0.transformer."] = clip_layout()
-        parts["conditioner.embedders.1.model."] = open_clip_layout()
+        parts["conditioner.embedders.0.transformer."] = clip
+        parts["conditioner.embedders.1.model."] = forge_layouts.open_clip()
     else:
-        parts["cond_stage_model.model."] = open_clip_layout()
+        parts["cond_stage_model.model."] = forge_layouts.open_clip()
     return {prefix + key: tensor for prefix, part in parts.items() for key, tensor in part.items()}
 
 
@@ -143,7 +112,8 @@ def write_all(webui: Path, root: Path, names: list[str]) -> None:
     folder = root / checkpoints.CHECKPOINTS_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     os.environ.update(HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
-    use_forge_code(webui)
+    kind = kind_of(webui)
+    forge_layouts.use_code(webui, kind)
     import safetensors.torch
     import yaml
 
@@ -151,18 +121,20 @@ def write_all(webui: Path, root: Path, names: list[str]) -> None:
         file = root / "models" / "ControlNet" / f"{stem}.safetensors"
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
-            safetensors.torch.save_file(weights(), file, metadata={"format": "pt"})
-    for name in names:
+            safetensors.torch.save_file(weights(kind), file, metadata={"format": "pt"})
+    for name in names or kind.models:
         file = folder / f"{name}.safetensors"
         if file.exists():
             continue
         if name in UNETS:
             config = checkpoints.CONFIGS[name]()
-            weights = checkpoints.make_weights(config, layout(name))
-            # Forge reads one thing in it: whether the model predicts v.
+            weights = checkpoints.make_weights(config, layout(kind, name))
+            # Forge and Forge Neo read one thing in it, whether the model predicts v; the others build the model by it.
             file.with_suffix(".yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        elif name in neo_checkpoints.NAMES:
+            weights = neo_checkpoints.make_weights(name)
         else:
-            weights = forge_dit_checkpoints.make_weights(name, SIZES)
+            weights = forge_dit_checkpoints.make_weights(kind, name, SIZES)
         partial = file.with_suffix(".partial")
         safetensors.torch.save_file(weights, partial, metadata={"format": "pt"})
         partial.rename(file)
@@ -172,9 +144,9 @@ def write_all(webui: Path, root: Path, names: list[str]) -> None:
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--webui", type=Path, required=True, help="an installed Forge, started once")
+    parser.add_argument("--webui", type=Path, required=True, help="an installed Forge or relative, started once")
     parser.add_argument("--output", type=Path, required=True, help="where to write")
-    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, help="which checkpoints")
+    parser.add_argument("--only", nargs="+", choices=NAMES, help="which checkpoints (default: all that it loads)")
     arguments = parser.parse_args()
     write_all(arguments.webui.resolve(), arguments.output.resolve(), arguments.only)
 

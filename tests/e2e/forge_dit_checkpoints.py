@@ -11,8 +11,8 @@ import re
 import zlib
 
 import sd3_checkpoints
+from kinds import Kind
 
-NAMES = ("tiny-sd3", "tiny-sd35", "tiny-flux", "tiny-chroma")
 SEED = 20260103
 
 # First match wins: (pattern of the name, factor on the variance-preserving standard deviation). Attention is peaked,
@@ -48,20 +48,27 @@ def mmdit(sizes: dict, depth: int, grid: int, **extra: object):
 
 
 FLUX = {"in_channels": 16, "mlp_ratio": 4.0, "theta": 10000, "qkv_bias": True}
+NEO_FLUX = {**FLUX, "out_channels": 16, "patch_size": 2, "txt_ids_dims": []}
+# Published files have the names of the authors' own classes, which Forge Neo renames when it loads them.
+NEO_NAMES = (re.compile(r"((query|key)_norm|distilled_guidance_layer\.norms\.\d+)\.weight$"), r"\1.scale")
 
 
-def flux(sizes: dict):
+def flux(kind: Kind, sizes: dict):
     """Flux.1 dev's network."""
     from backend.nn.flux import IntegratedFluxTransformer2DModel
 
-    return IntegratedFluxTransformer2DModel(**FLUX, **sizes["flux"], guidance_embed=True)
+    shape = NEO_FLUX if kind.name == "neo" else FLUX
+    return IntegratedFluxTransformer2DModel(**shape, **sizes["flux"], guidance_embed=True)
 
 
-def chroma(sizes: dict):
+def chroma(kind: Kind, sizes: dict):
     """Chroma's network: Flux's, with all modulations made at one place."""
     from backend.nn.chroma import IntegratedChromaTransformer2DModel
 
-    return IntegratedChromaTransformer2DModel(**FLUX, **sizes["flux"], **sizes["chroma"])
+    shape = {**NEO_FLUX, **sizes["flux"], **sizes["neo_chroma"]}
+    if kind.name != "neo":
+        shape = {**FLUX, **sizes["flux"], **sizes["chroma"]}
+    return IntegratedChromaTransformer2DModel(**shape)
 
 
 def clip(shape: dict, projection: bool):
@@ -88,7 +95,7 @@ def autoencoder(shape: dict):
     return IntegratedAutoencoderKL(latent_channels=16, use_quant_conv=False, use_post_quant_conv=False, **shape)
 
 
-def layout(name: str, sizes: dict) -> dict:
+def layout(kind: Kind, name: str, sizes: dict) -> dict:
     """Names and shapes of a whole checkpoint."""
     parts, text = sizes["components"], "text_encoders."
     if name in ("tiny-sd3", "tiny-sd35"):
@@ -104,14 +111,17 @@ def layout(name: str, sizes: dict) -> dict:
         }
     elif name == "tiny-flux":
         modules = {
-            "model.diffusion_model.": flux(sizes),
+            "model.diffusion_model.": flux(kind, sizes),
             "vae.": autoencoder(parts["vae"]),
             f"{text}clip_l.": clip(parts["clip"], False),
         }
     else:
-        modules = {"model.diffusion_model.": chroma(sizes), "vae.": autoencoder(parts["vae"])}
+        modules = {"model.diffusion_model.": chroma(kind, sizes), "vae.": autoencoder(parts["vae"])}
     modules[f"{text}t5xxl."] = t5(parts["t5"])
-    return {prefix + key: weight for prefix, module in modules.items() for key, weight in module.state_dict().items()}
+    weights = {
+        prefix + key: weight for prefix, module in modules.items() for key, weight in module.state_dict().items()
+    }
+    return {re.sub(*NEO_NAMES, key) if kind.name == "neo" else key: weight for key, weight in weights.items()}
 
 
 def random_like(name: str, tensor):
@@ -127,11 +137,11 @@ def random_like(name: str, tensor):
     return noise * gain / math.sqrt(1 if is_table else math.prod(tensor.shape[1:]))
 
 
-def make_weights(name: str, sizes: dict) -> dict:
+def make_weights(kind: Kind, name: str, sizes: dict) -> dict:
     """The whole state dict of one model, in half precision."""
     import torch
 
-    names = layout(name, sizes)
+    names = layout(kind, name, sizes)
     if name in ("tiny-sd3", "tiny-sd35"):
         # Its emphasis divides by what these would make 0.
         return sd3_checkpoints.make_weights(names)

@@ -21,29 +21,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .kinds import KINDS, Kind, kind_of
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 PROBE = HERE / "fault_extension"
 
-# Nothing is to be downloaded or installed, and all is computed on the CPU in full precision.
-FLAGS = [
-    "--skip-prepare-environment",
-    "--skip-python-version-check",
-    "--skip-torch-cuda-test",
-    "--skip-version-check",
-    "--no-download-sd-model",
-    "--do-not-download-clip",
-    "--no-hashing",
-    "--disable-safe-unpickle",
-    "--api",
-    *("--server-name", "127.0.0.1"),
-]
-KIND_FLAGS = {
-    "a1111": ["--use-cpu", "all", "--no-half", "--precision", "full"],
-    "forge": ["--always-cpu", "--all-in-fp32", "--skip-install"],
-}
-FORGE_ATTENTION = "--attention-pytorch"  # unless another one is asked for
-CHECKPOINT_WRITERS = {"a1111": "checkpoints.py", "forge": "forge_checkpoints.py"}
 # Previews would download an approximate autoencoder for some models; pictures come back over HTTP anyway.
 OPTIONS = {"live_previews_enable": False, "samples_save": False, "grid_save": False}
 STYLES = "name,prompt,negative_prompt\nzoo,{prompt} beside a zebra,dog\n"
@@ -87,8 +70,8 @@ class Install:
 
     @property
     def kind(self) -> str:
-        """ "a1111" or "forge"."""
-        return "forge" if (self.folder / "backend" / "sampling").is_dir() else "a1111"
+        """One of the names in ``KINDS``."""
+        return kind_of(self.folder).name
 
     def problem(self) -> str | None:
         """Why this cannot be used, if so."""
@@ -100,7 +83,7 @@ class Install:
 
     def write_checkpoints(self, output: Path) -> None:
         """Writes the tiny checkpoints with the WebUI's Python; files that are there already are kept."""
-        writer = HERE / CHECKPOINT_WRITERS[self.kind]
+        writer = HERE / ("forge_checkpoints.py" if KINDS[self.kind].is_forge else "checkpoints.py")
         command = [str(self.python), str(writer), "--webui", str(self.folder), "--output", str(output)]
         result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment())
         if result.returncode:
@@ -200,8 +183,13 @@ class WebUI:
 
     @property
     def kind(self) -> str:
-        """ "a1111" or "forge"."""
+        """One of the names in ``KINDS``."""
         return self.install.kind
+
+    @property
+    def about(self) -> Kind:
+        """What there is to know about its kind."""
+        return KINDS[self.kind]
 
     @property
     def url(self) -> str:
@@ -237,12 +225,12 @@ class WebUI:
 
     def command(self) -> list[str]:
         """Command line that starts the process."""
-        command = [str(self.install.python), str(self.install.folder / "launch.py"), *FLAGS]
-        command += KIND_FLAGS[self.kind]
-        if self.kind == "forge" and not any(flag.startswith("--attention-") for flag in self.flags):
-            command.append(FORGE_ATTENTION)
+        about = self.about
+        command = [str(self.install.python), str(self.install.folder / "launch.py"), *about.flags]
+        if about.attention and not any(flag.startswith(about.attention_is) for flag in self.flags):
+            command.append(about.attention)
         command += ["--port", str(self.port), "--data-dir", str(self.folder)]
-        command += ["--ckpt-dir", str(self.models / "models" / "Stable-diffusion")]
+        command += [about.ckpt_dir, str(self.models / "models" / "Stable-diffusion")]
         if not self.page:
             command.append("--nowebui")
         else:  # a data folder elsewhere: without this the page comes without the WebUI's and the extensions' scripts
@@ -260,12 +248,15 @@ class WebUI:
                 self.command(),
                 cwd=self.folder,
                 env=environment(),
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
         running.append(self)
+        # Forge Neo finds settings that it has not written itself, and waits for somebody to press Enter.
+        with contextlib.suppress(OSError), self.process.stdin as keyboard:  # type: ignore[union-attr]
+            keyboard.write(b"\n")
         try:
             self._wait(began + START_SECONDS)
         except BaseException:
@@ -358,7 +349,7 @@ class WebUI:
         title = f"{name}.safetensors"
         if self.get("/sdapi/v1/options")["sd_model_checkpoint"].partition(" [")[0] != title:
             self.post("/sdapi/v1/options", {"sd_model_checkpoint": title})
-        if self.kind == "forge" and self._loaded != name:
+        if self.about.loads_late and self._loaded != name:
             self.post("/sdapi/v1/txt2img", {"steps": 1, "width": 64, "height": 64})  # what loads it
             self._loaded = name
 
@@ -385,8 +376,8 @@ class WebUI:
             "cfg_scale": 7,
             "sampler_name": "Euler",
         }
-        if self.kind == "forge" and request.get("enable_hr"):
-            defaults["hr_additional_modules"] = ["Use same choices"]  # it fails without
+        if request.get("enable_hr"):
+            defaults.update(self.about.hires)
         began = time.monotonic()
         answer = self.post(path, {**defaults, **request})
         seconds = time.monotonic() - began

@@ -2,6 +2,7 @@
 
 ``distilled_guidance_layer`` takes for every vector the sinusoids of timestep, guidance (0) and the vector's own number.
 The vectors are the single blocks' (3 each), the double blocks' for the image (6 each), theirs for the text, the end's.
+Before the end's there may be spare ones, where the network is shallower than the one that they were made for.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ def layer_input(t: Tensor, vectors: int) -> Tensor:
 
 
 class Chroma(Flux):
-    def __init__(self, width: int = 32, heads: int = 2, depth: int = 2, singles: int = 2) -> None:
+    def __init__(self, width: int = 32, heads: int = 2, depth: int = 2, singles: int = 2, spare: int = 0) -> None:
         super().__init__(width, heads, depth, singles)
         del self.time_in, self.guidance_in, self.vector_in, self.final_layer.adaLN_modulation
         for block in self.double_blocks:
             del block.img_mod, block.txt_mod
         for block in self.single_blocks:
             del block.modulation
-        self.vectors = 3 * singles + 12 * depth + 2
+        self.vectors = 3 * singles + 12 * depth + spare + 2
         self.distilled_guidance_layer: nn.Module = nn.Sequential(Embedder(64, 2 * width), nn.Linear(2 * width, width))
 
     def blocks(self, img: Tensor, txt: Tensor, t: Tensor, y: Tensor, pe: Tensor) -> Tensor:

@@ -6,36 +6,187 @@ The naive ones compute a modulation for every single token, with code of their o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from support import chroma, flux, mmdit
-from support.ldm_unet import sinusoid
+from asyndm_ext.model.transformers import layout_of
+from asyndm_ext.model.transformers.layout import Layout
+from support import anima, chroma, flux, flux2, mmdit, nextdit, qwen_image
+from support.naive import naive_flux, naive_mmdit
 
 TEXT_TOKENS = 7
-NAMES = ["sd3", "sd3.5", "flux", "flux objects", "chroma"]
 
 
 def normal(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What tests have to know of a stand-in.
+
+    Attributes:
+        make, arguments: the network.
+        naive: its answer, computed token by token.
+        layers: which make modulations once in a call, and the time embedding.
+        gated: a module of its second block whose output is gated.
+        inner: a module in the middle of the network.
+        modulations: how many are applied to image tokens.
+        attentions: how many of the picture to the text.
+        text: tokens of the text before the picture's, where those attend.
+        keys: whether an attention with so many keys, for so many tokens of the picture, is one of these.
+        blocks: those that a host can leave out, if it can.
+        takes: whether it takes the sigma, references, frames.
+    """
+
+    make: Callable[..., nn.Module]
+    naive: Callable[..., Tensor]
+    layers: Callable[[Any], list[nn.Module]]
+    gated: Callable[[Any], nn.Module]
+    inner: Callable[[Any], nn.Module]
+    modulations: Callable[[Any], int]
+    attentions: Callable[[Any], int]
+    arguments: dict[str, Any] = field(default_factory=dict)
+    text: int = TEXT_TOKENS
+    keys: Callable[[int, int], bool] = lambda keys, tokens: True
+    blocks: Callable[[Any], nn.ModuleList] | None = None
+    patch: int = 2
+    sigma: bool = True
+    references: bool = False
+    frames: bool = False
+
+
+def _adaln(*layers: Callable[[Any], nn.Module]) -> Callable[[Any], list[nn.Module]]:
+    return lambda net: [layer(net) for layer in layers]
+
+
+def _last(net: Any) -> nn.Module:
+    return net.final_layer.adaLN_modulation[-1]
+
+
+def _of_sd3(**arguments: bool) -> Kind:
+    return Kind(
+        mmdit.MMDiT,
+        lambda net, *args: naive_mmdit(net, *args[:-1]),
+        _adaln(lambda net: net.joint_blocks[0].x_block.adaLN_modulation[-1], _last, lambda net: net.t_embedder.mlp),
+        gated=lambda net: net.joint_blocks[1].x_block.mlp,
+        inner=lambda net: net.joint_blocks[1].x_block.attn.qkv,
+        modulations=lambda net: 1 + len(net.joint_blocks),
+        attentions=lambda net: len(net.joint_blocks),
+        keys=lambda keys, tokens: keys > tokens,
+        blocks=lambda net: net.joint_blocks,
+        arguments=arguments,
+        sigma=False,
+    )
+
+
+def _of_flux(make: Callable[..., nn.Module], layers: Callable[[Any], list[nn.Module]], **others: Any) -> Kind:
+    return Kind(
+        make,
+        naive_flux,
+        layers,
+        gated=lambda net: net.double_blocks[1].img_mlp,
+        inner=lambda net: net.double_blocks[1].txt_attn.qkv,
+        attentions=lambda net: len(net.double_blocks) + len(net.single_blocks),
+        references=True,
+        **{"modulations": lambda net: 1 + len(net.double_blocks) + len(net.single_blocks), **others},
+    )
+
+
+def _of_nextdit(z_image: bool) -> Kind:
+    return Kind(
+        nextdit.NextDiT,
+        nextdit.naive,
+        _adaln(
+            lambda net: net.noise_refiner[0].adaLN_modulation[-1],
+            lambda net: net.layers[1].adaLN_modulation[-1],
+            _last,
+            lambda net: net.t_embedder.mlp,
+        ),
+        gated=lambda net: net.layers[1].ffn_norm2,
+        inner=lambda net: net.layers[1].attention.qkv,
+        modulations=lambda net: 1 + len(net.noise_refiner) + len(net.layers),
+        attentions=lambda net: len(net.layers),
+        arguments={"z_image": z_image},
+        text=8 if z_image else TEXT_TOKENS,
+        keys=lambda keys, tokens: keys > TEXT_TOKENS + tokens - 1 and keys > -(-tokens // 8) * 8,
+        blocks=lambda net: net.layers,
+    )
+
+
+_FLUX = _adaln(
+    lambda net: net.double_blocks[0].img_mod.lin,
+    lambda net: net.single_blocks[0].modulation.lin,
+    _last,
+    lambda net: net.time_in,
+)
+_FLUX2 = _adaln(
+    lambda net: net.double_stream_modulation_img.lin,
+    lambda net: net.single_stream_modulation.lin,
+    _last,
+    lambda net: net.time_in,
+)
+_CHROMA = _adaln(lambda net: net.distilled_guidance_layer)
+
+KINDS = {
+    "sd3": _of_sd3(),
+    "sd3.5": _of_sd3(dual=True, normed=True),
+    "flux": _of_flux(flux.Flux, _FLUX, blocks=lambda net: net.double_blocks),
+    "flux objects": _of_flux(flux.Flux, _FLUX, arguments={"flat": False}),
+    "chroma": _of_flux(chroma.Chroma, _CHROMA),
+    "chroma cut": _of_flux(chroma.Chroma, _CHROMA, arguments={"spare": 15}),
+    "flux2": _of_flux(flux2.Flux2, _FLUX2, patch=1, modulations=lambda net: 3),
+    "z-image": _of_nextdit(z_image=True),
+    "lumina 2": _of_nextdit(z_image=False),
+    "qwen-image": Kind(
+        qwen_image.QwenImage,
+        qwen_image.naive,
+        _adaln(
+            lambda net: net.transformer_blocks[0].img_mod[-1],
+            lambda net: net.norm_out.linear,
+            lambda net: net.time_text_embed.timestep_embedder,
+        ),
+        gated=lambda net: net.transformer_blocks[1].img_mlp,
+        inner=lambda net: net.transformer_blocks[1].attn.add_q_proj,
+        modulations=lambda net: 1 + len(net.transformer_blocks),
+        attentions=lambda net: len(net.transformer_blocks),
+        blocks=lambda net: net.transformer_blocks,
+        references=True,
+        frames=True,
+    ),
+    "anima": Kind(
+        anima.Anima,
+        anima.naive,
+        _adaln(
+            lambda net: net.blocks[1].adaln_modulation_mlp[-1],
+            lambda net: net.final_layer.adaln_modulation[-1],
+            lambda net: net.t_embedder[1],
+        ),
+        gated=lambda net: net.blocks[1].mlp,
+        inner=lambda net: net.blocks[1].cross_attn.q_proj,
+        modulations=lambda net: 1 + 3 * len(net.blocks),
+        attentions=lambda net: len(net.blocks),
+        text=0,
+        keys=lambda keys, tokens: keys == TEXT_TOKENS,
+        blocks=lambda net: net.blocks,
+        frames=True,
+    ),
+}
+NAMES = list(KINDS)
+
+
 @cache
 def network(name: str) -> nn.Module:
     torch.manual_seed(3)
-    made = {
-        "sd3": mmdit.MMDiT,
-        "sd3.5": lambda: mmdit.MMDiT(dual=True, normed=True),
-        "flux": flux.Flux,
-        "flux objects": lambda: flux.Flux(flat=False),
-        "chroma": chroma.Chroma,
-    }[name]()
+    made = KINDS[name].make(**KINDS[name].arguments)
     # Random weights attend to everything alike and modulate by little, which no test could tell apart.
+    strong = ("qkv", "linear1", "mod", "adaLN", "distilled_guidance_layer", "to_q", "to_k", "add_k", "q_proj", "k_proj")
     for key, weight in made.named_parameters():
-        if any(part in key for part in ("qkv", "linear1", "mod", "adaLN", "distilled_guidance_layer")):
+        if any(part in key for part in strong):
             weight.data *= 2
     return made.eval().requires_grad_(False)
 
@@ -44,22 +195,28 @@ class DiT:
     """One of the networks; t in thousandths, whatever the network takes."""
 
     def __init__(self, name: str, dtype: torch.dtype = torch.float32) -> None:
-        self.name = name
-        self.net = network(name)
+        self.name, self.kind = name, KINDS[name]
+        self.net: Any = network(name)
         if dtype != torch.float32:
-            self.net = type(self.net)(**self._arguments()).to(dtype).eval().requires_grad_(False)
+            self.net = self.kind.make(**self.kind.arguments).to(dtype).eval().requires_grad_(False)
             self.net.load_state_dict(network(name).state_dict())
-        self.flux = not name.startswith("sd3")  # or Chroma: double blocks, then single ones
         self.dtype = dtype
 
-    def _arguments(self) -> dict[str, bool]:
-        return {"sd3.5": {"dual": True, "normed": True}, "flux objects": {"flat": False}}.get(self.name, {})
+    @property
+    def layout(self) -> Layout:
+        found = layout_of(self.net)
+        assert found is not None
+        return found
 
     @property
     def modulations(self) -> int:
-        """Of image tokens: one per block, one in the final layer."""
-        net = self.net
-        return 1 + (len(net.double_blocks) + len(net.single_blocks) if self.flux else len(net.joint_blocks))
+        """Of image tokens, that are applied in a call."""
+        return self.kind.modulations(self.net)
+
+    @property
+    def attentions(self) -> int:
+        """Of the picture to the text."""
+        return self.kind.attentions(self.net)
 
     def texts(self, prompts: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Pooled and per-token text of each row."""
@@ -67,14 +224,23 @@ class DiT:
         tokens = torch.stack([normal(TEXT_TOKENS, 12, seed=200 + p) for p in prompts])
         return pooled.to(self.dtype), tokens.to(self.dtype)
 
+    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Tokens of a latent."""
+        return -(-size[0] // self.kind.patch), -(-size[1] // self.kind.patch)
+
+    def of_tokens(self, maps: Tensor) -> Tensor:
+        """``(N,1,H,W)`` -> ``(N, L)``: the first pixel of every patch, row by row."""
+        return first_of_patches(maps, self.kind.patch)
+
     def __call__(
         self, x: Tensor, t: float | Tensor, prompts: Sequence[int] = (), reference: Tensor | None = None
     ) -> Tensor:
         y, context = self.texts(prompts or range(len(x)))
         t = torch.as_tensor(t, dtype=torch.float32).expand(len(x))
-        if self.flux:
-            return self.net(x.to(self.dtype), t / 1000, y, context, reference)
-        return self.net(x.to(self.dtype), t, y, context)
+        more = (reference,) if reference is not None else ()
+        x = x.unsqueeze(2) if self.kind.frames else x
+        out = self.net(x.to(self.dtype), t / 1000 if self.kind.sigma else t, y, context, *more)
+        return out[:, :, 0] if self.kind.frames else out
 
     def naive(
         self, x: Tensor, t: float, tokens: Tensor, prompts: Sequence[int] = (), reference: Tensor | None = None
@@ -82,128 +248,11 @@ class DiT:
         """``t`` for text and reference, ``tokens`` ``(N, L)`` the timestep of each image token."""
         y, context = self.texts(prompts or range(len(x)))
         scalar = torch.full((len(x),), float(t))
-        if self.flux:
-            return naive_flux(self.net, x, scalar, tokens, y, context, reference)
-        return naive_mmdit(self.net, x, scalar, tokens, y, context)
+        x = x.unsqueeze(2) if self.kind.frames else x
+        out = self.kind.naive(self.net, x, scalar, tokens, y, context, reference)
+        return out[:, :, 0] if self.kind.frames else out
 
 
-def first_of_patches(maps: Tensor) -> Tensor:
-    """``(N,1,H,W)`` -> ``(N, L)``: the first pixel of every 2x2 patch, row by row."""
-    return maps[:, 0, ::2, ::2].flatten(1)
-
-
-def per_token(layer: nn.Module, c: Tensor, chunks: int) -> tuple[Tensor, ...]:
-    return layer(functional.silu(c)).chunk(chunks, dim=-1)
-
-
-def naive_mmdit(net, x: Tensor, scalar: Tensor, tokens: Tensor, y: Tensor, context: Tensor) -> Tensor:
-    height, width = x.shape[-2:]
-    padded = functional.pad(x, (0, width % 2, 0, height % 2), mode="circular")
-    grid = net.x_embedder(padded).permute(0, 2, 3, 1)
-    h, w = grid.shape[1:3]
-    image = (grid + net.pos_embed[:, :h, :w]).flatten(1, 2)
-    c_text = (net.t_embedder.mlp(sinusoid(scalar, mmdit.SINUSOID)) + net.y_embedder(y))[:, None]
-    embedded = net.t_embedder.mlp(sinusoid(tokens, mmdit.SINUSOID)).view(*tokens.shape, -1)
-    c = embedded + net.y_embedder(y)[:, None]
-    text = net.context_embedder(context)
-    for block in net.joint_blocks:
-        ours, theirs = block.x_block, block.context_block
-        m = per_token(ours.adaLN_modulation[-1], c, 9 if ours.x_block_self_attn else 6)
-        n = per_token(theirs.adaLN_modulation[-1], c_text, 2 if theirs.pre_only else 6)
-        normed = ours.norm1(image)
-        qkv = ours.attn.pre_attention(normed * (1 + m[1]) + m[0])
-        text_qkv = theirs.attn.pre_attention(theirs.norm1(text) * (1 + n[1]) + n[0])
-        joint = [torch.cat(pair, dim=1) for pair in zip(text_qkv, qkv, strict=True)]
-        out = mmdit.attend(*joint, heads=ours.attn.heads)
-        image = image + m[2] * ours.attn.proj(out[:, text.shape[1] :])
-        if ours.x_block_self_attn:
-            alone = mmdit.attend(*ours.attn2.pre_attention(normed * (1 + m[7]) + m[6]), heads=ours.attn2.heads)
-            image = image + m[8] * ours.attn2.proj(alone)
-        image = image + m[5] * ours.mlp(ours.norm2(image) * (1 + m[4]) + m[3])
-        if not theirs.pre_only:
-            text = text + n[2] * theirs.attn.proj(out[:, : text.shape[1]])
-            text = text + n[5] * theirs.mlp(theirs.norm2(text) * (1 + n[4]) + n[3])
-    shift, scale = per_token(net.final_layer.adaLN_modulation[-1], c, 2)
-    out = net.final_layer.linear(net.final_layer.norm_final(image) * (1 + scale) + shift)
-    cells = torch.einsum("nhwpqc->nchpwq", out.view(len(out), h, w, 2, 2, -1))
-    return cells.reshape(len(out), -1, 2 * h, 2 * w)[:, :, :height, :width]
-
-
-def naive_flux(net, x: Tensor, scalar: Tensor, tokens: Tensor, y: Tensor, context: Tensor, reference) -> Tensor:
-    """Flux and Chroma."""
-    height, width = x.shape[-2:]
-    padded = functional.pad(x, (0, width % 2, 0, height % 2), mode="circular")
-    h, w = padded.shape[-2] // 2, padded.shape[-1] // 2
-    patches = functional.pixel_unshuffle(padded, 2).flatten(2).transpose(1, 2)
-    ids = [[0, 0, 0]] * context.shape[1] + [[0, row, column] for row in range(h) for column in range(w)]
-    if reference is not None:
-        patches = torch.cat([patches, reference], dim=1)
-        ids += [[1, i, i] for i in range(reference.shape[1])]
-        tokens = torch.cat([tokens, scalar[:, None].expand(-1, reference.shape[1])], dim=1)
-    pe = net.pe_embedder(torch.tensor(ids).expand(len(x), -1, -1))
-    img, txt = net.img_in(patches), net.txt_in(context)
-    modulations = (flux_modulations if hasattr(net, "time_in") else chroma_modulations)(net, y)
-    of_image, of_text = modulations(tokens), modulations(scalar[:, None])
-    for i, block in enumerate(net.double_blocks):
-        m, n = of_image("img", i), of_text("txt", i)
-        image = block.img_attn.parts(block.img_norm1(img) * (1 + m[1]) + m[0])
-        text = block.txt_attn.parts(block.txt_norm1(txt) * (1 + n[1]) + n[0])
-        out = flux.attend(*(torch.cat(pair, dim=2) for pair in zip(text, image, strict=True)), pe=pe)
-        img = img + m[2] * block.img_attn.proj(out[:, txt.shape[1] :])
-        img = img + m[5] * block.img_mlp(block.img_norm2(img) * (1 + m[4]) + m[3])
-        txt = txt + n[2] * block.txt_attn.proj(out[:, : txt.shape[1]])
-        txt = txt + n[5] * block.txt_mlp(block.txt_norm2(txt) * (1 + n[4]) + n[3])
-    joined = torch.cat([txt, img], dim=1)
-    of_all = modulations(torch.cat([scalar[:, None].expand(-1, txt.shape[1]), tokens], dim=1))
-    for i, block in enumerate(net.single_blocks):
-        m = of_all("single", i)
-        hidden = block.linear1(block.pre_norm(joined) * (1 + m[1]) + m[0])
-        qkv, hidden = hidden.split([3 * block.width, 2 * block.width], dim=-1)
-        q, k, v = qkv.unflatten(-1, (3, block.heads, -1)).permute(2, 0, 3, 1, 4)
-        out = flux.attend(*block.norm(q, k, v), v, pe=pe)
-        joined = joined + m[2] * block.linear2(torch.cat([out, functional.gelu(hidden)], dim=-1))
-    shift, scale = of_image("final", 0)
-    out = net.final_layer.linear(net.final_layer.norm_final(joined[:, txt.shape[1] :]) * (1 + scale) + shift)
-    image = out[:, : h * w].transpose(1, 2).unflatten(-1, (h, w))
-    return functional.pixel_shuffle(image, 2)[:, :, :height, :width]
-
-
-Modulations = Callable[[str, int], tuple[Tensor, ...]]
-
-
-def flux_modulations(net, y: Tensor) -> Callable[[Tensor], Modulations]:
-    rest = net.guidance_in(sinusoid(torch.full((len(y),), 3500.0), mmdit.SINUSOID)) + net.vector_in(y)
-
-    def of(t: Tensor) -> Modulations:
-        c = net.time_in(sinusoid(t, mmdit.SINUSOID)).view(*t.shape, -1) + rest[:, None]
-
-        def modulation(kind: str, i: int) -> tuple[Tensor, ...]:
-            if kind == "final":
-                return per_token(net.final_layer.adaLN_modulation[-1], c, 2)
-            if kind == "single":
-                return per_token(net.single_blocks[i].modulation.lin, c, 3)
-            return per_token(getattr(net.double_blocks[i], f"{kind}_mod").lin, c, 6)
-
-        return modulation
-
-    return of
-
-
-def chroma_modulations(net, y: Tensor) -> Callable[[Tensor], Modulations]:
-    singles, depth = len(net.single_blocks), len(net.double_blocks)
-
-    def of(t: Tensor) -> Modulations:
-        vectors = net.distilled_guidance_layer(chroma.layer_input(t, net.vectors))
-
-        def modulation(kind: str, i: int) -> tuple[Tensor, ...]:
-            first, count = {
-                "single": (3 * i, 3),
-                "img": (3 * singles + 6 * i, 6),
-                "txt": (3 * singles + 6 * depth + 6 * i, 6),
-                "final": (net.vectors - 2, 2),
-            }[kind]
-            return vectors[..., first : first + count, :].unbind(dim=-2)
-
-        return modulation
-
-    return of
+def first_of_patches(maps: Tensor, patch: int = 2) -> Tensor:
+    """See :meth:`DiT.of_tokens`."""
+    return maps[:, 0, ::patch, ::patch].flatten(1)

@@ -44,12 +44,14 @@ class Positions(nn.Module):
         return torch.cat(parts, dim=-3).unsqueeze(1)
 
 
-def turned(x: Tensor, pe: Tensor) -> Tensor:
+def turned(x: Tensor, pe: Tensor | None) -> Tensor:
+    if pe is None:
+        return x
     pairs = x.float().unflatten(-1, (-1, 2)).unsqueeze(-1)
     return (pe.to(x.device) @ pairs).squeeze(-1).flatten(-2).to(x.dtype)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, pe: Tensor) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, pe: Tensor | None) -> Tensor:
     """``(N, heads, L, d)`` -> ``(N, L, heads*d)``."""
     out = functional.scaled_dot_product_attention(turned(q, pe), turned(k, pe), v)
     return out.transpose(1, 2).flatten(2)

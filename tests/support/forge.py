@@ -31,6 +31,15 @@ class Predictor:
         alphas = torch.cumprod(1 - SIGMAS**2, dim=0)
         self.sigmas = (((1 - alphas) / alphas) ** 0.5).float()
 
+    def calculate_input(self, sigma: Tensor, noise: Tensor) -> Tensor:
+        return noise / (sigma.view(-1, 1, 1, 1) ** 2 + 1) ** 0.5
+
+    def calculate_denoised(self, sigma: Tensor, output: Tensor, x: Tensor) -> Tensor:
+        sigma = sigma.view(-1, 1, 1, 1)
+        if self.prediction_type == "v_prediction":
+            return x / (sigma**2 + 1) - output * sigma / (sigma**2 + 1) ** 0.5
+        return x - output * sigma
+
     def timestep(self, sigma: Tensor) -> Tensor:
         return (sigma.log() - self.sigmas.log()[:, None]).abs().argmin(dim=0).view(sigma.shape)
 
@@ -44,11 +53,9 @@ class Model:
         self.predictor = Predictor(prediction_type)
 
     def apply_model(self, x: Tensor, t: Tensor, c_crossattn: Tensor) -> Tensor:
-        sigma = t.view(-1, 1, 1, 1)
-        answer = self.diffusion_model(x / (sigma**2 + 1) ** 0.5, self.predictor.timestep(t).float(), c_crossattn)
-        if self.predictor.prediction_type == "v_prediction":
-            return x / (sigma**2 + 1) - answer * sigma / (sigma**2 + 1) ** 0.5
-        return x - answer * sigma
+        predictor = self.predictor
+        answer = self.diffusion_model(predictor.calculate_input(t, x), predictor.timestep(t).float(), c_crossattn)
+        return predictor.calculate_denoised(t, answer, x)
 
 
 class Checkpoint:
@@ -81,6 +88,9 @@ class Denoiser:
         return SimpleNamespace(inner_model=self.checkpoint)
 
     def __call__(self, x: Tensor, sigma: Tensor, cond: Tensor, uncond: Tensor) -> Tensor:
+        return self.forward(x, sigma, cond, uncond)
+
+    def forward(self, x: Tensor, sigma: Tensor, cond: Tensor, uncond: Tensor) -> Tensor:
         objects = self.inner_model.inner_model.forge_objects
         if self.classic_ddim_eps_estimation:
             sigma = objects.unet.model.predictor.sigmas[sigma.round().long()]

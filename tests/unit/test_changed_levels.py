@@ -7,6 +7,7 @@ import gc
 import math
 import weakref
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from types import SimpleNamespace
 from typing import Any
 
@@ -208,19 +209,23 @@ def test_the_rows_texts_follow_their_images(module: Any) -> None:
         a1111.Denoiser(wrap("eps"), []), {"cond": SimpleNamespace(batch=[[0, 0], [0, 0]])}, "sigma", 2, objects
     )
     x = latent("eps")
-    model._plan_rows(x)
+    model._read_texts()
+    model._begins(x)
     images = model.neighbours.images_of(x[[0, 1, 0, 1, 0, 1]], model._rows[:6])
     assert images == [0, 1, 0, 1, 0, 1] != model._rows[:6]
     texts = [model._token_row(number, image) for number, image in enumerate(images)]
     assert [(row.image, row.columns[0][0]) for row in texts[:4]] == [(0, 0), (1, 10), (0, 1), (1, 11)]
     assert texts[4:] == [None, None]
     alike = torch.stack([x[0], x[0]])
-    model._plan_rows(alike)
+    model._begins(alike)
     assert model.neighbours.images_of(alike[[0, 0, 1, 1]], [0, 0, 1, 1]) == [0, 0, 1, 1]
 
 
 def test_attention_that_is_missing_in_a_step_is_that_of_the_step_before(module: Any) -> None:
-    neighbours, maps = module.Neighbours(), [torch.rand(1, 1, 4, 4) for _ in range(2)]
+    neighbours, maps = (
+        import_module("asyndm_ext.hosts.webui.neighbours").Neighbours(),
+        [torch.rand(1, 1, 4, 4) for _ in range(2)],
+    )
     assert neighbours.attention(None) is None, "the first time the region says so"
     assert neighbours.said() is None
     found = [neighbours.attention(one) for one in (maps[0], None, maps[1], None)]
@@ -230,13 +235,13 @@ def test_attention_that_is_missing_in_a_step_is_that_of_the_step_before(module: 
 
 def test_nobody_is_asked_where_nobody_listens(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Reading a level back waits for the device: a change that nobody announced is found at the end."""
-    neighbours = module.Neighbours()
+    neighbours = import_module("asyndm_ext.hosts.webui.neighbours").Neighbours()
     given = torch.full((2,), 1.4, device="meta")
     assert neighbours.change(given, 1.5, 2, look=False) == (given, [1.0, 1.0])  # a read would raise
     neighbours._unnoticed = torch.tensor(True)
     expected = "another extension's change of the noise level was left out: it was made where it cannot be seen"
     assert neighbours.said() == expected
-    neighbours = module.Neighbours()
+    neighbours = import_module("asyndm_ext.hosts.webui.neighbours").Neighbours()
     neighbours._unnoticed = torch.tensor(False)
     assert neighbours.said() is None
 

@@ -9,16 +9,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.dit import NAMES, DiT, first_of_patches, normal
+from support.dit import KINDS, NAMES, DiT, normal
 from torch import Tensor, nn
 
-from asyndm_ext.model.dit_time import ChromaTimeConditioning, DiTTimeConditioning
 from asyndm_ext.model.network import time_conditioning
 from asyndm_ext.model.patches import PATCH, patch_constant, patch_grid
 from asyndm_ext.model.timesteps import TimestepTable
 from asyndm_ext.model.unet_time import UnsupportedModel
 
-RELATIVE = 2e-6
+RELATIVE = 1e-5
+REFERENCES = [name for name, kind in KINDS.items() if kind.references]
 SIZES = [(16, 16), (16, 24), (20, 12), (13, 9), (2, 2), (1, 5)]
 NOMINAL = 500.0
 
@@ -62,9 +62,10 @@ def dit(request: pytest.FixtureRequest) -> DiT:
 def test_every_token_gets_its_own_timestep(dit: DiT, size: tuple[int, int]) -> None:
     x, maps = normal(2, 4, *size, seed=1), timestep_maps(2, size)
     found = conditioned(dit, x, table_of(maps), [0, 1])
-    expected = dit.naive(x, NOMINAL, first_of_patches(maps))
+    expected = dit.naive(x, NOMINAL, dit.of_tokens(maps))
     close(found, expected)
-    assert float((expected - dit(x, NOMINAL)).abs().max()) > 0.05 * float(expected.abs().max())
+    least = 0.03 if dit.name == "lumina 2" else 0.05  # its clock goes from 0 to 1 only
+    assert float((expected - dit(x, NOMINAL)).abs().max()) > least * float(expected.abs().max())
 
 
 @given(
@@ -73,14 +74,14 @@ def test_every_token_gets_its_own_timestep(dit: DiT, size: tuple[int, int]) -> N
     levels=st.lists(st.integers(0, 4000), min_size=1, max_size=5),
     seed=st.integers(0, 999),
 )
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=10)
 @pytest.mark.parametrize("name", NAMES)
 def test_any_map_any_rows(name: str, size: tuple[int, int], rows: list[int], levels: list[int], seed: int) -> None:
     dit, x = DiT(name), normal(len(rows), 4, *size, seed=seed)
     index = torch.randint(0, len(levels), (2, 1, *size), generator=torch.Generator().manual_seed(seed))
     maps = (torch.tensor(levels, dtype=torch.float64) / 4)[index]
     found = conditioned(dit, x, table_of(maps), rows)
-    close(found, dit.naive(x, NOMINAL, first_of_patches(maps)[rows]), 1e-5)
+    close(found, dit.naive(x, NOMINAL, dit.of_tokens(maps)[rows]), 1e-5)
 
 
 def test_batch_rows_take_the_map_of_their_image_and_their_own_text(dit: DiT) -> None:
@@ -88,7 +89,7 @@ def test_batch_rows_take_the_map_of_their_image_and_their_own_text(dit: DiT) -> 
     rows, prompts, size = [0, 0, 1, 0, 1], [3, 4, 5, 6, 6], (10, 14)
     x, maps = normal(5, 4, *size, seed=2), timestep_maps(2, size)
     found = conditioned(dit, x, table_of(maps), rows, prompts=prompts)
-    close(found, dit.naive(x, NOMINAL, first_of_patches(maps)[rows], prompts))
+    close(found, dit.naive(x, NOMINAL, dit.of_tokens(maps)[rows], prompts))
 
 
 def test_an_image_does_not_depend_on_who_shares_its_batch(dit: DiT) -> None:
@@ -110,12 +111,12 @@ def test_a_map_of_one_level_equals_the_scalar(dit: DiT) -> None:
     close(conditioned(dit, x, table, [0, 1]), dit(x, NOMINAL))
 
 
-@pytest.mark.parametrize("name", ["flux", "flux objects", "chroma"])
+@pytest.mark.parametrize("name", REFERENCES)
 def test_reference_tokens_behind_the_picture_keep_the_scalar(name: str) -> None:
     dit, x, maps = DiT(name), normal(2, 4, 10, 14, seed=6), timestep_maps(2, (10, 14))
-    reference = normal(2, 11, 16, seed=7)
+    reference = normal(2, 11, dit.net.img_in.in_features, seed=7)
     found = conditioned(dit, x, table_of(maps), [0, 1], reference=reference)
-    close(found, dit.naive(x, NOMINAL, first_of_patches(maps), reference=reference))
+    close(found, dit.naive(x, NOMINAL, dit.of_tokens(maps), reference=reference))
 
 
 @pytest.mark.parametrize("dtype, tolerance", [(torch.bfloat16, 4e-2), (torch.float16, 5e-3)])
@@ -124,7 +125,7 @@ def test_half_precision_weights(name: str, dtype: torch.dtype, tolerance: float)
     x, maps = normal(2, 4, 12, 10, seed=8), timestep_maps(2, (12, 10))
     found = conditioned(DiT(name, dtype), x, table_of(maps), [0, 1])
     assert found.dtype == dtype
-    close(found.float(), DiT(name).naive(x, NOMINAL, first_of_patches(maps)), tolerance)
+    close(found.float(), DiT(name).naive(x, NOMINAL, dit.of_tokens(maps)), tolerance)
 
 
 def test_projections_run_on_the_distinct_timesteps_only(dit: DiT) -> None:
@@ -132,11 +133,7 @@ def test_projections_run_on_the_distinct_timesteps_only(dit: DiT) -> None:
     x, maps = normal(2, 4, *size, seed=9), timestep_maps(2, size)
     table = table_of(maps)
     seen: list[int] = []
-    net: Any = dit.net
-    if dit.name == "chroma":
-        layers = [net.distilled_guidance_layer]
-    else:
-        layers = adaln_layers(net, dit.flux)
+    layers = dit.kind.layers(dit.net)
     handles = [layer.register_forward_hook(lambda m, a, out: seen.append(len(a[0]))) for layer in layers]
     try:
         conditioned(dit, x, table, [0, 1])
@@ -147,16 +144,10 @@ def test_projections_run_on_the_distinct_timesteps_only(dit: DiT) -> None:
     assert len(seen) == len(layers)
 
 
-def adaln_layers(net: Any, flux: bool) -> list[nn.Module]:
-    layers = [net.double_blocks[0].img_mod.lin, net.single_blocks[0].modulation.lin] if flux else []
-    layers = layers or [net.joint_blocks[0].x_block.adaLN_modulation[-1]]
-    return [*layers, net.final_layer.adaLN_modulation[-1], net.time_in if flux else net.t_embedder.mlp]
-
-
 def test_hooks_are_gone_after_an_error_inside_the_network(dit: DiT) -> None:
     before, x = hooks(dit.net), normal(1, 4, 8, 8, seed=10)
     plain = dit(x, NOMINAL)
-    block: Any = dit.net.double_blocks[1].img_mlp if dit.flux else dit.net.joint_blocks[1].x_block.mlp
+    block = dit.kind.gated(dit.net)
     time = time_conditioning(dit.net)
 
     def fail(*_: object) -> None:
@@ -177,7 +168,7 @@ def test_hooks_are_gone_after_an_error_inside_the_network(dit: DiT) -> None:
 
 def test_a_call_after_an_error_starts_afresh(dit: DiT) -> None:
     x, maps = normal(1, 4, 8, 8, seed=11), timestep_maps(1, (8, 8))
-    block: Any = dit.net.double_blocks[1].img_mlp if dit.flux else dit.net.joint_blocks[1].x_block.mlp
+    block = dit.kind.gated(dit.net)
     time = time_conditioning(dit.net)
 
     def fail(*_: object) -> None:
@@ -194,7 +185,7 @@ def test_a_call_after_an_error_starts_afresh(dit: DiT) -> None:
         time.use(table_of(maps), [0])
         found = dit(x, NOMINAL)
     assert torch.equal(plain, dit(x, NOMINAL))
-    close(found, dit.naive(x, NOMINAL, first_of_patches(maps)))
+    close(found, dit.naive(x, NOMINAL, dit.of_tokens(maps)))
 
 
 def test_wrong_number_of_rows_is_an_error(dit: DiT) -> None:
@@ -203,15 +194,17 @@ def test_wrong_number_of_rows_is_an_error(dit: DiT) -> None:
 
 
 def test_a_latent_smaller_than_the_map_is_an_error(dit: DiT) -> None:
-    with pytest.raises(RuntimeError, match="16 image tokens where the map has 25"):
+    few, many = (dit.grid((side, side)) for side in (8, 10))
+    filled = -(-few[0] * few[1] // 8) * 8 if dit.name == "z-image" else few[0] * few[1]
+    with pytest.raises(RuntimeError, match=f"{filled} image tokens where the map has {many[0] * many[1]}"):
         conditioned(dit, normal(1, 4, 8, 8, seed=13), table_of(timestep_maps(1, (10, 10))), [0])
 
 
 def test_a_layer_that_the_host_goes_around_is_an_error(dit: DiT, monkeypatch: pytest.MonkeyPatch) -> None:
     """A fused kernel that reads the layer's weights, say: its neutral modulation must not pass for the real one."""
-    mlp: Any = dit.net.double_blocks[0].img_mlp if dit.flux else dit.net.joint_blocks[0].x_block.mlp
+    mlp: Any = dit.kind.gated(dit.net)
 
-    class Fused(nn.Sequential):
+    class Fused(type(mlp)):  # type: ignore[misc]
         def __call__(self, x: Tensor) -> Tensor:
             return self.forward(x)
 
@@ -220,12 +213,14 @@ def test_a_layer_that_the_host_goes_around_is_an_error(dit: DiT, monkeypatch: py
         conditioned(dit, normal(1, 4, 8, 8, seed=14), table_of(timestep_maps(1, (8, 8))), [0])
 
 
-@pytest.mark.parametrize("name", ["sd3", "sd3.5", "flux"])
+@pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind.blocks is not None])
 def test_a_block_that_the_host_skips_is_none(name: str) -> None:
-    """Skip-layer guidance leaves whole blocks out. (Chroma's modulations are made before anybody knows.)"""
+    """Skip-layer guidance leaves whole blocks out. (The modulations of Chroma and FLUX.2 are made before anybody
+    knows.)"""
     dit = DiT(name)
     x, maps = normal(1, 4, 8, 8, seed=15), timestep_maps(1, (8, 8))
-    blocks: Any = dit.net.double_blocks if dit.flux else dit.net.joint_blocks
+    assert dit.kind.blocks is not None
+    blocks = dit.kind.blocks(dit.net)
     time, skipped = time_conditioning(dit.net), blocks[1]
     del blocks[1]
     try:
@@ -233,16 +228,9 @@ def test_a_block_that_the_host_skips_is_none(name: str) -> None:
             time.use(table_of(maps), [0])
             found = dit(x, NOMINAL)
             assert time.calls == dit.modulations
-        close(found, dit.naive(x, NOMINAL, first_of_patches(maps)))
+        close(found, dit.naive(x, NOMINAL, dit.of_tokens(maps)))
     finally:
         blocks.insert(1, skipped)
-
-
-@pytest.mark.parametrize("network", [nn.Linear(2, 2), nn.Sequential()])
-def test_other_networks_are_refused(network: nn.Module) -> None:
-    for kind in (DiTTimeConditioning, ChromaTimeConditioning):
-        with pytest.raises(UnsupportedModel, match=type(network).__name__):
-            kind(network)
 
 
 def test_modulation_without_shifts_is_refused() -> None:
@@ -251,7 +239,7 @@ def test_modulation_without_shifts_is_refused() -> None:
     block.scale_mod_only = True
     try:
         with pytest.raises(UnsupportedModel, match="without shifts"):
-            DiTTimeConditioning(dit.net)
+            time_conditioning(dit.net)
     finally:
         del block.scale_mod_only
 

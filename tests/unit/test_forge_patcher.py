@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
 from typing import Any
 
 import pytest
@@ -47,7 +48,9 @@ class Recorder:
 def patcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     names = ("backend", "backend.sampling", "backend.sampling.condition")
     for name in names:
-        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+        module = types.ModuleType(name)
+        module.__spec__ = ModuleSpec(name, None)
+        monkeypatch.setitem(sys.modules, name, module)
     sys.modules[names[-1]].Condition = Condition  # type: ignore[attr-defined]
     name = "asyndm_ext.hosts.forge.patcher"
     monkeypatch.delitem(sys.modules, name, raising=False)

@@ -8,15 +8,16 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from support.dit import TEXT_TOKENS, DiT, first_of_patches, flux_modulations, normal
+from support.dit import TEXT_TOKENS, DiT, first_of_patches, normal
 from support.flux import Flux, attend
+from support.naive import flux_modulations
 from torch import Tensor
 from torch.nn import functional
 
 from asyndm_ext.model.attention import TokenRow
-from asyndm_ext.model.dit_time import DiTTimeConditioning
-from asyndm_ext.model.joint_attention import JointAttentionCapture
+from asyndm_ext.model.network import TimeConditioning, time_conditioning
 from asyndm_ext.model.timesteps import TimestepTable
+from asyndm_ext.model.token_attention import TokenAttentionCapture
 
 NOMINAL = 500.0
 SIZE = (10, 14)
@@ -132,7 +133,7 @@ def close(found: Tensor, expected: Tensor) -> None:
 
 
 @contextmanager
-def both(order: str, kontext: Kontext, time: DiTTimeConditioning) -> Iterator[None]:
+def both(order: str, kontext: Kontext, time: TimeConditioning) -> Iterator[None]:
     """Our hooks on the network and the other forward, in either order."""
     first, second = (kontext.enabled, time.attached) if order == "forward first" else (time.attached, kontext.enabled)
     with first(), second():
@@ -143,7 +144,7 @@ def both(order: str, kontext: Kontext, time: DiTTimeConditioning) -> Iterator[No
 def test_pixels_have_their_timestep_and_references_the_nominal(
     dit: DiT, kontext: Kontext, maps: Tensor, order: str
 ) -> None:
-    x, time = normal(2, 4, *SIZE, seed=73), DiTTimeConditioning(dit.net)
+    x, time = normal(2, 4, *SIZE, seed=73), time_conditioning(dit.net)
     with both(order, kontext, time):
         plain = dit(x, NOMINAL)
         time.use(table_of(maps), [0, 1])
@@ -165,9 +166,9 @@ def test_references_at_another_level_would_be_seen(dit: DiT, kontext: Kontext, m
 
 def test_capture_reads_the_picture_s_queries_over_all_keys(dit: DiT, kontext: Kontext, maps: Tensor) -> None:
     """A conditional row with two objects, and an unconditional one."""
-    x, time = normal(2, 4, *SIZE, seed=74), DiTTimeConditioning(dit.net)
+    x, time = normal(2, 4, *SIZE, seed=74), time_conditioning(dit.net)
     rows, tokens = [TokenRow(0, [[2], [0, 5]]), None], (SIZE[0] // 2) * (SIZE[1] // 2)
-    capture = JointAttentionCapture(dit.net, objects=2, images=1)
+    capture = TokenAttentionCapture(dit.layout, objects=2, images=1)
     with kontext.enabled(), time.attached(), capture.attached():
         capture.begin(SIZE)
         time.use(table_of(maps[:1]), [0, 0])

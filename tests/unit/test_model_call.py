@@ -14,9 +14,9 @@ from support.ldm_unet import LdmUNet
 from torch import Tensor, nn
 
 from asyndm_ext.model.call import eps_denoised, flow_denoised, v_denoised, v_to_eps
-from asyndm_ext.model.dit_time import ChromaTimeConditioning, DiTTimeConditioning
-from asyndm_ext.model.joint_attention import JointAttentionCapture
+from asyndm_ext.model.dit_time import TokenTime
 from asyndm_ext.model.network import attention_capture, is_dit, time_conditioning
+from asyndm_ext.model.token_attention import TokenAttentionCapture
 from asyndm_ext.model.unet_time import UNetTimeConditioning, UnsupportedModel
 
 
@@ -87,9 +87,9 @@ def test_the_flows_network_sees_the_latent_as_it_is() -> None:
 def test_transformers_are_known_by_their_structure(name: str) -> None:
     net = DiT(name).net
     assert is_dit(net)
-    kind = ChromaTimeConditioning if name == "chroma" else DiTTimeConditioning
-    assert isinstance(time_conditioning(net), kind)
-    assert isinstance(attention_capture(net, 1, 1), JointAttentionCapture)
+    time = time_conditioning(net)
+    assert isinstance(time, TokenTime) and time.patch == DiT(name).kind.patch and time.by_sigma
+    assert isinstance(attention_capture(net, 1, 1), TokenAttentionCapture)
 
 
 def test_unets_are_no_transformers() -> None:

@@ -12,16 +12,20 @@ from functools import cache
 
 import pytest
 import torch
+from support.anima import Anima
 from support.chroma import Chroma
 from support.faults import ERRORS, NAN, Fault, Place, Plan
 from support.flux import Flux
+from support.flux2 import Flux2
 from support.ldm_unet import LdmUNet
 from support.leftovers import state, tensors
 from support.mmdit import MMDiT
+from support.nextdit import NextDiT
+from support.qwen_image import QwenImage
 from torch import Tensor, nn
 
 from asyndm_ext.hosts.webui.network import NetworkHooks
-from asyndm_ext.model import attention, dit_time, joint_attention, token_modulation, unet_time
+from asyndm_ext.model import attention, dit_time, token_attention, token_modulation, unet_time
 from asyndm_ext.model.attention import TokenRow
 from asyndm_ext.model.timesteps import TimestepTable
 from asyndm_ext.regions import checked
@@ -35,6 +39,7 @@ class Network:
     make: Callable[[], nn.Module]
     sigma: bool = False
     objects: int = 2
+    frames: bool = False
 
 
 NETWORKS = {
@@ -44,6 +49,11 @@ NETWORKS = {
     "flux": Network(Flux, sigma=True),
     "flux, modulations per token": Network(lambda: Flux(flat=False), sigma=True),
     "chroma": Network(Chroma, sigma=True),
+    "flux2": Network(Flux2, sigma=True),
+    "z-image": Network(lambda: NextDiT(z_image=True), sigma=True),
+    "lumina 2": Network(lambda: NextDiT(z_image=False), sigma=True),
+    "qwen-image": Network(QwenImage, sigma=True, frames=True),
+    "anima": Network(Anima, sigma=True, frames=True),
 }
 UNET = (
     Place("time embedding", unet_time, "timestep_embedding"),
@@ -55,8 +65,8 @@ TRANSFORMER = (
     Place("time embedding", dit_time, "timestep_embedding"),
     Place("modulation is given", token_modulation.TokenModulations, "give", answers=False),
     Place("token's modulation", token_modulation, "scale_shift"),
-    Place("attention is held", joint_attention.JointAttentionCapture, "_take", answers=False),
-    Place("attention is read", joint_attention, "key_probabilities"),
+    Place("attention is held", token_attention.TokenAttentionCapture, "_take", answers=False),
+    Place("attention is read", token_attention, "key_probabilities"),
     Place("attention is added", attention.AttentionCapture, "_add", answers=False),
 )
 CELLS = [(name, place) for name in NETWORKS for place in (UNET if name == "ldm" else TRANSFORMER)]
@@ -72,6 +82,7 @@ def inputs(name: str) -> tuple[Tensor, ...]:
     draw = torch.Generator().manual_seed(1)
     x, y, text = (torch.randn(2, *shape, generator=draw) for shape in ((4, *SIZE), (10,), (7, 12)))
     t = torch.full((2,), 0.6 if NETWORKS[name].sigma else 600.0)
+    x = x.unsqueeze(2) if NETWORKS[name].frames else x
     return (x, t) if name == "ldm" else (x, t, y, text)
 
 

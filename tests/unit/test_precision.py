@@ -25,8 +25,7 @@ from asyndm_ext.embedded.model import TinyModel
 from asyndm_ext.embedded.sampling import Result, run_variant
 from asyndm_ext.model import attention
 from asyndm_ext.model.attention import TokenRow, token_probabilities
-from asyndm_ext.model.joint_attention import JointAttentionCapture
-from asyndm_ext.model.network import time_conditioning
+from asyndm_ext.model.network import attention_capture, time_conditioning
 from asyndm_ext.model.timesteps import TimestepTable
 from asyndm_ext.regions import ObjectRegion
 
@@ -162,7 +161,7 @@ def conditioned(net: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, Ten
     t = torch.full((1, 1, *SIZE), 600.0)
     t[..., 4:8, 2:10] = 700.0
     time = time_conditioning(net)
-    capture = JointAttentionCapture(net, 2, 1)
+    capture = attention_capture(net, 2, 1)
     with time.attached(), capture.attached():
         capture.begin(SIZE)
         capture.read([None, TokenRow(0, [[2], [3, 4]])])

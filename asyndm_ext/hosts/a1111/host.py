@@ -9,8 +9,15 @@ from modules import sd_models, shared
 from modules.models.sd3.sd3_model import SD3Inferencer
 
 from asyndm_ext.hosts.a1111.denoiser import PixelDenoiser
-from asyndm_ext.hosts.webui.errors import AsynDMError
-from asyndm_ext.hosts.webui.finders import Finder, JoinedFinder, PieceFinder, TokenFinder, finder_for
+from asyndm_ext.hosts.webui.errors import NotApplied
+from asyndm_ext.hosts.webui.finders import (
+    Finder,
+    JoinedFinder,
+    PieceFinder,
+    TokenFinder,
+    clip_encoder,
+    finder_for,
+)
 from asyndm_ext.hosts.webui.tokens import ObjectColumns
 from asyndm_ext.model.network import time_conditioning
 from asyndm_ext.solvers import FLOW, SOLVERS, Solver
@@ -31,6 +38,9 @@ class A1111:
         wrong = solver.space == "timestep" or solver is SOLVERS["LCM"] or solver is FLOW["sample_lcm"]
         return "it goes wrong with SD3 in the WebUI itself" if on_sd3 and wrong else None
 
+    def percent_to_sigma(self) -> None:
+        return None  # no sampler of its asks
+
     def is_flow(self) -> bool:
         return isinstance(shared.sd_model, SD3Inferencer)
 
@@ -41,14 +51,13 @@ class A1111:
         return PixelDenoiser(denoiser, extra_args, solver.space, images, objects, solver.guidance, solver.uncond)
 
     def finder(self) -> Finder:
-        """SD1 and SD2 have one encoder, SDXL has several with equal token positions, SD3 two in one before T5."""
         conditioner = shared.sd_model.cond_stage_model
-        for encoder in [conditioner, *getattr(conditioner, "embedders", []), getattr(conditioner, "model_lg", None)]:
-            if hasattr(encoder, "tokenize_line") and hasattr(encoder, "tokenize"):
-                finder = finder_for(encoder)
-                t5 = getattr(conditioner, "model_t5", None)
-                # Otherwise T5's part of the conditioning is 0: it is loaded with the model or not at all.
-                if isinstance(finder, TokenFinder) and getattr(t5, "t5xxl", None) and shared.opts.sd3_enable_t5:
-                    return JoinedFinder(finder, PieceFinder(t5), cut=True)
-                return finder
-        raise AsynDMError(f"AsynDM does not know the text encoder {type(conditioner).__name__} of this model")
+        encoder = clip_encoder(conditioner)
+        if encoder is None:
+            raise NotApplied(f"the text encoder {type(conditioner).__name__} is not known")
+        finder = finder_for(encoder)
+        t5 = getattr(conditioner, "model_t5", None)
+        # Otherwise T5's part of the conditioning is 0: it is loaded with the model or not at all.
+        if isinstance(finder, TokenFinder) and getattr(t5, "t5xxl", None) and shared.opts.sd3_enable_t5:
+            return JoinedFinder(finder, PieceFinder(t5), cut=True)
+        return finder

@@ -13,12 +13,17 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import torch
-from backend.sampling.condition import Condition
 from torch import Tensor
+
+from asyndm_ext.hosts.forge.relatives import asks_modifiers, condition_class
 
 ROWS = "asyndm_rows"
 """Under this name each row of the network's batch carries ``(image, condition)``, whatever order it is run in;
 the condition is its number among the image's AND-conditions, or -1 for the negative prompt."""
+
+
+ALWAYS_UNCOND = "disable_cfg1_optimization"
+"""The host's own option, by which it asks the network for the negative prompt at CFG scale 1, too."""
 
 
 class Interceptor(Protocol):
@@ -33,15 +38,25 @@ class Interceptor(Protocol):
     def control_input(self, x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
         """The latent as a control net should see it, which scales it by its scalar sigma."""
 
+    def guided(self, uncond: Tensor) -> None:
+        """Guidance is done; the denoised answer without the prompt."""
+
 
 @contextmanager
-def patched(sd_model: Any, interceptor: Interceptor) -> Iterator[None]:
-    """Give the loaded model the additions; what was there before is put back."""
+def patched(sd_model: Any, interceptor: Interceptor, uncond: bool = False) -> Iterator[None]:
+    """Give the loaded model the additions; what was there before is put back.
+
+    Args:
+        uncond: tell the interceptor the answer without the prompt, at any CFG scale.
+    """
     objects = sd_model.forge_objects
     original = objects.unet
     # Not its clone(): that copies other extensions' options deeply, tensors included.
     patcher = copy.copy(original)
-    patcher.model_options = _with_additions(original.model_options, interceptor)
+    patcher.model_options = _with_additions(original.model_options, interceptor, uncond)
+    control = getattr(original, "controlnet_linked_list", None)
+    if control is not None and not asks_modifiers(control):
+        patcher.controlnet_linked_list = _FirstControl(control, interceptor)
     objects.unet = patcher
     try:
         yield
@@ -55,19 +70,22 @@ def changes_calls(options: dict[str, Any]) -> bool:
     return any(map(options.get, ("model_function_wrapper", "conditioning_modifiers", "sampler_pre_cfg_function")))
 
 
-def _with_additions(options: dict[str, Any], interceptor: Interceptor) -> dict[str, Any]:
+def _with_additions(options: dict[str, Any], interceptor: Interceptor, uncond: bool) -> dict[str, Any]:
     transformer = dict(options.get("transformer_options", {}))
     # Plain functions: the host may copy the options deeply, which duplicates objects.
     transformer["controlnet_conditioning_modifiers"] = [
         *transformer.get("controlnet_conditioning_modifiers", []),
         _control_modifier(interceptor),
     ]
-    return {
-        **options,
+    additions = {
         "transformer_options": transformer,
         "conditioning_modifiers": [_row_marker(interceptor), *options.get("conditioning_modifiers", [])],
         "model_function_wrapper": _wrapper(interceptor, options.get("model_function_wrapper")),
     }
+    if uncond:
+        others = options.get("sampler_post_cfg_function", [])
+        additions |= {"sampler_post_cfg_function": [*others, _after_guidance(interceptor)], ALWAYS_UNCOND: True}
+    return {**options, **additions}
 
 
 def _wrapper(interceptor: Interceptor, other: Callable[..., Tensor] | None) -> Callable[..., Tensor]:
@@ -95,14 +113,24 @@ def _wrapper(interceptor: Interceptor, other: Callable[..., Tensor] | None) -> C
     return wrapper
 
 
+def _after_guidance(interceptor: Interceptor) -> Callable[[dict[str, Any]], Tensor]:
+    def after(arguments: dict[str, Any]) -> Tensor:
+        interceptor.guided(arguments["uncond_denoised"])
+        return arguments["denoised"]
+
+    return after
+
+
 def _row_marker(interceptor: Interceptor) -> Callable[..., tuple]:
+    condition = condition_class()
+
     def modifier(
         model: Any, x: Tensor, sigma: Tensor, uncond: list | None, cond: list, *rest: Any
     ) -> tuple[Any, Tensor, Tensor, list | None, list]:
         interceptor.starts(x)
         image = torch.arange(len(x))
         for number, entry in [*enumerate(cond), *((-1, entry) for entry in uncond or ())]:
-            entry["model_conds"][ROWS] = Condition(torch.stack([image, torch.full_like(image, number)], dim=1))
+            entry["model_conds"][ROWS] = condition(torch.stack([image, torch.full_like(image, number)], dim=1))
         return model, x, sigma, uncond, cond, *rest
 
     return modifier
@@ -117,3 +145,22 @@ def _control_modifier(interceptor: Interceptor) -> Callable[..., tuple]:
         return (x if rows is None else interceptor.control_input(x, sigma, rows)), sigma, cond, batches
 
     return modifier
+
+
+class _FirstControl:
+    """Stands in front of a chain of control nets that asks nobody about its input."""
+
+    def __init__(self, host: Any, interceptor: Interceptor) -> None:
+        vars(self).update(_host=host, _interceptor=interceptor)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._host, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._host, name, value)
+
+    def get_control(self, x: Tensor, sigma: Tensor, cond: dict[str, Any], *rest: Any, **options: Any) -> Any:
+        rows = cond.get(ROWS)
+        x = x if rows is None else self._interceptor.control_input(x, sigma, rows)
+        others = {name: value for name, value in cond.items() if name != ROWS}
+        return self._host.get_control(x, sigma, others, *rest, **options)

@@ -8,5 +8,5 @@ class AsynDMError(RuntimeError):
 class NotApplied(Exception):
     """The pass can be sampled, but not with AsynDM: it goes on without, and the infotext and the UI say so.
 
-    Raised before the host's sampling function has begun; the message is the reason, "the sampler 'X' ...".
+    Raised before or in the midst of a pass, which is begun anew then; the message is the reason, "the sampler 'X' ...".
     """

@@ -8,6 +8,7 @@ another: column = 77 * chunk + position. Byte-pair tokens carry the end of the w
 from __future__ import annotations
 
 import re
+import sys
 import unicodedata
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -105,17 +106,27 @@ class PieceFinder(TokenFinder):
     def pieces(self, text: str) -> list[tuple[int, int]]:
         """The columns of a text's tokens and the tokens, without those that mark its end.
 
-        Forge splits at BREAK and takes a second chunk for another prompt: so only the first; A1111 does not split.
+        Forge splits at BREAK and takes a second chunk for another prompt: so only the first; A1111 and later engines of
+        Forge Neo do not split.
         """
+        if not hasattr(self.encoder, "tokenize_line"):
+            return self._weighted(text)
         ends = (self.encoder.id_end, self.encoder.id_pad)
         first = self.encoder.tokenize_line(text)[0]
         tokens = first[0].tokens if hasattr(first[0], "tokens") else first
         return [(column, token) for column, token in enumerate(tokens) if token not in ends]
 
+    def _weighted(self, text: str) -> list[tuple[int, int]]:
+        """The same of a tokenizer that does everything itself, as ComfyUI's: one row of ``(token, weight, word)``, in
+        which word 0 is none, and a token may be a vector."""
+        as_text = getattr(getattr(self.encoder, "emphasis", None), "name", None) == "None"
+        (row, *_) = self.encoder.tokenizer.tokenize_with_weights(text, return_word_ids=True, disable_weights=as_text)
+        return [(column, token) for column, (token, _, word) in enumerate(row) if word and isinstance(token, int)]
+
     def _spelled(self, text: str) -> tuple[str, list[int]]:
         """The text as the tokens spell it, and for each character the column of its token."""
         tokens = self.pieces(text)
-        pieces = self.encoder.tokenizer.convert_ids_to_tokens([token for _, token in tokens])
+        pieces = tokenizer_of(self.encoder).convert_ids_to_tokens([token for _, token in tokens])
         words = [(column, piece) for (column, _), piece in zip(tokens, pieces, strict=True)]
         # A space belongs to the token that follows it.
         owners = [column for column, piece in words for _ in piece]
@@ -172,3 +183,23 @@ class TextFinder:
 def finder_for(encoder: Any) -> TokenFinder:
     """The way to find objects with this text encoder; CLIP's knows a token that starts a text, T5's does not."""
     return TokenFinder(encoder) if hasattr(encoder, "id_start") else PieceFinder(encoder)
+
+
+def clip_encoder(conditioner: Any) -> Any | None:
+    """AUTOMATIC1111's encoder that tells CLIP's tokens: SD1 and SD2 have one, SDXL has several with equal token
+    positions, SD3 two in one before T5."""
+    for encoder in [conditioner, *getattr(conditioner, "embedders", []), getattr(conditioner, "model_lg", None)]:
+        if tells_words(encoder) and hasattr(encoder, "tokenize"):
+            return encoder
+    return None
+
+
+def tells_words(encoder: Any) -> bool:
+    """Whether an encoder has a way to tell the tokens of a text that is known here."""
+    return hasattr(encoder, "tokenize_line") or hasattr(getattr(encoder, "tokenizer", None), "tokenize_with_weights")
+
+
+def tokenizer_of(encoder: Any) -> Any:
+    """Hugging Face's where the encoder has one, else the one that its module keeps (open_clip's)."""
+    found = getattr(encoder, "tokenizer", None) or sys.modules[type(encoder).__module__].tokenizer
+    return getattr(found, "tokenizer", found) if hasattr(found, "tokenize_with_weights") else found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -22,8 +22,8 @@ class PassModel(Protocol):
 
     noise: NoiseTable | None
     """The network's noise levels, known while attached."""
-    by_patch: bool
-    """Whether the network takes one timestep per patch of latent pixels (a transformer), known while attached."""
+    patch: int
+    """Side, in latent pixels, of what has one timestep: a token of a transformer, or 1; known while attached."""
     neighbours: Neighbours
     """What other extensions do to its calls."""
 
@@ -68,17 +68,21 @@ class Host(Protocol):
             objects: whose attention to capture, or None.
 
         Raises:
-            AsynDMError: the loaded model is of a kind that is not supported.
+            NotApplied: the loaded model is of a kind that is not supported.
         """
 
     def is_flow(self) -> bool:
         """Whether the loaded model is a rectified flow: sigma from 1 to 0."""
 
+    def percent_to_sigma(self) -> Callable[[float], float] | None:
+        """The loaded model's sigma at a share of the way down, for samplers that ask; None where none does."""
+
     def finder(self) -> Finder:
         """Tells where the tokens of objects are in the loaded model's conditioning.
 
         Raises:
-            AsynDMError: the model's text encoder is not known, or set to tokenize in a way that is not.
+            NotApplied: the model's text encoder is not known.
+            AsynDMError: it is set to tokenize in a way that is not.
         """
 
 

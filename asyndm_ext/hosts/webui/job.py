@@ -11,22 +11,21 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import k_diffusion.sampling
 import tqdm
 from modules import shared
 from torch import Tensor
 
 from asyndm_ext.hosts.webui import belonging, hires, mask, options, pictures, preview, refusal
 from asyndm_ext.hosts.webui.errors import AsynDMError, NotApplied
+from asyndm_ext.hosts.webui.frames import Frames
 from asyndm_ext.hosts.webui.host import current
 from asyndm_ext.hosts.webui.plain_pass import rehearsal, remembered, show_progress
-from asyndm_ext.hosts.webui.solvers import noise_source, pass_solver
+from asyndm_ext.hosts.webui.solvers import brownian_tree, noise_source, pass_solver
 from asyndm_ext.hosts.webui.tokens import resolve_objects
 from asyndm_ext.regions import AverageAttention, NoAttention, PerPatch, Region, region_for
 from asyndm_ext.run import Run, StepRecord
 from asyndm_ext.schedule import PixelSchedule, UnusableSchedule
 from asyndm_ext.settings import Settings, SettingsError, is_enabled
-from asyndm_ext.solvers import Solver
 from asyndm_ext.ui import infotext
 from asyndm_ext.ui.coverage import Coverage
 from asyndm_ext.ui.last_run import LastRun, Pass
@@ -176,7 +175,7 @@ class _Pass:
         p: the host's job.
         settings: the job's.
         denoiser: the host's CFG denoiser.
-        x: starting latent ``(B,C,H,W)``.
+        x: starting latent ``(B,C,H,W)``, or of a single frame ``(B,C,1,H,W)``.
         arguments: all of the host's sampler function, by name.
 
     Raises:
@@ -185,6 +184,7 @@ class _Pass:
     """
 
     def __init__(self, p: Any, settings: Settings, denoiser: Any, x: Tensor, arguments: dict[str, Any]) -> None:
+        self.frames = Frames(x)
         self.p, self.settings, self.denoiser, self.x = p, settings, denoiser, x
         self.has_begun = False
         """Whether a step is over, so that the host cannot begin anew."""
@@ -193,20 +193,21 @@ class _Pass:
         self.solver = pass_solver(p.sampler.config.name, p.sampler.func, self.flow, denoiser)
         self.arguments = self.solver.filled(arguments, lambda name: getattr(shared.opts, name, None))
         self.arguments["flow"] = self.flow
+        self.arguments["percent_to_sigma"] = self.host.percent_to_sigma()
         if self.solver.space == "timestep":
             self.arguments["alphas_cumprod"] = shared.sd_model.alphas_cumprod
         try:
             self.base = self.solver.schedule(self.arguments)
         except UnusableSchedule as error:
             raise NotApplied(str(error)) from error
-        images, _, height, width = x.shape
-        self.shape = (images, 1, height, width)
+        height, width = x.shape[-2:]
+        self.shape = (len(x), 1, height, width)
         self.notes: list[str] = []
         self.objects = resolve_objects(p, self.host.finder(), settings.objects) if settings.uses_objects else None
         self.painted = mask.slow_fraction(p, settings, (height, width)) if settings.uses_mask else None
 
     def sample(self) -> Tensor:
-        """The finished latent ``(B,C,H,W)``."""
+        """The finished latent, as the host's."""
         infotext.begin_pass(self.p, self.settings, self.objects.names if self.objects is not None else None)
         coverage = Coverage()
         watching = [coverage.watch, *pictures.recorders(self.p, self.settings), *watchers]
@@ -216,8 +217,9 @@ class _Pass:
             watching.append(recording.watch)
         try:
             latent = self._latent(watching)
-        except (AsynDMError, NotApplied):
-            if recording is not None and not self.has_begun:
+        except (AsynDMError, NotApplied) as error:
+            # A pass that is begun anew has done nothing.
+            if recording is not None and (isinstance(error, NotApplied) or not self.has_begun):
                 recording.drop()
             raise
         if recording is not None:
@@ -280,34 +282,25 @@ class _Pass:
         callback: Callable[[dict[str, Any]], None] | None,
         watch: Callable[[StepRecord], None] | None = None,
     ) -> Tensor:
-        arguments, solver = self.arguments, self.solver
+        arguments, solver, frames = self.arguments, self.solver, self.frames
         model = self.host.pass_model(self.denoiser, arguments, solver, len(x), self.objects)
         with model.attached():
             run = Run(
-                model,
+                frames.model(model),
                 PixelSchedule(self.base, self.shape, self.settings.curve),
-                PerPatch(region) if model.by_patch else region,
-                x,
-                randn_like=noise_source(self.p.sampler.func),
-                callback=callback,
+                PerPatch(region, model.patch) if model.patch > 1 else region,
+                frames.flat(x),
+                randn_like=frames.randn_like(noise_source(self.p.sampler.func)),
+                callback=frames.callback(callback),
                 table=model.noise,
                 watch=watch,
                 progress=lambda steps: tqdm.tqdm(steps, disable=arguments.get("disable")),
-                noise_sampler=_brownian_tree(solver, x, arguments),
+                noise_sampler=frames.noise_sampler(brownian_tree(solver, self.p.sampler.func, x, arguments)),
                 flow=self.flow,
+                percent_to_sigma=arguments["percent_to_sigma"],
             )
-            latent = solver.sample(run, x, **solver.chosen(arguments))
+            latent = frames.deep(solver.sample(run, frames.flat(x), **solver.chosen(arguments)))
         note = model.neighbours.said()
         if note and note not in self.notes:
             self.notes.append(note)
         return latent
-
-
-def _brownian_tree(solver: Solver, x: Tensor, arguments: dict[str, Any]) -> Callable[[Tensor, Tensor], Tensor] | None:
-    """The tree that the host made, or, without batch determinism, the one that its function would make itself."""
-    if not solver.brownian:
-        return None
-    if arguments["noise_sampler"] is not None:
-        return arguments["noise_sampler"]
-    sigmas = arguments["sigmas"]
-    return k_diffusion.sampling.BrownianTreeNoiseSampler(x, sigmas[sigmas > 0].min(), sigmas.max())

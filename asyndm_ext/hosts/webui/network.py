@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
-from asyndm_ext.hosts.webui.errors import AsynDMError
+from asyndm_ext.hosts.webui.errors import NotApplied
 from asyndm_ext.model.attention import AttentionCapture, TokenRow
 from asyndm_ext.model.network import attention_capture, time_conditioning
 from asyndm_ext.model.timesteps import TimestepTable
+from asyndm_ext.model.unet_time import UnsupportedModel
 
 
 class NetworkHooks:
@@ -27,7 +28,13 @@ class NetworkHooks:
     """
 
     def __init__(self, network: Any, objects: int, images: int) -> None:
+        if is_compiled(network):
+            raise UnsupportedModel(f"{type(network).__name__} is compiled, and takes no timestep per pixel then")
         self._time = time_conditioning(network)
+        self.patch = self._time.patch
+        """Side, in latent pixels, of what has one timestep."""
+        self.by_sigma = self._time.by_sigma
+        """Whether the tables hold the sigma in thousandths rather than the host's timestep."""
         self._capture: AttentionCapture | None = attention_capture(network, objects, images) if objects else None
 
     @contextmanager
@@ -56,7 +63,7 @@ class NetworkHooks:
             token_rows: what to read from each row; None for rows that are not conditional.
 
         Raises:
-            AsynDMError: the network has taken no timestep from the table.
+            NotApplied: the network has taken no timestep from the table.
         """
         self._time.use(table, images)
         if self._capture is not None:
@@ -64,7 +71,7 @@ class NetworkHooks:
         try:
             yield
             if table is not None and self._time.calls == 0:
-                raise AsynDMError("AsynDM: the network did not take the per-pixel timesteps")
+                raise NotApplied("the network did not take the per-pixel timesteps")
         finally:
             self._time.use(None, ())
             if self._capture is not None:
@@ -73,3 +80,11 @@ class NetworkHooks:
     def attention(self) -> Tensor | None:
         """The objects' maps ``(B,n,h,w)`` since :meth:`begin`, or None."""
         return self._capture.maps() if self._capture is not None else None
+
+
+def is_compiled(network: Any) -> bool:
+    """Whether ``torch.compile`` has been at the network, or at a part of it: what it runs then knows no hooks."""
+    return any(
+        hasattr(module, "_orig_mod") or getattr(module, "_compiled_call_impl", None) is not None
+        for module in network.modules()
+    )

@@ -6,14 +6,13 @@ several texts of it, and each text is a row of tokens with columns in the condit
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from modules import extra_networks, prompt_parser, script_callbacks
 
 from asyndm_ext.hosts.webui.errors import AsynDMError, NotApplied
-from asyndm_ext.hosts.webui.finders import Finder, JoinedFinder, PieceFinder, TextFinder, TokenFinder
+from asyndm_ext.hosts.webui.finders import Finder, JoinedFinder, PieceFinder, TextFinder, TokenFinder, tokenizer_of
 from asyndm_ext.hosts.webui.host import current
 from asyndm_ext.hosts.webui.tokens import found_in
 from asyndm_ext.objects import ObjectSpec
@@ -135,7 +134,7 @@ def tokens_and_words(
         behind = [{**token, "column": column} for token, column in zip(of_t5, columns, strict=False)]
         return of_clip + behind, as_words
     assert isinstance(finder, (TokenFinder, PieceFinder))
-    tokenizer = _tokenizer(finder.encoder)
+    tokenizer = tokenizer_of(finder.encoder)
     starts_word = isinstance(finder, PieceFinder)  # T5 marks where a word starts, CLIP where it ends
     if isinstance(finder, PieceFinder):
         entries = [_Entry((column,), token) for column, token in finder.pieces(text)]
@@ -169,11 +168,6 @@ class _Entry(NamedTuple):
     columns: tuple[int, ...]
     id: int | None
     name: str = ""
-
-
-def _tokenizer(encoder: Any) -> Any:
-    """Hugging Face's where the encoder has one, else the one that its module keeps (open_clip's)."""
-    return getattr(encoder, "tokenizer", None) or sys.modules[type(encoder).__module__].tokenizer
 
 
 def _piece(tokenizer: Any, token: int) -> str:

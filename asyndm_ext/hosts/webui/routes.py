@@ -11,7 +11,7 @@ from fastapi.exceptions import HTTPException
 from modules import sd_samplers
 
 from asyndm_ext.hosts.webui import job, prompt_tokens
-from asyndm_ext.hosts.webui.errors import AsynDMError
+from asyndm_ext.hosts.webui.errors import AsynDMError, NotApplied
 from asyndm_ext.hosts.webui.host import Host, current
 from asyndm_ext.model.unet_time import UnsupportedModel
 from asyndm_ext.ui import api, schema
@@ -95,6 +95,8 @@ def _tokens(request: Mapping[str, Any]) -> dict[str, Any]:
         return prompt_tokens.read(host.finder(), prompt, negative, objects, steps)
     except AsynDMError as error:
         raise HTTPException(409, str(error)) from error
+    except NotApplied as reason:
+        raise HTTPException(409, f"AsynDM: {reason}") from reason
     except prompt_tokens.TooMuch as error:
         raise Turned(422, str(error)) from error
     except RecursionError as error:

@@ -1,4 +1,4 @@
-"""Joint attention of diffusion transformers against explicit softmax, computed where the stand-ins attend."""
+"""The attention to the text in diffusion transformers against explicit softmax, computed where the stand-ins attend."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from typing import Any
 import pytest
 import torch
 from support import flux, mmdit
-from support.dit import NAMES, TEXT_TOKENS, DiT, normal
+from support.dit import KINDS, NAMES, TEXT_TOKENS, DiT, normal
 from torch import Tensor, nn
 
-from asyndm_ext.model import joint_attention, softmax_sum
+from asyndm_ext.model import softmax_sum, token_attention
 from asyndm_ext.model.attention import TokenRow
-from asyndm_ext.model.joint_attention import JointAttentionCapture, indicator, joint_probabilities
 from asyndm_ext.model.network import time_conditioning
 from asyndm_ext.model.timesteps import TimestepTable
+from asyndm_ext.model.token_attention import TokenAttentionCapture, indicator, joint_probabilities
+from asyndm_ext.model.transformers import layout_of
 from asyndm_ext.model.unet_time import UnsupportedModel
 from asyndm_ext.regions import ObjectRegion
 
@@ -48,32 +49,31 @@ def explicit(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Log]:
         def of_mmdit(q: Tensor, k: Tensor, v: Tensor, heads: int) -> Tensor:
             return attention(*(t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v)))
 
-        def of_flux(q: Tensor, k: Tensor, v: Tensor, pe: Tensor) -> Tensor:
+        def of_flux(q: Tensor, k: Tensor, v: Tensor, pe: Tensor | None) -> Tensor:
             return attention(flux.turned(q, pe), flux.turned(k, pe), v)
 
         with monkeypatch.context() as patch:
             patch.setattr(mmdit, "attend", of_mmdit)
             patch.setattr(flux, "attend", of_flux)
             dit(x, 300.0, **extra)
-        tokens = -(-x.shape[-2] // 2) * -(-x.shape[-1] // 2)
-        joint = [weights for weights in log if weights.shape[-1] > tokens]
-        assert len(log) - len(joint) == (1 if dit.name == "sd3.5" else 0), "the image's attention to itself"
-        assert len(joint) == dit.modulations - 1
-        return joint
+        h, w = dit.grid((x.shape[-2], x.shape[-1]))
+        to_text = [weights for weights in log if dit.kind.keys(weights.shape[-1], h * w)]
+        assert len(to_text) == dit.attentions
+        return to_text
 
     return run
 
 
-def expected_maps(log: Log, size: tuple[int, int], rows: Sequence[TokenRow | None]) -> Tensor:
+def expected_maps(dit: DiT, log: Log, size: tuple[int, int], rows: Sequence[TokenRow | None]) -> Tensor:
     """Eq. 7's average, spelt out: over tokens, heads, layers, and the rows of an image that have the object."""
-    h, w = -(-size[0] // 2), -(-size[1] // 2)
+    h, w = dit.grid(size)
     images = 1 + max(row.image for row in rows if row is not None)
     objects = max(len(row.columns) for row in rows if row is not None)
     result = torch.zeros(images, objects, h, w, dtype=torch.float64)
     for b in range(images):
         for n in range(objects):
             found = [
-                layer[i, head, TEXT_TOKENS : TEXT_TOKENS + h * w, token].view(h, w)
+                layer[i, head, dit.kind.text : dit.kind.text + h * w, token].view(h, w)
                 for layer in log
                 for i, row in enumerate(rows)
                 if row is not None and row.image == b
@@ -86,7 +86,7 @@ def expected_maps(log: Log, size: tuple[int, int], rows: Sequence[TokenRow | Non
 
 
 def captured(dit: DiT, x: Tensor, rows: Sequence[TokenRow | None], objects: int, images: int, **extra: Any) -> Tensor:
-    capture = JointAttentionCapture(dit.net, objects, images)
+    capture = TokenAttentionCapture(dit.layout, objects, images)
     with capture.attached():
         capture.begin((x.shape[-2], x.shape[-1]))
         capture.read(rows)
@@ -105,7 +105,7 @@ def close(found: Tensor, expected: Tensor, tolerance: float = 2e-6) -> None:
 def test_maps_are_the_joint_softmax(dit: DiT, size: tuple[int, int], explicit: Callable[..., Log]) -> None:
     x, rows = normal(1, 4, *size, seed=1), [TokenRow(0, [[2], [0, 5], [6]])]
     found = captured(dit, x, rows, objects=3, images=1)
-    expected = expected_maps(explicit(dit, x), size, rows)
+    expected = expected_maps(dit, explicit(dit, x), size, rows)
     assert found.shape == expected.shape
     close(found, expected)
     spread = expected.amax(dim=(-2, -1)) - expected.amin(dim=(-2, -1))
@@ -118,7 +118,7 @@ def test_an_attention_that_is_not_torchs_gives_the_same_maps(
 ) -> None:
     """xformers and the like: nothing comes by, so each layer is read once the next one is under way."""
     x, rows = normal(2, 4, *size, seed=1), [TokenRow(0, [[2], [0, 5]]), None]
-    expected = expected_maps(explicit(dit, x), size, rows)
+    expected = expected_maps(dit, explicit(dit, x), size, rows)
     with_sums = captured(dit, x, rows, objects=2, images=1)
     for module in (mmdit, flux):
         monkeypatch.setattr(module, "attend", _by_another_name(module.attend))
@@ -133,7 +133,7 @@ def _by_another_name(attend: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 def test_torchs_attention_is_asked_and_no_second_one_made(dit: DiT, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(joint_attention, "joint_probabilities", lambda *_: pytest.fail("a second attention"))
+    monkeypatch.setattr(token_attention, "joint_probabilities", lambda *_: pytest.fail("a second attention"))
     captured(dit, normal(1, 4, 8, 8, seed=1), [TokenRow(0, [[2], [0, 5]])], objects=2, images=1)
 
 
@@ -152,19 +152,19 @@ def test_conditional_rows_only_each_for_its_image(dit: DiT, explicit: Callable[.
     rows = [TokenRow(0, [[1], [2, 3]]), TokenRow(0, [[4], []]), TokenRow(1, [[0], [6]]), None, None]
     x = normal(5, 4, *size, seed=2)
     found = captured(dit, x, rows, objects=2, images=2, prompts=prompts)
-    close(found, expected_maps(explicit(dit, x, prompts=prompts), size, rows))
+    close(found, expected_maps(dit, explicit(dit, x, prompts=prompts), size, rows))
 
 
 def test_an_absent_object_has_no_attention(dit: DiT) -> None:
     found = captured(dit, normal(1, 4, 8, 8, seed=3), [TokenRow(0, [[1], []])], objects=2, images=1)
     assert float(found[0, 0].min()) > 0
-    assert torch.equal(found[0, 1], torch.zeros(4, 4))
+    assert torch.equal(found[0, 1], torch.zeros(dit.grid((8, 8))))
 
 
 def test_calls_add_up_until_begin(dit: DiT, explicit: Callable[..., Log]) -> None:
     """A host that runs the batch in slices, and Heun-like solvers that call twice."""
     x, rows = normal(2, 4, 8, 12, seed=4), [TokenRow(0, [[1]]), TokenRow(1, [[5]])]
-    capture = JointAttentionCapture(dit.net, objects=1, images=2)
+    capture = TokenAttentionCapture(dit.layout, objects=1, images=2)
     with capture.attached():
         for _ in range(2):
             capture.begin((8, 12))
@@ -173,17 +173,18 @@ def test_calls_add_up_until_begin(dit: DiT, explicit: Callable[..., Log]) -> Non
                 dit(x[i : i + 1], 300.0, prompts=[i])
         found = capture.maps()
     assert found is not None
-    close(found, expected_maps(explicit(dit, x), (8, 12), rows))
+    close(found, expected_maps(dit, explicit(dit, x), (8, 12), rows))
 
 
-@pytest.mark.parametrize("name", ["flux", "flux objects", "chroma"])
+@pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind.references])
 def test_reference_tokens_are_keys_and_no_pixels(name: str, explicit: Callable[..., Log]) -> None:
-    dit, x, reference = DiT(name), normal(1, 4, 10, 6, seed=5), normal(1, 9, 16, seed=6)
+    dit, x = DiT(name), normal(1, 4, 10, 6, seed=5)
+    reference = normal(1, 9, dit.net.img_in.in_features, seed=6)
     rows = [TokenRow(0, [[2], [4, 5]])]
     found = captured(dit, x, rows, objects=2, images=1, reference=reference)
     log = explicit(dit, x, reference=reference)
-    assert log[0].shape[-1] == TEXT_TOKENS + 15 + 9
-    close(found, expected_maps(log, (10, 6), rows))
+    assert log[0].shape[-1] == TEXT_TOKENS + (60 if dit.kind.patch == 1 else 15) + 9
+    close(found, expected_maps(dit, log, (10, 6), rows))
 
 
 def test_with_a_map_of_timesteps_it_sees_the_queries_of_the_map(dit: DiT, explicit: Callable[..., Log]) -> None:
@@ -193,7 +194,7 @@ def test_with_a_map_of_timesteps_it_sees_the_queries_of_the_map(dit: DiT, explic
     time = time_conditioning(dit.net)
     with time.attached():
         time.use(TimestepTable.from_map(maps, 0.25).to(x.device), [0])
-        expected = expected_maps(explicit(dit, x), (12, 8), rows)
+        expected = expected_maps(dit, explicit(dit, x), (12, 8), rows)
         time.use(TimestepTable.from_map(maps, 0.25).to(x.device), [0])
         found = captured(dit, x, rows, objects=2, images=1)
     close(found, expected)
@@ -204,8 +205,8 @@ def test_with_a_map_of_timesteps_it_sees_the_queries_of_the_map(dit: DiT, explic
 def test_the_networks_answer_is_untouched_and_hooks_go(dit: DiT) -> None:
     x = normal(1, 4, 8, 8, seed=9)
     plain, before = dit(x, 300.0), hooks(dit.net)
-    capture = JointAttentionCapture(dit.net, objects=1, images=1)
-    assert capture.layers == dit.modulations - 1
+    capture = TokenAttentionCapture(dit.layout, objects=1, images=1)
+    assert capture.layers == dit.attentions
     with capture.attached():
         assert hooks(dit.net) > before
         capture.begin((8, 8))
@@ -216,8 +217,8 @@ def test_the_networks_answer_is_untouched_and_hooks_go(dit: DiT) -> None:
 
 def test_hooks_go_and_nothing_is_kept_after_an_error(dit: DiT) -> None:
     before = hooks(dit.net)
-    block: Any = dit.net.double_blocks[1].txt_attn.qkv if dit.flux else dit.net.joint_blocks[1].x_block.attn.qkv
-    capture = JointAttentionCapture(dit.net, objects=1, images=1)
+    block = dit.kind.inner(dit.net)
+    capture = TokenAttentionCapture(dit.layout, objects=1, images=1)
 
     def fail(*_: object) -> None:
         raise RuntimeError("out of memory")
@@ -232,11 +233,12 @@ def test_hooks_go_and_nothing_is_kept_after_an_error(dit: DiT) -> None:
         handle.remove()
     assert hooks(dit.net) == before
     assert not capture._held and not capture._values and capture._rotation is None and capture._next is None
+    assert capture._wanted is None and capture._found is None
     assert nn.functional.scaled_dot_product_attention is HOST
 
 
 def test_rows_that_do_not_fit_give_no_map_and_the_region_says_so(dit: DiT) -> None:
-    capture = JointAttentionCapture(dit.net, objects=1, images=1)
+    capture = TokenAttentionCapture(dit.layout, objects=1, images=1)
     with capture.attached():
         capture.begin((8, 8))
         capture.read([TokenRow(0, [[1]])])
@@ -250,15 +252,16 @@ def test_rows_that_do_not_fit_give_no_map_and_the_region_says_so(dit: DiT) -> No
 def test_half_precision_weights_are_read_in_float32(dit: DiT, dtype: torch.dtype, explicit: Callable[..., Log]) -> None:
     half = DiT(dit.name, dtype)
     x, rows = normal(1, 4, 8, 8, seed=12), [TokenRow(0, [[1], [3, 4]])]
-    close(captured(half, x, rows, objects=2, images=1), expected_maps(explicit(dit, x), (8, 8), rows), 0.03)
+    close(captured(half, x, rows, objects=2, images=1), expected_maps(dit, explicit(dit, x), (8, 8), rows), 0.03)
 
 
 def test_a_column_beyond_the_text_is_not_read(dit: DiT) -> None:
     """Its key would be one of the picture's own tokens."""
-    capture = JointAttentionCapture(dit.net, objects=1, images=1)
+    beyond = max(dit.kind.text, TEXT_TOKENS)
+    capture = TokenAttentionCapture(dit.layout, objects=1, images=1)
     with capture.attached():
         capture.begin((8, 8))
-        capture.read([TokenRow(0, [[1, TEXT_TOKENS]])])
+        capture.read([TokenRow(0, [[1, beyond]])])
         dit(normal(1, 4, 8, 8, seed=16), 300.0)
         assert capture.maps() is None
 
@@ -269,30 +272,25 @@ def test_region_from_the_maps_is_constant_per_patch(dit: DiT) -> None:
     region.observe(captured(dit, normal(1, 4, 13, 9, seed=13), [TokenRow(0, [[1]])], objects=1, images=1))
     strength = region.strength()[0, 0]
     assert 0 < float((strength > 0).double().mean()) < 1
-    for row in range(0, 13, 2):
-        for column in range(0, 9, 2):
-            assert strength[row : row + 2, column : column + 2].unique().numel() == 1
+    side = dit.kind.patch
+    for row in range(0, 13, side):
+        for column in range(0, 9, side):
+            assert strength[row : row + side, column : column + side].unique().numel() == 1
 
 
 def test_more_objects_than_channels_of_a_head() -> None:
-    q, k = normal(2, 5, 4, seed=14), normal(2, 9, 4, seed=15)
+    q, k = normal(1, 2, 5, 4, seed=14), normal(1, 2, 9, 4, seed=15)
     columns = [[i] for i in range(9)]
-    found = joint_probabilities(q, k, indicator(columns, 9, 9))
-    expected = (q.double() @ k.double().transpose(1, 2) / 2).softmax(dim=-1).mean(dim=0).T
-    close(found, expected)
-
-
-@pytest.mark.parametrize("network", [nn.Linear(2, 2), nn.Sequential()])
-def test_other_networks_are_refused(network: nn.Module) -> None:
-    with pytest.raises(UnsupportedModel, match=type(network).__name__):
-        JointAttentionCapture(network, 1, 1)
+    found = joint_probabilities(q, k, indicator(columns, 9, 9).unsqueeze(0))
+    expected = (q[0].double() @ k[0].double().transpose(1, 2) / 2).softmax(dim=-1).mean(dim=0).T
+    close(found[0], expected)
 
 
 def test_register_tokens_are_refused() -> None:
     net: Any = mmdit.MMDiT()
     net.register_length = 4
     with pytest.raises(UnsupportedModel, match="register"):
-        JointAttentionCapture(net, 1, 1)
+        layout_of(net)
 
 
 def hooks(module: nn.Module) -> int:
