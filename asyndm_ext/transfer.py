@@ -25,6 +25,12 @@ def sent(x: Tensor, device: torch.device) -> Tensor:
     return x.to(device, non_blocking=device.type not in _WAITS)
 
 
+def is_compiling() -> bool:
+    """Whether torch is compiling what runs right now."""
+    compiler = getattr(torch, "compiler", None)
+    return bool(getattr(compiler, "is_compiling", lambda: False)())
+
+
 def sent_together(parts: Sequence[Tensor], device: torch.device) -> list[Tensor]:
     """Several in one copy. All are of 4 bytes a number, whatever their types."""
     if all(part.device == device for part in parts):

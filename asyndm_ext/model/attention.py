@@ -68,7 +68,7 @@ def token_probabilities(q: Tensor, k: Tensor, heads: int, scale: float, tokens: 
 # Half floats have few bits left for probabilities below 1e-4; a power of two costs no precision.
 VALUE = 1024.0
 # torch's own: others exchange the public one, by kernels that round what they attend to.
-_attend: Callable[..., Tensor] = torch._C._nn.scaled_dot_product_attention
+attend: Callable[..., Tensor] = torch._C._nn.scaled_dot_product_attention
 
 
 def fused_probabilities(q: Tensor, k: Tensor, heads: int, scale: float, values: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ def fused_probabilities(q: Tensor, k: Tensor, heads: int, scale: float, values: 
     queries, keys = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k))
     every_head = values.unsqueeze(1).expand(-1, heads, -1, -1)
     with without_autocast(q.device) if q.dtype == torch.float32 else nullcontext():
-        return _attend(queries, keys, every_head, scale=scale)
+        return attend(queries, keys, every_head, scale=scale)
 
 
 class AttentionCapture(ABC):
@@ -124,7 +124,7 @@ class AttentionCapture(ABC):
         self._rows = rows
 
     def maps(self) -> Tensor | None:
-        """Averaged attention ``(B,n,h,w)``, float32 on the network's device, or None if no layer was seen on the grid."""
+        """Averaged attention ``(B,n,h,w)``, float32 beside the network; None if no layer was seen on the grid."""
         if self._sum is None:
             return None
         weight = self._weight.clamp_min(1).unsqueeze(-1)
@@ -132,12 +132,18 @@ class AttentionCapture(ABC):
             self._divisor = weight, sent(weight, self._sum.device)
         return (self._sum / self._divisor[1]).view(self._images, self._objects, *self._size)
 
-    def _add(self, wanted: TokenRow, found: Tensor, layers: int = 1) -> None:
-        """The probabilities ``(n, h*w)`` of one row, the sum over so many layers."""
+    def _add(self, wanted: Sequence[TokenRow], images: Tensor, found: Tensor, layers: int) -> None:
+        """What a call has shown.
+
+        Args:
+            wanted: the rows that were read. images: those that they belong to ``(W,)``, beside the network.
+            found: probabilities ``(W, n, h*w)``, sums over so many layers.
+        """
         if self._sum is None:
-            self._sum = torch.zeros(self._images, self._objects, found.shape[1], device=found.device)
-        self._sum[wanted.image] += found
-        self._weight[wanted.image] += layers * torch.tensor([1.0 if len(c) else 0.0 for c in wanted.columns])
+            self._sum = torch.zeros(self._images, self._objects, found.shape[-1], device=found.device)
+        self._sum.index_add_(0, images, found)
+        for row in wanted:
+            self._weight[row.image] += layers * torch.tensor([1.0 if len(c) else 0.0 for c in row.columns])
 
 
 @dataclass
@@ -146,6 +152,7 @@ class _Reading:
 
     Attributes:
         there: the rows that are read, as they are in this call's text. rows: which of the call's batch they are.
+        images: those that they belong to ``(W,)``.
         tokens: see :func:`token_probabilities`. values: see :func:`fused_probabilities`; empty on the CPU.
         share: ``(W, n, 1)``, what a layer's sums over heads and tokens are multiplied by for their means.
         found: the sum over layers; ``layers``: of how many.
@@ -153,6 +160,7 @@ class _Reading:
 
     there: list[TokenRow]
     rows: slice | Tensor
+    images: Tensor
     tokens: Tensor
     values: Tensor
     share: Tensor
@@ -333,15 +341,17 @@ class CrossAttentionCapture(AttentionCapture):
             values = values.to(dtype)
         follow = numbers == [*range(numbers[0], numbers[0] + len(numbers))] if numbers else True
         rows: slice | Tensor = slice(numbers[0] if numbers else 0, numbers[-1] + 1 if numbers else 0)
-        return _Reading(there, rows if follow else sent(torch.tensor(numbers), device), tokens, values, share)
+        if not follow:
+            rows = sent(torch.tensor(numbers), device)
+        images = sent(torch.tensor([row.image for row in there], dtype=torch.long), device)
+        return _Reading(there, rows, images, tokens, values, share)
 
     def _add_up(self) -> None:
         """What the layers have shown since the last call goes to the sum of all calls."""
         for reading in self._readings.values():
             if reading.layers:
                 layers = reading.layers
-                for row, own in zip(reading.there, reading.means(), strict=True):
-                    self._add(row, own, layers)
+                self._add(reading.there, reading.images, reading.means(), layers)
 
     def maps(self) -> Tensor | None:
         self._add_up()

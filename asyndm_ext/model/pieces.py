@@ -19,9 +19,14 @@ _cache = _BYTES
 
 
 def measure_cache() -> None:
-    """Look how much the threads' caches hold together. Not to be asked inside a layer: a compiled network stops there."""
+    """Look how much the threads' caches hold together: not inside a layer, where a compiled network would stop."""
     global _cache  # noqa: PLW0603 (the machine's)
     _cache = _BYTES * torch.get_num_threads()
+
+
+def fits(size: int, device: torch.device) -> bool:
+    """Whether a thing of so many bytes is best made whole."""
+    return device.type != "cpu" or size <= _cache
 
 
 def pieces(count: int, each: int, device: torch.device) -> Iterator[slice]:
@@ -45,9 +50,9 @@ def scale_shift(x: Tensor, index: Tensor, scale: Tensor, shift: Tensor | None) -
         index: row of each token ``(N*L,)``.
         scale, shift: ``(R,D)``; without a shift, nothing is added.
     """
-    if not in_place(x, scale):
-        x = x * scale.index_select(0, index).view(x.shape)
-        return x if shift is None else x + shift.index_select(0, index).view(x.shape)
+    if not in_place(x, scale) or x.device.type != "cpu":
+        own = scale.index_select(0, index).view(x.shape)
+        return x * own if shift is None else torch.addcmul(shift.index_select(0, index).view(x.shape), x, own)
     tokens = x.view(-1, x.shape[-1])
     for part in pieces(len(tokens), x.shape[-1] * x.element_size(), x.device):
         tokens[part].mul_(scale.index_select(0, index[part]))

@@ -97,15 +97,14 @@ class _Tables:
     """What the hooks need of a table of timesteps, beside the network.
 
     Attributes:
-        source: the table, and the image of each row.
-        per_row: whether each of the batch's rows has rows of its own, or those of its image.
+        source: the table, the image of each row, and whether each of the batch's rows has rows of its own or those of
+            its image.
         sinusoid: of the distinct timesteps ``(R, channels)``, float32.
         pick, owner: with rows of their own, which timestep and which of the batch's rows each is of ``(R',)``.
         index: by size ``(h,w)``, the row of each pixel ``(N*h*w,)``.
     """
 
-    source: tuple[TimestepTable, tuple[int, ...]]
-    per_row: bool
+    source: tuple[TimestepTable, tuple[int, ...], bool]
     sinusoid: Tensor
     pick: Tensor
     owner: Tensor
@@ -178,11 +177,9 @@ class UNetTimeConditioning:
             self._prepare(table)
 
     def _prepare(self, table: TimestepTable) -> None:
-        source = (table, tuple(self.rows))
-        known = self._tables
+        source, known = (table, tuple(self.rows), self._per_row), self._tables
         if known is not None and known.source[0] is table and known.source[1:] == source[1:]:
-            if known.per_row == self._per_row:
-                return
+            return
         sinusoid = timestep_embedding(table.values, self._unet_layout.channels)
         parts = [sinusoid, *self._own_rows(table)]
         sizes: list[tuple[int, int]] = []
@@ -190,7 +187,7 @@ class UNetTimeConditioning:
             sizes = self._sizes(table)
             parts += [self._index_at(table, *size) for size in sizes]
         sinusoid, pick, owner, *indices = sent_together(parts, table.device)
-        self._tables = _Tables(source, self._per_row, sinusoid, pick, owner, dict(zip(sizes, indices, strict=True)))
+        self._tables = _Tables(source, sinusoid, pick, owner, dict(zip(sizes, indices, strict=True)))
 
     def _sizes(self, table: TimestepTable) -> list[tuple[int, int]]:
         """Of the feature maps: as in the call before; before there is one, what strided convolutions make of it."""

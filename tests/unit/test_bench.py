@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,35 +11,17 @@ from torch import Tensor, nn
 
 pytest.importorskip("diffusers")
 
+from support.small import SIDE, SMALL
+
 from asyndm_ext.bench import cli, measure, memory
 from asyndm_ext.bench.blobs import Blobs
-from asyndm_ext.bench.cases import CASES, Case, Kind, normal
-from asyndm_ext.bench.dit import DiTShape, Flux, MMDiT
+from asyndm_ext.bench.cases import CASES, normal
 from asyndm_ext.bench.measure import WALKED, Comparison, ratios, spread
 from asyndm_ext.bench.naive import a_row_per_pixel
 from asyndm_ext.bench.subjects import Subject, embedded_subject, random_subject
-from asyndm_ext.bench.unet import UNet, UNetShape
 from asyndm_ext.commands.main import COMMANDS
 
 CPU = torch.device("cpu")
-SIDE = 16
-TEXT = 7
-
-
-def small(name: str, kind: Kind, build: Callable[[], nn.Module], channels: int, labels: int, guided: bool) -> Case:
-    return Case(name, kind, lambda full: build(), 2 * SIDE, channels, TEXT, 24, labels, guided, "all", "all")
-
-
-def unet(levels: tuple[int, ...], transformers: tuple[int, ...], labels: int = 0) -> UNet:
-    return UNet(UNetShape(32, levels, transformers, 1, context=24, head=16, labels=labels))
-
-
-SMALL = {
-    "sd21": small("sd21", "eps", lambda: unet((1, 2, 2, 2), (1, 1, 1, 0)), 4, 0, True),
-    "sdxl": small("sdxl", "eps", lambda: unet((1, 2, 2), (0, 1, 2), 10), 4, 10, True),
-    "sd3": small("sd3", "flow", lambda: MMDiT(DiTShape(32, 4, 2, 24, 10)), 16, 10, True),
-    "flux": small("flux", "flow", lambda: Flux(DiTShape(32, 2, 1, 24, 10, singles=2, axes=(4, 6, 6))), 16, 10, False),
-}
 
 
 @pytest.fixture(autouse=True)

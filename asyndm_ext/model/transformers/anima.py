@@ -71,7 +71,6 @@ class AnimaTimeConditioning(TokenTime):
     def _before_embedding(self, module: nn.Module, args: tuple) -> tuple | None:
         if self.table is None:
             return None
-        self._place_behind_the_batch()
         return (torch.cat([args[0], self._sinusoid(args[0], args[0].shape[-1]).unsqueeze(1)]),)
 
     def _after_embedding(
