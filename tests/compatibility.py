@@ -4,34 +4,34 @@
     ASYNDM_WEBUI=path/to/webui python -m tests.compatibility --models tiny-sd3   # one model anew
     python -m tests.compatibility --write                                        # the page only
 
-Three pictures for each: plain, with AsynDM, and with AsynDM at strength 0. The results of a model take the place of its
-older ones in docs/compatibility.json, from which the tables are made; other models and other WebUIs keep theirs.
+Four pictures for each: of the WebUI without AsynDM, with AsynDM switched off (the same bytes), with AsynDM, and with
+AsynDM at strength 0. The results of a model take the place of its older ones in docs/compatibility/WEBUI.json; other
+models keep theirs. The tables are made from all of these files, so each WebUI can be run where it is installed.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
-import json
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import tests.conftest  # noqa: F401  (repairs torchvision beside a CPU build of torch)
 from asyndm_ext import __version__
-from tests.compatibility_page import RESULTS, Results, load, write
+from tests.compatibility_page import load, load_one, save_one, write
+from tests.e2e.kinds import KINDS
 from tests.e2e.server import PROBE, REPOSITORY, ApiError, Install, WebUI, checkpoints_in
 from tests.e2e.test_asyndm import SETTINGS, difference, nothing_left, off, on
 from tests.e2e.test_samplers import ELSEWHERE, check_levels
 
-MODELS = {
-    "a1111": ("tiny-sd1", "tiny-sd2", "tiny-sd2v", "tiny-sdxl", "tiny-sd3"),
-    "forge": ("tiny-sd1", "tiny-sd2", "tiny-sd2v", "tiny-sdxl", "tiny-sd3", "tiny-flux", "tiny-chroma"),
-}
+NOT_HERE = ("tiny-inpaint", "tiny-edit", "tiny-sd35")
+"""Models of families that another column stands for already."""
 REQUEST = {"width": 128, "height": 128}
 STEPS = 6
 # With Automatic, Forge makes black pictures of these with some samplers.
@@ -52,29 +52,37 @@ def main(argv: Sequence[str] | None = None) -> int:
         problem = "set ASYNDM_WEBUI to the folder of an installed WebUI" if install is None else install.problem()
         if install is None or problem:
             parser.error(str(problem))
-        measure(install, arguments.models or MODELS[install.kind], arguments.steps)
+        measure(install, arguments.models or models_of(install), arguments.steps)
     write(load())
     return 0
+
+
+def models_of(install: Install) -> list[str]:
+    """The tiny models of all families that this WebUI loads."""
+    return [name for name in KINDS[install.kind].models if name not in NOT_HERE]
 
 
 def measure(install: Install, models: Sequence[str], steps: int) -> None:
     """Every sampler on these models; the results are saved after each model."""
     _CACHE.mkdir(parents=True, exist_ok=True)
     checkpoints = checkpoints_in(_CACHE, install)
-    extensions = {"asyndm": REPOSITORY, "asyndm-e2e-probe": PROBE}
-    with (
-        tempfile.TemporaryDirectory() as folder,
-        WebUI(install, checkpoints, Path(folder), extensions=extensions, name="compatibility") as webui,
-    ):
+    with ExitStack() as stack:
+
+        def start(name: str, **extensions: Path) -> WebUI:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            webui = WebUI(install, checkpoints, folder, {"asyndm-e2e-probe": PROBE, **extensions}, name=name)
+            return stack.enter_context(webui)
+
+        webui, bare = start("compatibility", asyndm=REPOSITORY), start("bare")
         host = about(webui)
         for model in models:
             request = {**REQUEST, "steps": steps, "scheduler": "Simple" if model in SIMPLE else "Automatic"}
             samplers = {}
             for entry in webui.get("/sdapi/v1/samplers"):
                 if entry["name"] != ELSEWHERE:
-                    samplers[entry["name"]] = cell(webui, model, entry["name"], request)
+                    samplers[entry["name"]] = cell(webui, bare, model, entry["name"], request)
                     print(host["name"], model, entry["name"], samplers[entry["name"]], file=sys.stderr, flush=True)
-            save(host, model, {**run_of(request), "samplers": samplers})
+            save(install.kind, host, model, {**run_of(request), "samplers": samplers})
 
 
 def about(webui: WebUI) -> dict[str, str]:
@@ -107,14 +115,16 @@ def run_of(request: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def cell(webui: WebUI, model: str, sampler: str, request: dict[str, Any]) -> dict[str, Any]:
+def cell(webui: WebUI, bare: WebUI, model: str, sampler: str, request: dict[str, Any]) -> dict[str, Any]:
     """What became of one sampler on one model: ``on`` and ``zero``, the largest difference to the plain picture in grey
     levels with AsynDM and with strength 0, or a word about why there is no such number."""
     request = {**request, "sampler_name": sampler}
     try:
-        plain = off(webui, model, **request)
+        plain = off(bare, model, **request)
     except ApiError as error:
         return {"host": f"fails by itself: {_first_line(error)}"}
+    if off(webui, model, **request).png != plain.png:
+        return {"wrong": "switched off it is not the WebUI's own picture"}
     if plain.image.std() < ONE_COLOUR:
         return {"host": "draws one colour by itself"}
     try:
@@ -137,16 +147,11 @@ def _first_line(error: ApiError) -> str:
     return (error.message or error.body).strip().splitlines()[0][:160]
 
 
-def save(host: dict[str, str], model: str, run: dict[str, Any]) -> None:
+def save(kind: str, host: dict[str, str], model: str, run: dict[str, Any]) -> None:
     """The results of a model in the place of its older ones."""
-    results: Results = load()
-    mine = next((one for one in results if one["host"]["name"] == host["name"]), None)
-    if mine is None:
-        mine = {"host": host, "models": {}}
-        results.append(mine)
-    mine["host"] = host
-    mine["models"][model] = run
-    RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    kept = load_one(kind)
+    models = {**kept.get("models", {}), model: run}
+    save_one(kind, {"host": host, "models": {name: models[name] for name in KINDS[kind].models if name in models}})
 
 
 if __name__ == "__main__":

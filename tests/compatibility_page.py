@@ -1,4 +1,4 @@
-"""The tables of docs/COMPATIBILITY.md, made from docs/compatibility.json."""
+"""The tables of docs/COMPATIBILITY.md, made from the files in docs/compatibility, one for each WebUI."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-RESULTS, PAGE = DOCS / "compatibility.json", DOCS / "COMPATIBILITY.md"
+RESULTS, PAGE = DOCS / "compatibility", DOCS / "COMPATIBILITY.md"
+ORDER = ("a1111", "forge", "neo", "classic", "reforge")
+"""Of the WebUIs on the page; they are the names of the files, too."""
 BEGIN, END = "<!-- made by tests/compatibility.py -->", "<!-- until here -->"
 GREY_LEVELS = 2
 """By which a picture at strength 0 may differ from the plain one."""
@@ -28,7 +30,20 @@ Results = list[dict[str, Any]]
 
 def load() -> Results:
     """What has been measured so far."""
-    return json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
+    return [one for kind in ORDER if (one := load_one(kind))]
+
+
+def load_one(kind: str) -> dict[str, Any]:
+    """What has been measured of one WebUI; empty where nothing has."""
+    file = RESULTS / f"{kind}.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def save_one(kind: str, result: dict[str, Any]) -> None:
+    """Keep what has been measured of one WebUI."""
+    RESULTS.mkdir(exist_ok=True)
+    text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+    (RESULTS / f"{kind}.json").write_text(text, encoding="utf-8")
 
 
 def write(results: Results) -> None:

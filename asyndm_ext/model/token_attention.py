@@ -267,7 +267,7 @@ class TokenAttentionCapture(AttentionCapture):
             outputs = output if isinstance(output, tuple) else (output,)
             for name, part in zip(shown.parts, outputs, strict=False):
                 if name:
-                    self._held[name] = part if shown.heads_first else part.transpose(1, 2)
+                    self._held[name] = part if shown.heads_first else part.flatten(1, -3).transpose(1, 2)
             if names <= self._held.keys():
                 self._take(**self._held)
                 self._held.clear()

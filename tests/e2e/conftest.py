@@ -6,13 +6,14 @@ Importing this needs nothing but pytest: it is also collected where no WebUI is.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from .browser import problem as browser_problem
-from .server import PROBE, REPOSITORY, Install, WebUI, checkpoints_in, running
+from .server import PROBE, REPOSITORY, Install, Lacking, WebUI, checkpoints_in, running
 from .studio import problem as studio_problem
 
 HERE = Path(__file__).resolve().parent
@@ -24,6 +25,7 @@ KONTEXT_NOT_RUN = f"Kontext tests NOT run: set {KONTEXT} (a checkout of DenOfEqu
 _skipped: list[str] = []
 _without_browser: list[str] = []
 _without_kontext: list[str] = []
+_lacking: Counter[str] = Counter()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -49,6 +51,28 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.write_sep("!", f"browser tests NOT run: {_without_browser[0]}", red=True, bold=True)
     if _without_kontext:
         terminalreporter.write_sep("!", _without_kontext[0], red=True, bold=True)
+    for what, times in sorted(_lacking.items()):
+        terminalreporter.write_sep("!", f"{what}; {times} skipped", yellow=True, bold=True)
+
+
+def _skip_what_is_lacking() -> Generator[None, object, object]:
+    try:
+        return (yield)
+    except Lacking as what:
+        _lacking[str(what)] += 1
+        pytest.skip(str(what))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None, object, object]:
+    """Fixtures load models, too."""
+    return (yield from _skip_what_is_lacking())
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None, object, object]:
+    """A test of something that this WebUI does not have says nothing about it."""
+    return (yield from _skip_what_is_lacking())
 
 
 @pytest.hookimpl(hookwrapper=True)

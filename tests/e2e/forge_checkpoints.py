@@ -1,4 +1,4 @@
-"""The tiny checkpoints for Forge and its relatives: the same files as ``checkpoints.py`` writes, from their own classes.
+"""The tiny checkpoints for Forge and its relatives: the files that ``checkpoints.py`` writes, from their own classes.
 
 A weight's random values depend on its name and shape only, so the layouts are all that has to be found anew
 (``forge_layouts.py``). The sizes are those of ``forge_tiny_extension``, which lets the WebUI load the result.

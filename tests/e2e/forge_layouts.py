@@ -16,6 +16,13 @@ SD1_LAYERS, OPEN_CLIP_LAYERS = 2, 3
 CONTEXT, VOCABULARY = 77, 49408
 
 
+class NothingChosen:
+    """Options that are all off."""
+
+    def __getattr__(self, name):
+        return False
+
+
 def use_code(webui: Path, kind: Kind) -> None:
     """Makes the WebUI's packages importable; they read the command line while they are imported."""
     sys.argv[1:] = ["--cpu" if kind.name == "neo" else "--always-cpu"]
@@ -26,6 +33,13 @@ def use_code(webui: Path, kind: Kind) -> None:
     }
     for folder in (webui, *(webui / name for name in folders.get(kind.name, ()))):
         sys.path.insert(0, str(folder))
+    if kind.code == "ldm_patched":  # its modules ask for arguments and options that the WebUI would have read
+        from ldm_patched.modules.args_parser import args
+
+        args.always_cpu = True
+        from modules import shared
+
+        shared.opts = shared.opts or NothingChosen()
 
 
 def unet(kind: Kind, shape: dict) -> dict:

@@ -89,6 +89,7 @@ class Network:
 
     def __call__(self, x: Tensor, sigma: Tensor, text: Tensor) -> Tensor:
         x = x.unsqueeze(2) if self.frames else x
+        text = text.unsqueeze(1) if self.text == 0 else text  # as the host has it for a cross-attention
         out = self.net(x, sigma, text, transformer_options={})
         return out[:, :, 0] if self.frames else out
 

@@ -32,7 +32,7 @@ class Kind:
     models: tuple[str, ...]
     """The tiny checkpoints that it loads."""
     attention: str = ""
-    """The flag that chooses an attention, unless a test chooses another one; they begin alike up to ``attention_is``."""
+    """The flag that chooses an attention, unless a test chooses another one that begins with ``attention_is``."""
     attention_is: str = ""
     ckpt_dir: str = "--ckpt-dir"
     """The flag that names the folder of the checkpoints."""
@@ -115,6 +115,10 @@ KINDS = {
         ),
     )
 }
+
+
+TINY = frozenset(name for kind in KINDS.values() for name in kind.models)
+"""All tiny checkpoints that there are."""
 
 
 def kind_of(folder: Path) -> Kind:

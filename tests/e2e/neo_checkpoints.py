@@ -24,6 +24,11 @@ GAINS = [
     (r"(decoder\.conv_out|decoder\.head\.2)\.weight", 0.6),
 ]
 SHARP = re.compile(r"(q_norm|k_norm|query_norm|key_norm|norm_q|norm_k|norm_added_k)\.(weight|scale)")
+SLOW_CLOCKS = {
+    "tiny-lumina2": r"t_embedder\.mlp\.0\.weight",
+    "tiny-anima": r"(t_embedder\.1\.linear_1|adaln_\w*\.1)\.weight",
+}
+"""What looks at a clock that goes from 0 to 1 only, and has to see little."""
 WAVES = ("t_embedder.mlp.0.weight", "time_in.in_layer.weight", "timestep_embedder.linear_1.weight")
 NAMES = tuple(json.loads((EXTENSION / "neo_sizes.json").read_text(encoding="utf-8"))["networks"])
 
@@ -127,7 +132,9 @@ def make_weights(name: str) -> dict:
         if key.endswith(("inv_freq", "num_batches_tracked")):
             continue
         weights[key] = random_like(key, tensor)
-        if key.endswith(WAVES):
+        if name in SLOW_CLOCKS and re.search(SLOW_CLOCKS[name], key):
+            weights[key] *= 4
+        elif key.endswith(WAVES):
             # Without the fast waves of the time embedding, near steps look alike to the network, and far ones do not.
             count = weights[key].shape[1] // 2
             weights[key][:, : count * 7 // 16] = 0

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .kinds import KINDS, Kind, kind_of
+from .kinds import KINDS, TINY, Kind, kind_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
@@ -49,6 +49,10 @@ class ApiError(RuntimeError):
         """What the user is told; A1111 and Forge name it differently."""
         told = json.loads(self.body)
         return told.get("errors") or told.get("message") or told.get("detail", "")
+
+
+class Lacking(RuntimeError):
+    """This WebUI does not have what a request names: a test that needs it is skipped, loudly (``conftest.py``)."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +182,7 @@ class WebUI:
     process: subprocess.Popen | None = None
     _starts: int = 1
     _loaded: str = ""
+    _listed: dict[str, set[str]] = field(default_factory=dict)
 
     # ------------------------------------------------------------------------------------------------ process
 
@@ -211,6 +216,8 @@ class WebUI:
         for child in ("openai", "asyndm-tiny"):  # A1111 looks them up relative to the working directory
             if (self.models / child).exists():
                 (self.folder / child).symlink_to(self.models / child)
+        if self.kind == "classic":  # so does this one with a part of itself
+            (self.folder / "ldm_patched").symlink_to(self.install.folder / "ldm_patched")
         control = self.models / "models" / "ControlNet"
         if control.exists():
             (self.folder / "models").mkdir(exist_ok=True)
@@ -344,8 +351,33 @@ class WebUI:
         client.session.trust_env = False  # no proxy for a loopback address
         return client
 
+    def _names(self, path: str) -> set[str]:
+        """What the WebUI lists there; asked once."""
+        if path not in self._listed:
+            self._listed[path] = {entry["name"] for entry in self.get(path)}
+        return self._listed[path]
+
+    def needs_sampler(self, name: str) -> None:
+        """Raises ``Lacking`` where the WebUI does not list it."""
+        if name not in self._names("/sdapi/v1/samplers"):
+            raise Lacking(f"{self.about.title} has no sampler '{name}'")
+
+    def has_model(self, name: str) -> bool:
+        """Whether it loads this tiny checkpoint."""
+        return name in self.about.models
+
+    def upscaler(self, name: str) -> str:
+        """This one where the WebUI lists it, otherwise the one that every WebUI has."""
+        return (
+            name
+            if name in self._names("/sdapi/v1/latent-upscale-modes") | self._names("/sdapi/v1/upscalers")
+            else "None"
+        )
+
     def use_model(self, name: str) -> None:
-        """Loads a checkpoint, as choosing it on the page does."""
+        """Loads a checkpoint, as choosing it on the page does. Raises ``Lacking`` where the WebUI cannot."""
+        if name in TINY and not self.has_model(name):
+            raise Lacking(f"{self.about.title} does not load {name}")
         title = f"{name}.safetensors"
         if self.get("/sdapi/v1/options")["sd_model_checkpoint"].partition(" [")[0] != title:
             self.post("/sdapi/v1/options", {"sd_model_checkpoint": title})
@@ -376,8 +408,13 @@ class WebUI:
             "cfg_scale": 7,
             "sampler_name": "Euler",
         }
+        for sampler in (request.get("sampler_name"), request.get("hr_sampler_name")):
+            if sampler is not None:
+                self.needs_sampler(sampler)
         if request.get("enable_hr"):
             defaults.update(self.about.hires)
+            if "hr_upscaler" in request:
+                request = {**request, "hr_upscaler": self.upscaler(request["hr_upscaler"])}
         began = time.monotonic()
         answer = self.post(path, {**defaults, **request})
         seconds = time.monotonic() - began

@@ -44,7 +44,7 @@ class TestCapabilities:
         webui.use_model("tiny-sd1")
         answer = checked(webui.get("/asyndm/v1/capabilities"), schema.CAPABILITIES_ANSWER)
         assert answer["version"] == __version__
-        assert answer["webui"] == {"a1111": "AUTOMATIC1111", "forge": "Forge"}[webui.kind]
+        assert answer["webui"] == webui.about.title
         assert answer["model"]["supported"] is True and answer["model"]["name"].startswith("tiny-sd1")
         assert answer["settings"] == schema.settings_schema()
         theirs = [sampler["name"] for sampler in webui.get("/sdapi/v1/samplers")]
@@ -117,8 +117,6 @@ class TestTokens:
     @pytest.mark.parametrize("model", ["tiny-sd2", "tiny-sdxl", "tiny-sd3", "tiny-flux"])
     def test_other_text_encoders(self, webui: WebUI, model: str) -> None:
         """CLIP's tokens begin with the start token; Flux reads T5's, which have none and know no end of a word."""
-        if model == "tiny-flux" and webui.kind != "forge":
-            pytest.skip("AUTOMATIC1111 has no Flux")
         webui.use_model(model)
         assert webui.get("/asyndm/v1/capabilities")["model"]["supported"] is True
         answer = checked(webui.post("/asyndm/v1/tokens", {"prompt": PROMPT}), schema.TOKENS_ANSWER)
@@ -283,7 +281,7 @@ def test_before_a_model_is_loaded(locked: WebUI) -> None:
     """Nothing but the tokenizer's route waits for one; Forge has none before the first picture."""
     assert locked.get("/asyndm/v1/last-run") is None
     model = locked.get("/asyndm/v1/capabilities")["model"]
-    if locked.kind == "forge":
+    if locked.about.loads_late:
         assert model == {"loaded": False, "name": None, "supported": None, "reason": None}
         with pytest.raises(ApiError, match="no model is loaded yet") as caught:
             locked.post("/asyndm/v1/tokens", {"prompt": "a cat"})

@@ -378,8 +378,8 @@ class TestPrompts:
         folder.mkdir(exist_ok=True)
         torch.save({"string_to_param": {"*": 0.1 * torch.randn(3, width)}, "name": "zorblax"}, folder / "zorblax.pt")
         webui.post("/sdapi/v1/refresh-embeddings", {})
-        if webui.kind == "forge":  # reads them when it loads a model
-            webui.use_model("tiny-sd2")
+        if webui.about.loads_late:  # reads them when it loads a model
+            webui.use_model("tiny-sdxl")
             webui.use_model("tiny-sd1")
         found = webui.post("/asyndm-probe/columns", {"text": "a big zorblax in a cat", "name": "zorblax"})["columns"]
         assert found == [3, 4, 5]
@@ -441,7 +441,7 @@ class TestHostFeatures:
 
     def test_every_attention_optimization_gives_the_same_masks(self, webui: WebUI) -> None:
         """Scenario 35; Forge's are chosen when it starts, see test_forge.py."""
-        if webui.kind == "forge":
+        if webui.about.is_forge:
             return
         webui.use_model("tiny-sd1")
         titles = (

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.xdist_group("webui")
 
 @pytest.fixture(autouse=True)
 def forge(webui: WebUI) -> None:
-    if webui.kind != "forge":
+    if not webui.about.is_forge:
         pytest.skip("this is no Forge")
 
 

@@ -29,8 +29,8 @@ class TestNoiseLevel:
     @pytest.mark.parametrize("mode", LEVELS)
     @pytest.mark.parametrize("model", ["tiny-sd1", "tiny-sd2v"])
     def test_both_effects_can_be_seen(self, webui: WebUI, model: str, mode: str, sampler: str) -> None:
-        if webui.kind == "forge" and mode == "level of the prompt":
-            pytest.skip("Forge has no level for each row")
+        if webui.about.is_forge and mode == "level of the prompt":
+            pytest.skip("Forge and its relatives have no level for each row")
         request = {"model": model, "sampler_name": sampler}
         plain = with_neighbour(webui, "", **request).image
         alone = with_neighbour(webui, mode, **request).image
@@ -119,7 +119,7 @@ class TestAttention:
         nothing_left(webui)
 
     def test_a_wrapper_that_runs_the_batch_in_slices(self, webui: WebUI) -> None:
-        if webui.kind != "forge":
+        if not webui.about.is_forge:
             pytest.skip("A1111 has no such wrapper")
         both = with_neighbour(webui, "wrapped slices", SETTINGS, batch_size=2).images
         ours = with_neighbour(webui, "", SETTINGS, batch_size=2).images

@@ -162,7 +162,7 @@ def test_a_batch(webui: WebUI, grid: bool) -> None:
 @pytest.mark.parametrize("subject", ["Combined", "Negative prompt"])
 def test_other_subjects_of_the_preview(webui: WebUI, subject: str) -> None:
     """Forge knows one only."""
-    if webui.kind == "forge":
+    if webui.kind not in ("a1111", "reforge"):
         pytest.skip("Forge has no such option")
     webui.post("/sdapi/v1/options", {"live_preview_content": subject})
     try:

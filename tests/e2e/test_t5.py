@@ -42,7 +42,7 @@ def ask(webui: WebUI, text: str, name: str) -> dict:
 
 def t5_length(webui: WebUI, clip: int) -> int:
     """Forge gives T5 256 tokens, A1111 as many as CLIP."""
-    return 256 if webui.kind == "forge" else clip
+    return 256 if webui.about.is_forge else clip
 
 
 @pytest.mark.parametrize(

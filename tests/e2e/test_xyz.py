@@ -178,9 +178,8 @@ def test_a_refused_cell_shows_the_reason(webui: WebUI) -> None:
 
 def test_an_object_that_a_cell_s_prompt_lacks(webui: WebUI) -> None:
     """Known when the cell is about to be sampled; hires fix draws no second pass of it."""
-    hires = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": "Latent", "denoising_strength": 0.5}
-    if webui.kind == "forge":
-        hires["hr_additional_modules"] = ["Use same choices"]
+    hires = {"enable_hr": True, "hr_scale": 2, "hr_upscaler": webui.upscaler("Latent"), "denoising_strength": 0.5}
+    hires.update(webui.about.hires)
     cells, infotexts = plot(webui, ("Prompt S/R", ["cat", "dog"]), settings=SETTINGS, **hires)
     assert "AsynDM: \"not drawn: 'cat' was not found in the prompt" in infotexts[1] and "not drawn" not in infotexts[0]
     assert cells[1].shape == cells[0].shape == (256, 256, 3) and np.median(cells[1]) > 240

@@ -51,7 +51,7 @@ class Attention(nn.Module):
         q, k, v = (
             part.unflatten(-1, (self.heads, -1)) for part in (self.q_proj(x), self.k_proj(other), self.v_proj(other))
         )
-        q, k, v = (part.transpose(1, 2) for part in (self.q_norm(q), self.k_norm(k), v))
+        q, k, v = (part.flatten(1, -3).transpose(1, 2) for part in (self.q_norm(q), self.k_norm(k), v))
         return self.output_proj(flux.attend(q, k, v, pe=pe if context is None else None))
 
 
@@ -115,8 +115,8 @@ class Anima(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor, context: Tensor, reference: Tensor | None = None) -> Tensor:
         """As :meth:`support.flux.Flux.forward`; the latent ``(N,C,1,H,W)`` and the references ``(N,C,F,H,W)`` have
-        frames; y is not used."""
-        size = x.shape[-2:]
+        frames; y is not used. Text comes to the blocks as a host has it, ``(N,1,T,12)``."""
+        size, context = x.shape[-2:], context.unsqueeze(1)
         tokens, pe = self.tokens(x, reference)
         emb, added = self.t_embedder[1](self.t_embedder[0](t.unsqueeze(1)).to(x.dtype))
         emb = self.t_embedding_norm(emb)

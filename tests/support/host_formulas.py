@@ -47,7 +47,7 @@ def euler_ancestral_cfgpp(
             return clean
         signal, signal_next = (1 - here, 1 - there) if flow else (1.0, 1.0)
         if signal == 0:
-            down, up = 0.0, there / signal_next
+            down, up = (0.0, there / signal_next) if eta else (there / signal_next, 0.0)
         else:
             down, up = ancestral(here / signal, there / signal_next, eta)
         x = signal_next * (clean + down * (x - signal * unguided) / here + up * noise(x))
@@ -127,15 +127,17 @@ def dpmpp_3m_sde(
     return x
 
 
-def dpmpp_2m_sde(model: Answers, x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0) -> Tensor:
+def dpmpp_2m_sde(
+    model: Answers, x: Tensor, sigmas: list[float], noise: Noise, eta: float = 1.0, cfgpp: bool = False
+) -> Tensor:
     old = None
     for i, (here, there) in enumerate(pairwise(sigmas)):
-        clean, _ = model(x, here)
+        clean, unguided = model(x, here)
         if there == 0:
             return clean
         h = math.log(here / there)
         share = 1 - math.exp(-h * (eta + 1))
-        x = (1 - share) * x + share * clean
+        x = (1 - share) * (x + clean - unguided if cfgpp else x) + share * clean
         if old is not None:
             x = x + share / 2 * h / math.log(sigmas[i - 1] / here) * (clean - old)
         if eta:
@@ -407,6 +409,7 @@ NOISE_LEVELS: dict[str, Solve] = {
     "DPM++ 2S Ancestral CFG++": dpmpp_2s_cfgpp,
     "DPM++ 2M CFG++": dpmpp_2m_cfgpp,
     "DPM++ SDE CFG++": partial(dpmpp_sde, cfgpp=True),
+    "DPM++ 2M SDE CFG++": partial(dpmpp_2m_sde, cfgpp=True),
     "DPM++ 3M SDE CFG++": partial(dpmpp_3m_sde, cfgpp=True),
     "RES Solver": res_solver,
     "RES Multistep": res_multistep,
@@ -439,6 +442,7 @@ ON_FLOW: dict[str, Solve] = {
     "sample_dpm_2_ancestral": dpm_2_ancestral_flow,
     "sample_dpmpp_2s_ancestral": dpmpp_2s_flow,
     "sample_lcm": partial(lcm, flow=True),
+    "sample_euler_cfg_pp": partial(euler_ancestral_cfgpp, flow=True, eta=0.0),
 }
 """What the hosts' functions become on a rectified flow."""
 

@@ -129,3 +129,69 @@ def test_a_wrapper_that_runs_the_batch_in_slices(module: Any) -> None:
     with model.attached():
         found = model(latent(False), nominal, level)
     torch.testing.assert_close(found, hosts_at("epsilon", False, in_place, level), rtol=0, atol=1e-4)
+
+
+# -- what goes on without
+
+
+def test_an_unknown_network_is_not_worked_with(module: Any) -> None:
+    checkpoint = forge.Checkpoint("epsilon")
+    checkpoint.forge_objects.unet.model.diffusion_model = torch.nn.Linear(2, 2)
+    denoiser = forge.Denoiser(checkpoint, [], False)
+    model = module.PixelDenoiser(denoiser, arguments(), "sigma", IMAGES, None)
+    with pytest.raises(module.NotApplied, match="kind are not supported: Linear has no"), model.attached():
+        pass
+    assert type(denoiser) is forge.Denoiser
+
+
+def test_one_that_takes_no_timesteps_is_found_out_in_the_call(module: Any) -> None:
+    """As a network of compiled parts: its modules are there, and not what runs."""
+    checkpoint = forge.Checkpoint("epsilon")
+    checkpoint.forge_objects.unet.model.apply_model = lambda x, t, c_crossattn: 0.9 * x
+    denoiser = forge.Denoiser(checkpoint, [], False)
+    model, (nominal, level) = module.PixelDenoiser(denoiser, arguments(), "sigma", IMAGES, None), level_map(False)
+    with pytest.raises(module.NotApplied, match="did not take the per-pixel timesteps"), model.attached():
+        model(latent(False), nominal, level)
+    assert type(denoiser) is forge.Denoiser
+
+
+def test_after_a_refiner_the_pass_cannot_begin_anew(module: Any) -> None:
+    first, refiner = forge.Checkpoint("epsilon"), forge.Checkpoint("epsilon")
+    refiner.forge_objects.unet.model.diffusion_model = torch.nn.Linear(2, 2)
+    denoiser = forge.Denoiser(first, [], False)
+    model, (nominal, level) = module.PixelDenoiser(denoiser, arguments(), "sigma", IMAGES, None), level_map(False)
+    with pytest.raises(RuntimeError, match=r"AsynDM: .*Linear.*the refiner has taken over already"), model.attached():
+        model(latent(False), nominal, level)
+        denoiser.checkpoint = refiner
+        model(latent(False), nominal, level)
+    assert type(denoiser) is forge.Denoiser
+
+
+def test_the_unguided_answer_after_guidance(module: Any) -> None:
+    """Where the host keeps none itself; pixel by pixel, and the denoiser is asked for it at any CFG scale."""
+
+    class Neo(forge.Denoiser):
+        def forward(self, x: Tensor, sigma: Tensor, cond: Tensor, uncond: Tensor, **kwargs: Any) -> Tensor:
+            assert kwargs == {"model_options": {"disable_cfg1_optimization": True}}
+            return super().forward(x, sigma, cond, uncond)
+
+        def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
+            return self.forward(*args, **kwargs)
+
+        def guided(self, unet: Any, params: Any, cond: Tensor, uncond: Tensor) -> Tensor:
+            (after,) = unet.model_options["sampler_post_cfg_function"]
+            without = super().guided(unet, params, uncond, uncond)
+            denoised = super().guided(unet, params, cond, uncond)
+            return after({"denoised": denoised, "uncond_denoised": without})
+
+    given, (nominal, level) = arguments(), level_map(False)
+    model = module.PixelDenoiser(Neo(forge.Checkpoint("epsilon"), [], False), given, "sigma", IMAGES, None, uncond=True)
+    with model.attached():
+        model(latent(False), nominal, level)
+    expected = torch.zeros(latent(False).shape)
+    for one in level.unique().tolist():
+        scalar, plain = torch.full((IMAGES,), one), forge.Denoiser(forge.Checkpoint("epsilon"), [], False)
+        answer = plain(latent(False), scalar, cond=given["uncond"], uncond=given["uncond"])
+        expected = torch.where(level == one, answer, expected)
+    torch.testing.assert_close(model.last_uncond, expected, rtol=0, atol=1e-4)
+    assert "model_options" not in given

@@ -10,6 +10,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -156,3 +157,34 @@ def test_the_old_emphasis_is_refused(finders: Any) -> None:
     finders.shared.opts.use_old_emphasis_implementation = True
     with pytest.raises(Exception, match="old emphasis"):
         finders.TokenFinder(Clip())
+
+
+class Weighted:
+    """T5 as later engines of Forge Neo have it: no lines, and a tokenizer that weighs by itself, as ComfyUI's."""
+
+    def __init__(self, emphasis: str = "Original") -> None:
+        self.emphasis = SimpleNamespace(name=emphasis)
+        self.tokenizer = SimpleNamespace(tokenizer=Pieces(lower=False), tokenize_with_weights=self._weighted)
+
+    def _weighted(
+        self, text: str, return_word_ids: bool = False, disable_weights: bool = False
+    ) -> list[list[tuple[Any, ...]]]:
+        assert return_word_ids
+        plain = text if disable_weights else text.replace("(", "").replace(")", "")
+        row: list[tuple[Any, ...]] = [(token, 1.1, 1) for token in self.tokenizer.tokenizer.ids(plain)]
+        row.insert(1, (torch.zeros(8), 1.0, 2))  # an embedding
+        return [[*row, (1, 1.0, 0), *[(0, 1.0, 0)] * (256 - len(row))]]
+
+
+def test_t5_of_an_engine_that_knows_no_lines(finders: Any) -> None:
+    finder = finders.PieceFinder(Weighted())
+    assert finder.columns("a (sandwich) and a Cat", ObjectSpec("sandwich")) == (2, 3, 4), "behind the embedding"
+    assert finder.columns("a sandwich and a Cat", ObjectSpec("cat")) == (7,)
+    assert finder.columns("a sandwich and a Cat", ObjectSpec("dog")) == ()
+    assert finders.tells_words(finder.encoder) and not finders.tells_words(SimpleNamespace(tokenizer=object()))
+    assert finders.tokenizer_of(finder.encoder) is finder.encoder.tokenizer.tokenizer
+
+
+def test_parentheses_are_text_where_emphasis_is_off(finders: Any) -> None:
+    as_text, weighed = (finders.PieceFinder(Weighted(name)).pieces("(cat)") for name in ("None", "Original"))
+    assert len(as_text) == len(weighed) + 2

@@ -43,6 +43,9 @@ class Recorder:
     def control_input(self, x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
         return 2 * x
 
+    def guided(self, uncond: Tensor) -> None:
+        self.seen.append(("guided", uncond))
+
 
 @pytest.fixture
 def patcher(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
@@ -125,3 +128,65 @@ def test_a_patcher_put_there_in_between_stays(patcher: Any) -> None:
     with patcher.patched(loaded, Recorder()):
         loaded.forge_objects.unet = another
     assert loaded.forge_objects.unet is another
+
+
+def test_the_answer_without_the_prompt_is_told_after_guidance(patcher: Any) -> None:
+    """Behind what others do there, and at CFG scale 1 too; where nobody asks, nothing is added."""
+
+    def other(arguments: dict[str, Any]) -> Tensor:
+        return arguments["denoised"]
+
+    loaded, recorder, uncond = model(Unet(sampler_post_cfg_function=[other])), Recorder(), torch.ones(2, 1)
+    with patcher.patched(loaded, recorder):
+        options = loaded.forge_objects.unet.model_options
+        assert options["sampler_post_cfg_function"] == [other] and "disable_cfg1_optimization" not in options
+    with patcher.patched(loaded, recorder, uncond=True):
+        options = loaded.forge_objects.unet.model_options
+        assert options["disable_cfg1_optimization"] is True
+        first, ours = options["sampler_post_cfg_function"]
+        assert first is other
+        assert ours({"denoised": 3 * uncond, "uncond_denoised": uncond}).tolist() == [[3.0], [3.0]]
+    assert recorder.seen == [("guided", uncond)]
+    assert loaded.forge_objects.unet.model_options["sampler_post_cfg_function"] == [other]
+
+
+class Control:
+    """A control net that asks nobody about its input, as reForge's."""
+
+    previous_controlnet = None
+
+    def __init__(self) -> None:
+        self.transformer_options: dict[str, Any] = {}
+
+    def get_control(self, x: Tensor, sigma: Tensor, cond: dict[str, Any], batches: int, options: Any) -> Any:
+        assert "asyndm_rows" not in cond and options == "options"
+        return x, batches
+
+
+def test_a_chain_that_asks_nobody_is_stood_in_front_of(patcher: Any) -> None:
+    unet, control = Unet(), Control()
+    unet.controlnet_linked_list = control  # type: ignore[attr-defined]
+    loaded = model(unet)
+    with patcher.patched(loaded, Recorder()):
+        first = loaded.forge_objects.unet.controlnet_linked_list
+        cond = {"asyndm_rows": torch.zeros(2, 2), "c_crossattn": None}
+        x, batches = first.get_control(torch.ones(2, 1), torch.ones(2), cond, 2, "options")
+        assert x.tolist() == [[2.0], [2.0]] and batches == 2
+        assert "asyndm_rows" in cond, "the network's call needs them"
+        x, _ = first.get_control(torch.ones(2, 1), torch.ones(2), {}, 2, "options")
+        assert x.tolist() == [[1.0], [1.0]], "in a call that is not ours"
+        first.transformer_options = {"a": 1}
+        assert control.transformer_options == {"a": 1} and first.previous_controlnet is None
+    assert loaded.forge_objects.unet.controlnet_linked_list is control
+
+
+def test_a_chain_that_asks_stays_as_it_is(patcher: Any) -> None:
+    class Asks:
+        def get_control(self, x: Tensor, sigma: Tensor, cond: dict[str, Any], batches: int) -> None:
+            self.to.get("controlnet_conditioning_modifiers", [])  # type: ignore[attr-defined]
+
+    unet = Unet()
+    unet.controlnet_linked_list = control = Asks()  # type: ignore[attr-defined]
+    loaded = model(unet)
+    with patcher.patched(loaded, Recorder()):
+        assert loaded.forge_objects.unet.controlnet_linked_list is control

@@ -18,9 +18,13 @@ from support.solvers import (
     TABLE,
     Changing,
     Gaussian,
+    Network,
     Noise,
     close,
     randn,
+    run_solver,
+    schedule_for,
+    start_of,
     webui_timesteps,
 )
 from test_timestep_solvers import SMOOTH, Coupled, SmoothTable
@@ -30,7 +34,7 @@ from asyndm_ext.noise import NoiseTable
 from asyndm_ext.regions import FixedRegion
 from asyndm_ext.run import Run
 from asyndm_ext.schedule import CURVES, BaseSchedule, PixelSchedule
-from asyndm_ext.solvers import SOLVERS
+from asyndm_ext.solvers import LEVELS, SOLVERS
 from asyndm_ext.solvers.unipc import bounded
 
 MAP = (2, 1, 4, 5)
@@ -125,6 +129,54 @@ def test_strength_zero_is_the_webuis_unipc(variant: str, skip_type: str, steps: 
         found = sample(arguments, EVEN, "quadratic", x, model)
         close(found, webui_unipc(x, nodes, variant, order, lower), 1e-8)
         assert model.nominals == nodes[:-1]
+
+
+def levels_unipc(x: Tensor, sigmas: list[float], variant: str) -> Tensor:
+    """On noise levels the signal is whole and the noise is sigma; 0 at the end is nearly 0."""
+    model = Network("eps")
+
+    def ask(x: Tensor, sigma: float) -> Tensor:
+        return model.answers(x, torch.full((1, 1, 1, 1), sigma, dtype=torch.float64))[0]
+
+    *inner, last = sigmas
+    nodes = [*inner, last or 0.001]
+    steps = len(nodes) - 1
+    order = min(3, steps - 1)
+    lam, answers = [-math.log(nodes[0])], [ask(x, nodes[0])]
+    for k in range(1, steps + 1):
+        now, end = k if k < order else min(order, steps + 1 - k), -math.log(nodes[k])
+        first = nodes[k] / nodes[k - 1] * x - math.expm1(lam[0] - end) * answers[0]
+        x = first - scalar_update(lam[:now], end, variant, answers[:now], None)
+        if k < steps:
+            answer = ask(x, nodes[k])
+            x = first - scalar_update(lam[:now], end, variant, answers[:now], answer)
+            lam, answers = [end, *lam], [answer, *answers]
+    return x
+
+
+@pytest.mark.parametrize("variant", ["bh1", "bh2"])
+@pytest.mark.parametrize(("schedule", "steps"), [("karras", 2), ("karras", 3), ("karras", 11), ("no zero", 8)])
+def test_strength_zero_is_the_unipc_of_noise_levels(variant: str, schedule: str, steps: int) -> None:
+    solver, sigmas = LEVELS["sample_unipc"], schedule_for("eps", schedule, steps)
+    x = start_of("eps", sigmas)
+    found = run_solver(solver, "eps", sigmas, EVEN, x, options={"variant": variant})
+    close(found, levels_unipc(x, sigmas.tolist(), variant), 1e-8)
+
+
+def test_a_lagging_pixel_ends_with_the_others() -> None:
+    solver, sigmas = LEVELS["sample_unipc"], schedule_for("eps", "karras", 11)
+    base = solver.schedule({"sigmas": sigmas})
+    assert base.steps == 11 and base.final == 0.001 and base.nominal(11) == 0.001
+    strength = torch.zeros(MAP, dtype=torch.float64)
+    strength[..., :2] = 0.7
+    model, x = Network("eps"), start_of("eps", sigmas)
+    found = run_solver(solver, "eps", sigmas, FixedRegion(strength), x, model=model)
+    assert bool(found.isfinite().all()) and found.abs().max() < 10
+    assert all(
+        float(level[..., :2].min()) > nominal
+        for level, nominal in zip(model.levels[1:-1], model.nominals[1:-1], strict=True)
+    )
+    assert torch.equal(model.levels[-1], torch.full(MAP, sigmas.tolist()[-2], dtype=torch.float64))
 
 
 def test_the_grid() -> None:

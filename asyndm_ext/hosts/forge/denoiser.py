@@ -36,11 +36,11 @@ def support(sd_model: Any, objects: int = 0, images: int = 1) -> NetworkHooks:
     Raises:
         UnsupportedModel: it is of a kind that is not supported.
     """
+    check_calls(sd_model)
     model = sd_model.forge_objects.unet.model
     predictor = predictor_of(model)
     if prediction_of(predictor) is None:
         raise UnsupportedModel(f"{type(sd_model).__name__} predicts something else ({type(predictor).__name__})")
-    check_calls(model)
     return NetworkHooks(model.diffusion_model, objects, images)
 
 
@@ -120,7 +120,7 @@ class PixelDenoiser(PassDenoiser):
         # The host divides by its very scalar, which other extensions may have changed in its place.
         changed = (scalar / torch.full_like(scalar, nominal_sigma)).view(-1, 1, 1, 1)
         scale = scale * torch.where(changed.isfinite() & (changed > 0), changed, 1.0)
-        if self._denoiser.mask is not None:
+        if getattr(self._denoiser, "mask", None) is not None:
             assert self._seen is not None
             x_ve = self._seen
         return (x_ve - denoised) / scale
@@ -134,7 +134,7 @@ class PixelDenoiser(PassDenoiser):
 
     def _adjusted(self, level: Tensor, nominal: float) -> Tensor:
         """When inpainting, the host puts the original picture, noised to its scalar sigma, where it is to be kept."""
-        kept = self._denoiser.mask
+        kept = getattr(self._denoiser, "mask", None)
         if kept is None:
             return level
         kept = torch.as_tensor(kept).double().cpu()

@@ -93,11 +93,10 @@ class TemplateFinder(PieceFinder):
             return 0
         return len(tokens) - len(self.encoder.strip_template(_Columns(len(tokens)), tokens))
 
-    def _spelled(self, text: str) -> tuple[str, list[int]]:
-        pieces = self.pieces(text)
-        spelled = self.encoder.tokenizer.convert_ids_to_tokens([token for _, token in pieces])
+    def _spell(self, tokens: Sequence[tuple[int, int]]) -> tuple[str, list[int]]:
+        pieces = self.encoder.tokenizer.convert_ids_to_tokens([token for _, token in tokens])
         data, owners = bytearray(), []
-        for (column, _), piece in zip(pieces, spelled, strict=True):
+        for (column, _), piece in zip(tokens, pieces, strict=True):
             own = _bytes_of(piece)
             data += own
             owners += [column] * len(own)
@@ -113,17 +112,18 @@ class PromptFinder(PieceFinder):
     """Finds objects in prompts that Gemma reads: behind the instruction that the engine puts before each."""
 
     def pieces(self, text: str) -> list[tuple[int, int]]:
-        line = self.encoder.process_template(text, False)
-        first = self.encoder.tokenize_line(line)[0]
+        tokens = self._tokens(text)
+        line, owners = self._spell(tokens)
+        marked = line.rfind(_PROMPT)
+        start = marked + len(_PROMPT) if marked >= 0 else _common(line, self._spell(self._tokens(""))[0])
+        first = owners[start] if start < len(owners) else len(tokens) + 1
+        return [(column, token) for column, token in tokens if column >= first]
+
+    def _tokens(self, text: str) -> list[tuple[int, int]]:
+        """The instruction's and the text's, with their columns. What BREAK begins is the next prompt's."""
+        first = self.encoder.tokenize_line(self.encoder.process_template(text, False))[0]
         ends = (self.encoder.id_start, self.encoder.id_pad)
         return [(column, token) for column, token in enumerate(first.tokens) if token not in ends]
-
-    def _spelled(self, text: str) -> tuple[str, list[int]]:
-        line, owners = super()._spelled(text)
-        instruction, _ = super()._spelled("")
-        marked = line.rfind(_PROMPT)
-        start = _common(line, instruction) if marked < 0 else marked + len(_PROMPT)
-        return line[start:], owners[start:]
 
 
 class _Columns:

@@ -43,6 +43,8 @@ _KINDS = {
     "const": (1.25, 1.25 - 0.5 * 0.75),
 }
 """By kind the network's input and the denoised latent, for a latent of 1.25, an answer of 0.75 and sigma 0.5."""
+NEEDED = ("forge_objects.unet.model.diffusion_model", "forge_objects.unet.model_options")
+"""What a loaded model has to have; whatever else is missing has a place above."""
 _MODIFIERS = "controlnet_conditioning_modifiers"
 _COMPILES = "_torch_compile_config"
 
@@ -113,8 +115,16 @@ def prediction_of(predictor: Any) -> str | None:
     return None
 
 
-def check_calls(model: Any) -> None:
-    """Raises UnsupportedModel: the host runs something else than the network that it has loaded."""
+def check_calls(sd_model: Any) -> None:
+    """Raises UnsupportedModel: the loaded model lacks a place for what is put in, or the host runs something else than
+    the network that it has loaded."""
+    for path in NEEDED:
+        found = sd_model
+        for name in path.split("."):
+            found = getattr(found, name, None)
+        if found is None:
+            raise UnsupportedModel(f"{type(sd_model).__name__} has no {path}")
+    model = sd_model.forge_objects.unet.model
     network = model.diffusion_model
     if getattr(model, _COMPILES, None) is not None or is_compiled(network):
         raise UnsupportedModel(f"{type(network).__name__} is compiled, and takes no timestep per pixel then")

@@ -125,7 +125,10 @@ class PieceFinder(TokenFinder):
 
     def _spelled(self, text: str) -> tuple[str, list[int]]:
         """The text as the tokens spell it, and for each character the column of its token."""
-        tokens = self.pieces(text)
+        return self._spell(self.pieces(text))
+
+    def _spell(self, tokens: Sequence[tuple[int, int]]) -> tuple[str, list[int]]:
+        """The same of tokens with their columns."""
         pieces = tokenizer_of(self.encoder).convert_ids_to_tokens([token for _, token in tokens])
         words = [(column, piece) for (column, _), piece in zip(tokens, pieces, strict=True)]
         # A space belongs to the token that follows it.

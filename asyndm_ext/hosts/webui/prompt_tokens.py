@@ -17,6 +17,9 @@ from asyndm_ext.hosts.webui.host import current
 from asyndm_ext.hosts.webui.tokens import found_in
 from asyndm_ext.objects import ObjectSpec
 
+SPACES = ("\u2581", "\u0120")
+"""How the pieces that begin a word say so: of sentencepiece, and of bytes as GPT-2 writes them."""
+
 _STEPS = 20  # of a job that is not known yet, for prompt editing
 
 MAX_WORK = 1_000_000
@@ -149,7 +152,7 @@ def tokens_and_words(
         spelled = entry.name or _spelled(tokenizer, [entry])
         tokens += [{"column": column, "id": entry.id, "text": spelled} for column in entry.columns]
         piece = "" if entry.id is None else _piece(tokenizer, entry.id)
-        if not goes_on or entry.id is None or (starts_word and piece.startswith("\u2581")):
+        if not goes_on or entry.id is None or (starts_word and piece.startswith(SPACES)):
             words.append([])
         words[-1].append(entry)
         goes_on = entry.id is not None and (starts_word or not piece.endswith("</w>"))

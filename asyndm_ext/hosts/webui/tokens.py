@@ -51,9 +51,10 @@ def row_texts(p: Any, hires: bool) -> list[RowText]:
         config = sd_samplers.find_sampler_config(p.hr_sampler_name or p.sampler_name)
         hires_steps = p.hr_second_pass_steps or p.steps
         hires_steps = config.total_steps(hires_steps) if config else hires_steps
-    old_scheduling = getattr(shared.opts, "use_old_scheduling", False)
+    # A WebUI without this setting has no argument for it either.
+    old_scheduling = [True] if getattr(shared.opts, "use_old_scheduling", False) else []
     schedules = prompt_parser.get_learned_conditioning_prompt_schedules(
-        flat, p.firstpass_steps, hires_steps, old_scheduling
+        flat, p.firstpass_steps, hires_steps, *old_scheduling
     )
     return [
         RowText(image, tuple((end, text) for end, text in schedules[index]))

@@ -21,7 +21,7 @@ class Shown:
 
     Attributes:
         parts: what the module's output is, or the members of the tuple that it returns; None for what is not wanted.
-        heads_first: whether that is ``(N, heads, L, d)`` or ``(N, L, heads, d)``.
+        heads_first: whether that is ``(N, heads, L, d)`` or ``(N, L, heads, d)``, L of several dimensions perhaps.
     """
 
     module: nn.Module

@@ -34,7 +34,7 @@ def layout(network: Any) -> Layout:
     patch, time_scale = int(network.patch_size), float(network.time_scale)
 
     def embedded(t: Tensor) -> Tensor:
-        return (1 - t / 1000) * time_scale
+        return (1000 - t) * (time_scale / 1000)
 
     return Layout(
         patch,

@@ -1,0 +1,103 @@
+"""The networks of 2025 and 2026 in Forge Neo: Z-Image, Lumina 2, FLUX.2 Klein, Anima, Qwen-Image."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from .server import WebUI
+from .test_asyndm import GREY_LEVELS, SETTINGS, difference, levels, nothing_left, off, on
+from .test_regions import box, paint
+
+SIMPLE = {"scheduler": "Simple"}
+# Side of a token in latent pixels, and of a latent pixel in pixels.
+TOKENS = {
+    "tiny-zimage": (2, 8),
+    "tiny-lumina2": (2, 8),
+    "tiny-klein": (1, 16),
+    "tiny-anima": (2, 8),
+    "tiny-qwen-image": (2, 8),
+}
+COLUMNS = {"tiny-zimage": 3, "tiny-lumina2": None, "tiny-klein": 3, "tiny-anima": None, "tiny-qwen-image": 0}
+"""Of the first token of a prompt, behind the head of the template that is not cut off."""
+pytestmark = pytest.mark.xdist_group("webui")
+
+
+@pytest.fixture(autouse=True)
+def neo(webui: WebUI) -> None:
+    if webui.kind != "neo":
+        pytest.skip("this is no Forge Neo")
+
+
+def of_one_level(maps: np.ndarray, side: int) -> bool:
+    """Whether the pixels of every token share theirs."""
+    first = maps[..., ::side, ::side]
+    return all(np.array_equal(maps[..., i::side, j::side], first) for i in range(side) for j in range(side))
+
+
+@pytest.mark.parametrize("model", TOKENS)
+class TestNetworks:
+    @pytest.mark.parametrize("sampler", ["Euler", "DPM++ 2M", "Euler a"])
+    def test_off_on_and_off_again(self, plain_webui: WebUI, webui: WebUI, model: str, sampler: str) -> None:
+        request = {**SIMPLE, "sampler_name": sampler}
+        before = off(webui, model, **request)
+        assert before.png == off(plain_webui, model, **request).png
+        first = on(webui, model, **request)
+        nominal, level, strength = levels(webui)
+        assert "not applied" not in first.infotext
+        assert difference(first.image, before.image) > 10
+        assert first.png == on(webui, model, **request).png, "same request, same pixels"
+        nothing_left(webui)
+        assert off(webui, model, **request).png == before.png
+
+        side, pixel = TOKENS[model]
+        assert level.shape[1:] == (1, 256 // pixel, 256 // pixel)
+        assert np.all(level[0] == nominal[0])
+        assert np.all(np.diff(level, axis=0) <= 1e-9), "a pixel's noise level rose"
+        slow = (strength > 0).mean(axis=(1, 2, 3))
+        assert np.all((slow > 0.02) & (slow < 0.98)), f"fraction of slow pixels {slow}"
+        assert len(np.unique(level[2:-1])) > 3, "the levels differ from pixel to pixel"
+        assert of_one_level(level, side)
+
+        zero = on(webui, model, {**SETTINGS, "strength": 0}, **request)
+        assert difference(before.image, zero.image) <= GREY_LEVELS
+
+    def test_images_of_a_batch_equal_their_seeds_alone(self, webui: WebUI, model: str) -> None:
+        request = {**SIMPLE, "width": 320}
+        batch = on(webui, model, batch_size=2, seed=10, **request)
+        _, _, strength = levels(webui)
+        assert strength.shape[1] == 2
+        for i, image in enumerate(batch.images[-2:]):
+            assert difference(image, on(webui, model, seed=10 + i, **request).image) <= GREY_LEVELS
+
+    def test_a_painted_mask(self, webui: WebUI, model: str) -> None:
+        """Its edges lie within tokens: every token is one level nevertheless."""
+        mask = box(72, 88, 168, 200)
+        request = {"scheduler": "Simple", "steps": 8}
+        plain = paint(webui, mask, None, model, **request)
+        slow = paint(webui, mask, {"region": "mask"}, model, **request)
+        assert "not applied" not in slow.infotext
+        _, level, strength = levels(webui)
+        assert of_one_level(level, TOKENS[model][0])
+        assert 0 < (strength > 0).mean() < 1
+        assert difference(plain.image, slow.image) > 3
+
+    def test_words_are_found_in_their_columns(self, webui: WebUI, model: str) -> None:
+        """The tokens at an object's columns spell it, whatever the template around; the template's words are none."""
+        prompt = "a (red hat:1.2) on a caf\u00e9, assistant"
+        objects = ["red hat", "caf\u00e9", "assistant", "a"]
+        off(webui, model)
+        found = webui.post("/asyndm/v1/tokens", {"prompt": prompt, "objects": objects})
+        (text,) = found["parts"][0]["texts"]
+        assert found["missing"] == []
+        spelled = {token["column"]: token["text"] for token in text["tokens"]}
+        columns = {one["name"]: one["columns"] for one in text["objects"]}
+        for name in ("red hat", "assistant"):
+            assert "".join(spelled[column] for column in columns[name]).replace(" ", "") == name.replace(" ", "")
+        assert len(columns["a"]) >= 2 and columns["caf\u00e9"]
+        words = [one["word"] for one in text["words"]]
+        assert "red" in words and "hat" in words and "user" not in words and "designed" not in words
+        missing = webui.post("/asyndm/v1/tokens", {"prompt": "a dog", "objects": ["assistant", "user", "background"]})
+        assert missing["missing"] == ["assistant", "user", "background"]
+        if COLUMNS[model] is not None:
+            assert min(spelled) == COLUMNS[model]
