@@ -89,12 +89,10 @@ class ObjectRegion:
         """Raises NoAttention when the model call gave no attention."""
         maps = looked_at(maps)
         held = self._seen and self.hold_after < 1 and progress >= self.hold_after - _SLACK
-        newest = self._masks[-1] if held else _once(self._strength_of, maps)
+        strengths, options, shape = self.strengths, self.options, self.shape  # not this object, which would hold itself
+        newest = self._masks[-1] if held else _once(lambda: strength_from(checked(maps), strengths, options, shape))
         self._seen = True
         self._masks = [*self._masks[1:], newest]
-
-    def _strength_of(self, maps: Tensor) -> Tensor:
-        return strength_from(checked(maps), self.strengths, self.options, self.shape)
 
     def strength(self, progress: float = 0.0) -> Tensor:
         return self._masks[0]()
@@ -195,14 +193,15 @@ def _known(strength: Tensor) -> Callable[[], Tensor]:
     return lambda: strength
 
 
-def _once(strength_of: Callable[[Tensor], Tensor], maps: Tensor) -> Callable[[], Tensor]:
-    """A strength map that is worked out when it is asked for: reading the attention has to wait for the device, and a
-    solver with two model calls in a step asks after one of them only."""
-    waiting, known = [maps], []
+def _once(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """A strength map that is worked out when it is first asked for: reading the attention has to wait for the device,
+    and a solver with two model calls in a step asks after one of them only."""
+    waiting, known = [work], []
 
     def strength() -> Tensor:
         if waiting:
-            known.append(strength_of(waiting.pop()))
+            known.append(waiting[0]())
+            waiting.clear()
         return known[0]
 
     return strength

@@ -162,7 +162,7 @@ class Run:
         """A map of the CPU beside the latent; the same one is sent once."""
         return self.all_on_device(level)[0]
 
-    def all_on_device(self, *maps: Tensor) -> list[Tensor]:
+    def all_on_device(self, *maps: Tensor) -> tuple[Tensor, ...]:
         """Several maps of the CPU beside the latent, in one copy."""
         found = {id(known.source): known.there for known in self._handed_out}
         new = [one for one in maps if id(one) not in found]
@@ -170,7 +170,7 @@ class Run:
         for sent in map(_Sent, new, here, sent_together(here, self._device)):
             self._handed_out.append(sent)
             found[id(sent.source)] = sent.there
-        return [found[id(one)] for one in maps]
+        return tuple(found[id(one)] for one in maps)
 
     def between(self, work: Callable[..., Tensor], *maps: Tensor) -> Tensor:
         """A level map made of others that this run has handed out, on the device.

@@ -71,7 +71,7 @@ def add_rows(h: Tensor, index: Tensor, rows: Tensor) -> Tensor:
     """
     if not in_place(h, rows):
         return h + rows_of_pixels(index, rows, h)
-    if h.device.type != "cpu":
+    if fits(h.numel() * h.element_size(), h.device):
         return h.add_(rows_of_pixels(index, rows, h))
     n, channels, height, width = h.shape
     pixels, by_channel, index = h.view(n, channels, -1), rows.t().contiguous(), index.view(n, 1, -1)

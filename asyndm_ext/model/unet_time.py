@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from asyndm_ext.grid import halved_grid
-from asyndm_ext.model.pieces import add_rows, in_place, measure_cache, rows_of_pixels
+from asyndm_ext.model.pieces import add_rows, fits, in_place, measure_cache, rows_of_pixels
 from asyndm_ext.model.timesteps import TimestepTable, timestep_embedding
 from asyndm_ext.transfer import sent, sent_together
 
@@ -298,7 +298,7 @@ class UNetTimeConditioning:
             features = self._features.pop(number)
             self.calls += 1
             index = self._gather_index(*features.shape[-2:])
-            if features.device.type != "cpu" or not in_place(features, output):
+            if fits(features.numel() * features.element_size(), features.device) or not in_place(features, output):
                 return rows_of_pixels(index, output, features)
             add_rows(features, index, output)
             return output.new_zeros(len(self.rows), output.shape[-1])

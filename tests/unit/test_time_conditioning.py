@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from support.ldm_unet import LdmUNet, ResBlock, sinusoid
 from torch import Tensor, nn
 
+from asyndm_ext.model import pieces, unet_time
 from asyndm_ext.model.timesteps import TimestepTable, timestep_embedding
 from asyndm_ext.model.unet_time import UNetTimeConditioning, UnsupportedModel
 
@@ -46,6 +47,15 @@ def diffusers_unet() -> nn.Module:
 def ldm_unet(labels: int | None = None) -> nn.Module:
     torch.manual_seed(1)
     return LdmUNet(labels=labels).eval().requires_grad_(False)
+
+
+@pytest.fixture(autouse=True, scope="module", params=["whole", "in pieces"])
+def way(request: pytest.FixtureRequest) -> Iterator[str]:
+    """How the rows get to the pixels, whatever the size of the feature map."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (pieces, unet_time):
+            patch.setattr(module, "fits", lambda *_: request.param == "whole")
+        yield request.param
 
 
 class Net:
