@@ -119,7 +119,8 @@ class Run:
         self._dtype = torch.promote_types(x.dtype, torch.float32)
         self._handed_out: deque[_Sent] = deque(maxlen=_KEPT)
         self._alpha: tuple[Tensor, Tensor] | None = None
-        schedule.lead_in(self._strength(0.0))
+        self._last = self._strength(0.0)
+        schedule.lead_in(self._last)
 
     @property
     def count(self) -> int:
@@ -172,12 +173,13 @@ class Run:
             found[id(sent.source)] = sent.there
         return tuple(found[id(one)] for one in maps)
 
-    def between(self, work: Callable[..., Tensor], *maps: Tensor) -> Tensor:
-        """A level map made of others that this run has handed out, on the device.
+    def between(self, work: Callable[..., Any], *maps: Tensor) -> Any:
+        """A level map (or a tuple of them) made of others that this run has handed out, on the device.
 
         It is worked out on the CPU and sent, so that :meth:`model_at` has it there without asking the device.
         """
-        return self.on_device(work(*map(self._on_cpu, maps)))
+        made = work(*map(self._on_cpu, maps))
+        return self.all_on_device(*made) if isinstance(made, tuple) else self.on_device(made)
 
     def _on_cpu(self, level: Tensor) -> Tensor:
         """A level map in the precision that solvers have it in; one that was handed out as it was before."""
@@ -226,7 +228,7 @@ class Run:
     def move(self, to: Position | None = None) -> None:
         """The same for a solver that has no use for the map itself: it is not sent."""
         schedule = self.schedule
-        strength = self._strength(self.progress) if to is None else to.strength
+        strength = self._last = self._strength(self.progress) if to is None else to.strength
         record = StepRecord(schedule.step, schedule.nominal, schedule.level, strength)
         if to is None:
             schedule.advance(strength)
@@ -236,8 +238,9 @@ class Run:
             self._watch(record)
 
     def ahead(self) -> Tensor:
-        """The level map that :meth:`advance` would lead to if the region stayed as it is; the clock stands still."""
-        return self.on_device(self.schedule.ahead(self._strength(self.progress)))
+        """The level map that one more step would lead to if the region stayed as it was in the last one; the clock
+        stands still."""
+        return self.on_device(self.schedule.ahead(self._last))
 
     def peek(self, nominal: float) -> Position:
         """Where the newest region lets the pixels be when the host is at this level; the clock stands still."""

@@ -49,7 +49,7 @@ class _Called:
 
 def step(subject: Subject, log: Log, solver: str = "Euler") -> tuple[list[Event], list[Event]]:
     """What a plain model call is, and what a step of the solver with AsynDM is, both with warm caches."""
-    handles = _phases(subject.network, log)
+    handles = phases(subject.network, log)
     try:
         for _ in range(2):
             log.clear()
@@ -92,7 +92,7 @@ def _asyndm(subject: Subject, log: Log, solver: str) -> list[Event]:
     return found
 
 
-def _phases(network: nn.Module, log: Log) -> list[Any]:
+def phases(network: nn.Module, log: Log) -> list[Any]:
     """Hooks that tell when the network runs."""
     running: list[Any] = []
 

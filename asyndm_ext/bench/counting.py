@@ -36,7 +36,7 @@ _QUESTIONS = {
 }
 _MEMORY = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "empty_permuted"}
 _NUMBER = "one number (.item(), float(), int(), bool())"
-_COUNTING = ("bench/counting.py", "support/pretend.py")
+_BETWEEN = ("bench/counting.py", "support/pretend.py", "asyndm_ext/transfer.py")
 READS = {
     "_local_scalar_dense": _NUMBER,
     "item": _NUMBER,
@@ -101,12 +101,12 @@ class Log:
 
 
 def caller() -> str:
-    """``folder/file:line`` of the innermost frame that is neither torch's nor one of those that count."""
+    """``folder/file:line`` of the innermost frame that is neither torch's nor only in between."""
     frame: Any = sys._getframe(1)
     while frame is not None:
         path = frame.f_code.co_filename.replace("\\", "/")
         name = "/".join(path.split("/")[-2:])
-        if "/torch/" not in path and name not in _COUNTING and not path.startswith("<"):
+        if "/torch/" not in path and name not in _BETWEEN and not path.startswith("<"):
             return f"{name}:{frame.f_lineno}"
         frame = frame.f_back
     return "?"

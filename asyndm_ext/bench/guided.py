@@ -16,7 +16,6 @@ from asyndm_ext.model.call import eps_denoised, flow_denoised, v_denoised
 from asyndm_ext.model.network import is_dit
 from asyndm_ext.model.timesteps import QUANTUM, TimestepTable, is_uniform
 from asyndm_ext.noise import NoiseTable
-from asyndm_ext.transfer import sent
 
 Network = Callable[[Tensor, Tensor], Tensor]
 """``(N,C,H,W)`` and timesteps ``(N,)`` -> ``(N,C,H,W)``; whatever else the network takes is bound."""
@@ -133,10 +132,10 @@ class PixelModel:
         self.hooks.begin((x.shape[-2], x.shape[-1]))
         both = host.batched(x)
         s = torch.full((len(both),), nominal, device=x.device)
-        with self.hooks.call(table, rows, self._token_rows):
+        levels = [] if table is None else [level[rows].float()]
+        with self.hooks.call(table, rows, self._token_rows, levels) as maps:
             if table is None:
                 return host.combined(host.denoised(both, s))
-            m = sent(level[rows].float(), x.device)
             rescaled: Any = _RESCALED[host.kind]
-            answer = rescaled(lambda x_in: host.denoised(x_in, s), both, s.view(-1, 1, 1, 1), m)
+            answer = rescaled(lambda x_in: host.denoised(x_in, s), both, s.view(-1, 1, 1, 1), maps[0])
         return host.combined(answer)

@@ -78,24 +78,23 @@ class TokenTime(ABC):
         """How many modulations were applied token by token since the last :meth:`use`."""
         return self._tokens.calls
 
-    def use(self, table: TimestepTable | None, rows: Sequence[int]) -> None:
-        """Set the map for the next model call; ``rows[i]`` is the image that the batch's row i belongs to.
-
-        What the network needs is sent to it here, in one copy, so that nothing in its layers waits.
-        """
+    def use(self, table: TimestepTable | None, rows: Sequence[int], along: Sequence[Tensor] = ()) -> list[Tensor]:
+        """See :class:`asyndm_ext.model.network.TimeConditioning`."""
         self.table, self.rows = table, rows
         self._sinusoids = {}
         if table is None:
             self._tokens.use(None, ())
-            return
+            return list(along)
         measure_cache()
         self._tokens.use(table, rows, *self._places(table))
         own, channels, foreseen = self._own_rows(table), list(self._channels), self._tokens.foreseen()
         sinusoids = [self._made_sinusoid(table, each) for each in channels]
-        there = iter(sent_together([*own, *sinusoids, *foreseen.values()], table.device))
+        there = iter(sent_together([*along, *own, *sinusoids, *foreseen.values()], table.device))
+        brought = [next(there) for _ in along]
         self._take_rows([next(there) for _ in own])
         self._sinusoids = {each: next(there) for each in channels}
         self._tokens.have({key: next(there) for key in foreseen})
+        return brought
 
     def _places(self, table: TimestepTable) -> tuple[Sequence[int], Sequence[int]]:
         """See :meth:`TokenModulations.use`. Here the tables of rows are the batch's own and then, the same for all rows
@@ -186,9 +185,9 @@ class DiTTimeConditioning(TokenTime):
             yield one.entry.register_forward_pre_hook(self._on_conditioning)
             yield one.linear.register_forward_hook(self._on_projection(number))
 
-    def use(self, table: TimestepTable | None, rows: Sequence[int]) -> None:
-        super().use(table, rows)
+    def use(self, table: TimestepTable | None, rows: Sequence[int], along: Sequence[Tensor] = ()) -> list[Tensor]:
         self._embedded = self._conditioning = None
+        return super().use(table, rows, along)
 
     def _places(self, table: TimestepTable) -> tuple[Sequence[int], Sequence[int]]:
         """For each batch row the scalar one, then one per timestep of its image."""

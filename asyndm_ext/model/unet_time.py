@@ -164,30 +164,33 @@ class UNetTimeConditioning:
             self.use(None, ())
             self._embedded = self._tables = None
 
-    def use(self, table: TimestepTable | None, rows: Sequence[int]) -> None:
-        """Set the map for the next model call; ``rows[i]`` is the image that the batch's row i belongs to."""
+    def use(self, table: TimestepTable | None, rows: Sequence[int], along: Sequence[Tensor] = ()) -> list[Tensor]:
+        """See :class:`asyndm_ext.model.network.TimeConditioning`."""
         self.table = table
         self.rows = rows
         self.calls = 0
         self._nominal = None
         self._projected_from = None
         self._features.clear()
-        if table is not None:
-            measure_cache()
-            self._prepare(table)
+        if table is None:
+            return list(along)
+        measure_cache()
+        return self._prepare(table, along)
 
-    def _prepare(self, table: TimestepTable) -> None:
+    def _prepare(self, table: TimestepTable, along: Sequence[Tensor] = ()) -> list[Tensor]:
         source, known = (table, tuple(self.rows), self._per_row), self._tables
         if known is not None and known.source[0] is table and known.source[1:] == source[1:]:
-            return
+            return sent_together(along, table.device)
         sinusoid = timestep_embedding(table.values, self._unet_layout.channels)
-        parts = [sinusoid, *self._own_rows(table)]
+        parts = [*along, sinusoid, *self._own_rows(table)]
         sizes: list[tuple[int, int]] = []
         if table.device.type != "cpu":  # there it is made when it is asked for
             sizes = self._sizes(table)
             parts += [self._index_at(table, *size) for size in sizes]
-        sinusoid, pick, owner, *indices = sent_together(parts, table.device)
+        there = sent_together(parts, table.device)
+        sinusoid, pick, owner, *indices = there[len(along) :]
         self._tables = _Tables(source, sinusoid, pick, owner, dict(zip(sizes, indices, strict=True)))
+        return there[: len(along)]
 
     def _sizes(self, table: TimestepTable) -> list[tuple[int, int]]:
         """Of the feature maps: as in the call before; before there is one, what strided convolutions make of it."""

@@ -62,14 +62,14 @@ def sample_seeds_3(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0) 
         h = sigma.log() - sigma_next.log()
         z = h * (eta + 1)
 
+        ways = run.between(lambda *ends: tuple(part_way(*ends, part / 3) for part in (1, 2, 3)), sigma, sigma_next)
         y, answers = x, [denoised]
-        for part in (1, 2, 3):
+        for part, at in enumerate(ways, start=1):
             share = part / 3
             y = torch.exp(-share * z) * x - torch.expm1(-share * z) * denoised
             if part > 1:
                 before = (part - 1) / 3  # where the last look was
                 y = y + share / before * phi_2(share * z) * (answers[-1] - denoised)
-            at = run.between(partial(part_way, share=share), sigma, sigma_next)
             for back, noise in enumerate(reversed(noises[:part])):
                 y = y + at * part_noise(h, eta, 3, back) * noise
             if part < 3:

@@ -20,14 +20,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
 from asyndm_ext.bench.counting import READS, Log, name_of, note
 
-NAME = "gpu"
+DEVICE = "gpu"
 aten = torch.ops.aten
-DEVICE = NAME
 # Operators that a GPU has as one, though torch can take them apart.
 _WHOLE = {aten.scaled_dot_product_attention.default}
 _registered: list[Any] = []
@@ -78,7 +78,7 @@ class OnDevice(Tensor):
             strides=inner.stride(),
             storage_offset=inner.storage_offset(),
             dtype=inner.dtype,
-            device=torch.device(NAME, 0),
+            device=torch.device(DEVICE, 0),
         )
         made.inner = inner
         return made
@@ -95,7 +95,7 @@ class OnDevice(Tensor):
 
 
 def _on(x: Any) -> bool:
-    return x.type == NAME if isinstance(x, torch.device) else isinstance(x, OnDevice)
+    return x.type == DEVICE if isinstance(x, torch.device) else isinstance(x, OnDevice)
 
 
 class _Device(TorchDispatchMode):
@@ -109,6 +109,10 @@ class _Device(TorchDispatchMode):
         return self.run(func, args, kwargs or {})
 
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        wanted = kwargs.get("device")
+        tensors = list(_all_tensors((args, kwargs)))
+        if not any(map(_on, tensors)) and (wanted is None or not _on(torch.device(wanted))):
+            return func(*args, **kwargs)
         name = name_of(func)
         if torch.is_inference_mode_enabled() and func not in _WHOLE and name not in READS:
             # Composite operators arrive whole there; taken apart they are the ones that are known.
@@ -118,12 +122,9 @@ class _Device(TorchDispatchMode):
                 return taken_apart
         if name == "_has_compatible_shallow_copy_type":
             return _on(args[0]) == _on(args[1])
-        wanted = kwargs.get("device")
-        tensors = list(_all_tensors((args, kwargs)))
         here = [t for t in tensors if _on(t)]
         _check(name, args, tensors, wanted)
-        if here or (wanted is not None and _on(torch.device(wanted))):
-            note(self.log, func, args, kwargs, _on)
+        note(self.log, func, args, kwargs, _on)
         if name == "_fused_sdp_choice" and here:
             return 1  # flash attention
         inner_args, inner_kwargs = tree_map(_inner, (args, kwargs))
@@ -131,7 +132,8 @@ class _Device(TorchDispatchMode):
             inner_kwargs["device"] = torch.device("cpu")
         inner_kwargs.pop("non_blocking", None)
         if func is aten._scaled_dot_product_flash_attention.default:
-            answer, sums = aten._scaled_dot_product_flash_attention_for_cpu(*inner_args[:3])
+            scale = {"scale": inner_kwargs.get("scale")}
+            answer, sums = aten._scaled_dot_product_flash_attention_for_cpu(*inner_args[:3], **scale)
             none = torch.empty(0)
             out: Any = (answer, sums, none, none, answer.shape[2], answer.shape[2], none, none, none)
         else:
@@ -149,6 +151,23 @@ class _Device(TorchDispatchMode):
                 if one.inner is out:
                     return one
         return tree_map(_outer, out)
+
+
+class _Functions(TorchFunctionMode):
+    """What torch decides above the operators: that this device has flash attention."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") == "scaled_dot_product_attention" and isinstance(args[0], OnDevice):
+            more = [*args[3:], *(value for key, value in kwargs.items() if key != "scale")]
+            if args[0].shape[-1] == args[2].shape[-1] and not any(isinstance(one, Tensor) or one for one in more):
+                return aten._scaled_dot_product_flash_attention(*args[:3], scale=kwargs.get("scale"))[0]
+            _check("attention", args, list(_all_tensors((args, kwargs))), None)
+            if _Device.current is not None:
+                _Device.current.log.add("kernel", "attention")
+            inner_args, inner_kwargs = tree_map(_inner, (args, kwargs))
+            return OnDevice(func(*inner_args, **inner_kwargs))
+        return func(*args, **kwargs)
 
 
 def _inner(x: Any) -> Any:
@@ -178,7 +197,7 @@ def _check(name: str, args: Any, tensors: list[Tensor], wanted: Any) -> None:
     if name.startswith("index") and name not in ("index_select", "index_add_", "index_add") and _on(args[0]):
         elsewhere = [t for t in elsewhere if not any(t is i for i in args[1])]
     if elsewhere:
-        raise RuntimeError(f"Expected all tensors to be on the same device, but found {NAME} and cpu in {name}")
+        raise RuntimeError(f"Expected all tensors to be on the same device, but found {DEVICE} and cpu in {name}")
 
 
 def _empty_strided(size: Any, stride: Any, dtype: Any = None, **_: Any) -> Tensor:
@@ -202,7 +221,7 @@ def _register() -> None:
         return
     from torch.utils import backend_registration
 
-    backend_registration._setup_privateuseone_for_python_backend(NAME, backend_module=_Module())
+    backend_registration._setup_privateuseone_for_python_backend(DEVICE, backend_module=_Module())
     library = torch.library.Library("aten", "IMPL")
     library.impl(
         "empty_strided",
@@ -233,7 +252,7 @@ def accelerator() -> Iterator[Log]:
     mode = _Device(log)
     _Device.current = mode
     try:
-        with mode:
+        with _Functions(), mode:
             yield log
     finally:
         _Device.current = None

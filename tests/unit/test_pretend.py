@@ -125,6 +125,6 @@ def test_it_computes_what_the_cpu_computes(inference: bool) -> None:
     expected = network(*inputs)
     with pretend.accelerator() as log, torch.inference_mode(inference):
         found = network.to(pretend.DEVICE)(*(x.to(pretend.DEVICE) for x in inputs))
-        assert found.device.type == pretend.NAME
+        assert found.device.type == pretend.DEVICE
         assert torch.equal(found.cpu(), expected)
     assert len(log.of("kernel")) > 100
