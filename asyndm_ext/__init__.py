@@ -3,4 +3,4 @@
 The package imports torch only; what knows a host lives in :mod:`asyndm_ext.hosts`.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
