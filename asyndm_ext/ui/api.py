@@ -11,6 +11,7 @@ from asyndm_ext.objects import ObjectSpec, parse_objects
 from asyndm_ext.settings import Settings, SettingsError
 from asyndm_ext.solvers import LEFT_OUT, Solver
 from asyndm_ext.solvers.resolve import solver_for
+from asyndm_ext.ui.infotext import entries_of
 from asyndm_ext.ui.schema import MAX_MARKS, MAX_PROMPT, MAX_STEPS, TOKENS_REQUEST, settings_schema
 
 
@@ -20,7 +21,7 @@ def validate(settings: Mapping[str, Any]) -> dict[str, Any]:
         read = Settings.from_dict(settings)
     except SettingsError as error:
         return {"ok": False, "message": str(error)}
-    return {"ok": True, "settings": read.to_dict(), "infotext": read.infotext()}
+    return {"ok": True, "settings": read.to_dict(), "infotext": entries_of(read)}
 
 
 def tokens_request(request: Mapping[str, Any]) -> tuple[str, str | None, tuple[ObjectSpec, ...], int]:

@@ -6,12 +6,14 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from asyndm_ext import __version__
 from asyndm_ext.messages import plain
 from asyndm_ext.prompt import automatic_objects
 from asyndm_ext.settings import FIELDS, Field, Settings, SettingsError
 
 FOUND_KEY = "AsynDM found"
 NOTE_KEY = "AsynDM note"
+VERSION_KEY = "AsynDM version"
 PREFIX = "AsynDM"
 
 
@@ -46,16 +48,23 @@ class Found(list[str | None]):
     def put(self, names: Sequence[Sequence[str]] | None, hires: bool) -> None:
         """What was really found in the batch, per image, or None where its pass went on without us."""
         part = self._hires if hires else self._first
+        for each in (self, self._first, self._hires):  # another extension may have added images (Dynamic Prompts)
+            each.extend([None] * (self._batch.stop - len(each)))
         for place, image in enumerate(self._batch):
-            if image < len(self):
-                part[image] = ", ".join(names[place]) if names is not None else None
-                self[image] = _both(self._first[image], self._hires[image])
+            part[image] = ", ".join(names[place]) if names is not None else None
+            self[image] = _both(self._first[image], self._hires[image])
 
 
 def _both(first: str | None, hires: str | None) -> str | None:
     if hires is None or hires == first:
         return first
     return f"{first}; hires pass: {hires}" if first else f"hires pass: {hires}"
+
+
+def entries_of(settings: Settings) -> dict[str, str]:
+    """What a job with these settings writes, before it has seen its prompts. The version is for whoever reads it:
+    pasting passes over it."""
+    return {**settings.infotext(), VERSION_KEY: __version__}
 
 
 def record(p: Any, args: Sequence[Any]) -> None:
@@ -69,7 +78,7 @@ def record(p: Any, args: Sequence[Any]) -> None:
         settings = Settings.from_args(args)
     except SettingsError:
         return
-    p.extra_generation_params.update(settings.infotext())
+    p.extra_generation_params.update(entries_of(settings))
     if settings.uses_objects and not settings.objects:
         has_hires = bool(getattr(p, "enable_hr", False) and getattr(p, "all_hr_prompts", None))
         none = [None] * len(p.all_prompts)
@@ -90,7 +99,7 @@ def begin_pass(p: Any, settings: Settings, names: Sequence[Sequence[str]] | None
         names: of the objects, one list per image; None where the region has none.
     """
     entries, hires = p.extra_generation_params, getattr(p, "is_hr_pass", False)
-    entries.update(settings.infotext())
+    entries.update(entries_of(settings))
     if not hires:
         entries.pop(NOTE_KEY, None)
     if names is None or settings.objects:

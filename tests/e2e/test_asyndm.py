@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from asyndm_ext import __version__
 from asyndm_ext.settings import FIELDS
 
 from .server import ApiError, Pictures, WebUI
@@ -285,6 +286,7 @@ class TestApi:
             "AsynDM curve: piecewise linear",
             "AsynDM threshold: 1.5",
             "AsynDM region: objects",
+            f"AsynDM version: {__version__}",
         ):
             assert part in text
         assert "AsynDM" not in off(webui, "tiny-sd1").infotext

@@ -163,3 +163,6 @@ class TestVersion:
         versions = [tuple(map(int, match.groups()[:3])) for match in found if match]
         days = [match[4] for match in found if match]
         assert versions == sorted(versions, reverse=True) and days == sorted(days, reverse=True)
+
+    def test_the_api_s_example_is_of_this_version(self) -> None:
+        assert f"AsynDM version: {__version__}\n" in (ROOT / "docs" / "API.md").read_text(encoding="utf-8")

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from support.host_infotext import parsed, written
 from support.settings import in_use, valid
 
+from asyndm_ext import __version__
 from asyndm_ext.objects import ObjectSpec
 from asyndm_ext.settings import FIELDS, Settings
 from asyndm_ext.ui import infotext
@@ -42,7 +43,8 @@ def through_the_host(entries: dict[str, object]) -> dict[str, str]:
 @example({}, [ObjectSpec("AsynDM objects")])
 def test_every_setting_survives(values: dict, specs: list[ObjectSpec]) -> None:
     settings = Settings.from_dict({**values, "enabled": True, "objects": specs})
-    params = through_the_host(dict(settings.infotext()))
+    params = through_the_host(infotext.entries_of(settings))
+    assert params[infotext.VERSION_KEY] == __version__
     restored = {spec.name: infotext.pasted(spec.name)(params) for spec in FIELDS}
     del restored["mask"]  # a picture is not in an infotext
     assert infotext.pasted("enabled")(params) is True

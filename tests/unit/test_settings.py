@@ -14,6 +14,7 @@ import torch
 from hypothesis import given
 from support.settings import MASK, in_use, valid
 
+from asyndm_ext import __version__
 from asyndm_ext.objects import ObjectSpec
 from asyndm_ext.run import StepRecord
 from asyndm_ext.settings import FIELDS, Settings, SettingsError, is_enabled
@@ -153,11 +154,31 @@ class TestInfotext:
             "AsynDM curve": "quadratic",
             "AsynDM threshold": "1",
             "AsynDM region": "objects",
+            "AsynDM version": __version__,
         }
         infotext.record(p, [{"region": "everything"}])
         assert "AsynDM objects" not in p.extra_generation_params, "nothing of an earlier job remains"
         infotext.forget(p)
         assert p.extra_generation_params == {"Other": "kept"}
+
+    def test_the_version_stands_where_asyndm_was_at_work_only(self) -> None:
+        p = self.job(Other="kept")
+        p.comment = lambda text: None
+        infotext.record(p, [False])
+        infotext.forget(p)  # what a job without AsynDM gets
+        assert p.extra_generation_params == {"Other": "kept"}
+        infotext.record(p, [True])
+        assert p.extra_generation_params[infotext.VERSION_KEY] == __version__
+        infotext.not_applied(p, "so it is")
+        assert p.extra_generation_params == {"Other": "kept", "AsynDM": "not applied: so it is"}
+        p.is_hr_pass = True
+        infotext.begin_pass(p, Settings(region="everything"), None)
+        assert p.extra_generation_params[infotext.VERSION_KEY] == __version__, "the hires pass is sampled with AsynDM"
+
+    def test_the_version_alone_switches_nothing_on(self) -> None:
+        params = {infotext.VERSION_KEY: "9.9"}
+        assert infotext.pasted("enabled")(params) is False
+        assert all(infotext.pasted(field.name)(params) is None for field in FIELDS)
 
     def test_objects_found_are_recorded_per_image(self) -> None:
         p = self.job()
@@ -236,6 +257,15 @@ class TestInfotext:
         p.is_hr_pass = True
         infotext.begin_pass(p, Settings(), [["dog"]])
         assert list(p.extra_generation_params[infotext.FOUND_KEY]) == ["hires pass: dog"]
+
+    def test_images_that_another_extension_adds_are_told_about_too(self) -> None:
+        """Dynamic Prompts draws every combination, and says how many those are when the job has begun already."""
+        p = SimpleNamespace(extra_generation_params={}, all_prompts=["a {cat|dog|bird}"], iteration=0, batch_size=1)
+        infotext.record(p, [True])
+        for p.iteration, name in enumerate(("cat", "dog", "bird")):
+            infotext.begin_pass(p, Settings(), [[name]])
+            assert p.extra_generation_params[infotext.FOUND_KEY][0] == name
+        assert list(p.extra_generation_params[infotext.FOUND_KEY]) == ["cat", "dog", "bird"]
 
     def test_notes_stand_side_by_side(self) -> None:
         comments: list[str] = []

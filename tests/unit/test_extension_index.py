@@ -1,0 +1,90 @@
+"""What the WebUI and its extension index read of the repository: metadata.ini, and our entry for the index.
+
+The index's rules are those of its ``.github/scripts/validate.py`` and ``tags.json``, restated (commit 956826e, May 2026).
+"""
+
+from __future__ import annotations
+
+import configparser
+import datetime
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / ".github" / "extension-index"
+ENTRY = FOLDER / "asyndm-webui.json"
+ADDRESS = re.compile(r"https://[^ ]+?(\.git)?$")
+TAGS = {
+    *("script", "localization", "tab", "dropdown", "ads", "installed", "training", "models", "UI related", "prompting"),
+    *("editing", "manipulations", "online", "animation", "query", "science", "extras"),
+}
+NOT_OURS = {"ads", "online", "installed", "localization"}
+
+
+def problems(entry: dict[str, Any]) -> list[str]:
+    """What the index would refuse."""
+    found = [f"no {key}" for key in ("name", "url", "description", "tags") if key not in entry]
+    found += [f"no such tag: {tag}" for tag in entry.get("tags", ()) if tag not in TAGS]
+    if not ADDRESS.match(entry.get("url", "")):
+        found.append("no address")
+    if entry.get("added"):
+        try:
+            datetime.date.fromisoformat(entry["added"])
+        except ValueError:
+            found.append("no day")
+    return found
+
+
+def entry() -> dict[str, Any]:
+    return json.loads(ENTRY.read_text(encoding="utf-8"))
+
+
+class TestEntry:
+    def test_the_index_takes_it(self) -> None:
+        assert problems(entry()) == []
+
+    @pytest.mark.parametrize(
+        ("change", "problem"),
+        [
+            ({"url": "http://example.com/a.git"}, "no address"),
+            ({"url": "https://example.com/a b.git"}, "no address"),
+            ({"tags": ["scripts"]}, "no such tag: scripts"),
+            ({"added": "26.11.2026"}, "no day"),
+        ],
+    )
+    def test_the_rules_refuse_what_the_index_does(self, change: dict[str, Any], problem: str) -> None:
+        assert problems({**entry(), **change}) == [problem]
+        assert problems({}) == ["no name", "no url", "no description", "no tags", "no address"]
+
+    def test_it_has_nothing_but_what_we_fill_in(self) -> None:
+        ours = entry()
+        assert list(ours) == ["name", "url", "description", "tags"], "the index fills in the rest"
+        assert ours["tags"] and len(set(ours["tags"])) == len(ours["tags"])
+        assert not NOT_OURS & set(ours["tags"])
+        assert ours["description"].isascii() and len(ours["description"]) < 300
+
+    def test_the_owner_is_all_that_is_left_to_write(self) -> None:
+        assert entry()["url"].count("OWNER") == 1 and "`OWNER`" in (FOLDER / "README.md").read_text(encoding="utf-8")
+
+
+class TestMetadata:
+    @pytest.fixture
+    def metadata(self) -> configparser.ConfigParser:
+        read = configparser.ConfigParser()
+        assert read.read(ROOT / "metadata.ini", encoding="utf-8")
+        return read
+
+    def test_our_script_comes_after_those_that_repaint(self, metadata: configparser.ConfigParser) -> None:
+        """Its section is named as the WebUI looks it up: by the file, whatever the folder is called."""
+        assert (ROOT / "scripts" / "asyndm.py").is_file()
+        assert metadata.get("scripts/asyndm.py", "After") == "adetailer"
+
+    def test_no_section_depends_on_the_folder_s_name(self, metadata: configparser.ConfigParser) -> None:
+        assert not [section for section in metadata.sections() if section.startswith("callbacks/")]
+
+    def test_it_requires_no_other_extension(self, metadata: configparser.ConfigParser) -> None:
+        assert not [section for section in metadata.sections() if metadata.has_option(section, "Requires")]
