@@ -5,6 +5,7 @@ The index's rules are those of its ``.github/scripts/validate.py`` and ``tags.js
 
 from __future__ import annotations
 
+import ast
 import configparser
 import datetime
 import json
@@ -88,3 +89,42 @@ class TestMetadata:
 
     def test_it_requires_no_other_extension(self, metadata: configparser.ConfigParser) -> None:
         assert not [section for section in metadata.sections() if metadata.has_option(section, "Requires")]
+
+
+NETWORK = {
+    *("aiohttp", "ftplib", "gradio_client", "http", "httpx", "huggingface_hub", "requests", "smtplib", "socket"),
+    *("ssl", "telnetlib", "urllib3", "webbrowser", "websockets", "xmlrpc"),
+}
+ELSEWHERE = (
+    "asyndm_ext/evaluate/backends/api.py",  # speaks to the WebUI that the command line names
+    "asyndm_ext/studio/server.py",  # serves the studio's page
+)
+"""Of the ``asyndm`` command; the extension in a WebUI imports neither."""
+
+
+def imported(file: Path) -> set[str]:
+    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return names | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
+
+
+class TestNetwork:
+    """README: AsynDM makes no network access."""
+
+    def test_nothing_imports_what_speaks_to_a_network(self) -> None:
+        files = [ROOT / "install.py", *(ROOT / "scripts").glob("*.py"), *(ROOT / "asyndm_ext").rglob("*.py")]
+        speaking = {
+            file.relative_to(ROOT).as_posix()
+            for file in files
+            if any(name.split(".")[0] in NETWORK or name.startswith("urllib.request") for name in imported(file))
+        }
+        assert speaking == set(ELSEWHERE)
+        modules = {name[: -len(".py")].replace("/", ".") for name in ELSEWHERE}
+        loaded = [file for file in files if file.parts[len(ROOT.parts)] != "asyndm_ext" or "hosts" in file.parts]
+        loaded += [*(ROOT / "asyndm_ext" / "ui").glob("*.py"), *(ROOT / "asyndm_ext").glob("*.py")]
+        assert not modules & set().union(*map(imported, loaded))
+
+    def test_the_page_s_script_asks_no_server(self) -> None:
+        for file in (*(ROOT / "javascript").glob("*.js"), ROOT / "style.css"):
+            text = file.read_text(encoding="utf-8")
+            assert not re.search(r"\bfetch\(|XMLHttpRequest|WebSocket|sendBeacon|https?://|@import|url\(", text)
