@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 GITHUB = ROOT / ".github"
 YAML = sorted(GITHUB.rglob("*.yml"))
+FORMS = [file for file in YAML if file.parent.name == "ISSUE_TEMPLATE"]
 SUFFIXES = (".py", ".md", ".json", ".toml", ".ini", ".js", ".css", ".sh", ".yml")
 
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
@@ -125,7 +126,7 @@ class TestGitHub:
         assert set(workflow[True]) == {"push", "pull_request", "workflow_dispatch"}  # YAML reads "on" as a switch
         assert all(isinstance(python, str) for python in workflow["jobs"]["test"]["strategy"]["matrix"]["python"])
 
-    @pytest.mark.parametrize("form", [file for file in YAML if file.parent.name == "ISSUE_TEMPLATE"], ids=lambda f: f.name)
+    @pytest.mark.parametrize("form", FORMS, ids=lambda file: file.name)
     def test_a_form_is_one(self, form: Path) -> None:
         content: dict[str, Any] = yaml.safe_load(form.read_text(encoding="utf-8"))
         if form.name == "config.yml":

@@ -1,6 +1,6 @@
 """What the WebUI and its extension index read of the repository: metadata.ini, and our entry for the index.
 
-The index's rules are those of its ``.github/scripts/validate.py`` and ``tags.json``, restated (commit 956826e, May 2026).
+The index's rules are those of its ``.github/scripts/validate.py`` and ``tags.json``, restated (956826e, May 2026).
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ ELSEWHERE = (
 def imported(file: Path) -> set[str]:
     nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    return names | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
+    return names | {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
 
 
 class TestNetwork:

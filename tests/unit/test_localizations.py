@@ -1,7 +1,8 @@
 """The panel in other languages: every text has its translation, and no translation has lost its text.
 
-The WebUI reads ``localizations/LANGUAGE.json`` of every extension into one dictionary, and exchanges each piece of text on the page
-that equals a key: labels, help, choices, placeholders, whatever is drawn later. Tooltips within a line it does not reach.
+The WebUI reads ``localizations/LANGUAGE.json`` of every extension into one dictionary, and exchanges each piece of text
+on the page that equals a key: labels, help, choices, placeholders, whatever is drawn later. Tooltips within a line it
+does not reach.
 """
 
 from __future__ import annotations
@@ -71,8 +72,9 @@ def drawn() -> frozenset[str]:
 def said() -> set[str]:
     """What the lines about objects and mask can say, but for messages, which have the user's words in them."""
     lines = [chips.html("a cat", "", region) for region in REGIONS]
-    for prompt, objects in (("", ""), ("eine Katze auf dem Sofa", ""), ("best quality", ""), ("a cat", "cat"), ("a cat", "")):
-        lines.append(chips.html(prompt, objects, "objects"))
+    for prompt in ("", "eine Katze auf dem Sofa", "best quality", "a cat"):
+        lines.append(chips.html(prompt, "", "objects"))
+    lines.append(chips.html("a cat", "cat", "objects"))
     for region in REGIONS:
         for kind in ("", "painted", "picture", "photo"):
             lines += [mask_line.html(region, kind, inpaint) for inpaint in (False, True)]
@@ -114,7 +116,8 @@ def test_labels_help_and_choices_are_among_the_texts() -> None:
     for spec in FIELDS:
         assert {spec.label, spec.help, *spec.choices} <= texts()
     assert {"Advanced", "found automatically", "noise left", "largest lag", "Click to choose:"} <= texts()
-    assert any("No object found" in text for text in texts()) and any("English prompts only" in text for text in texts())
+    for part in ("No object found", "English prompts only"):
+        assert any(part in text for text in texts())
     assert len(options()) == 6
 
 
