@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from asyndm_ext.grid import distinct
+
 
 class NoiseTable:
     """Converts between sigma, timestep and alphas_cumprod for maps of any shape (float64, on the CPU).
@@ -31,7 +33,11 @@ class NoiseTable:
         Args:
             quantize: the nearest whole one instead, by the distance of the logarithms; of two equally near the lower.
         """
-        log_sigma = sigma.double().log()
+        sigmas, where = distinct(sigma.double())
+        return self._sigma_to_t(sigmas, quantize)[where]
+
+    def _sigma_to_t(self, sigma: Tensor, quantize: bool) -> Tensor:
+        log_sigma = sigma.log()
         low = (torch.searchsorted(self.log_sigmas, log_sigma.contiguous(), right=True) - 1).clamp(
             0, len(self.log_sigmas) - 2
         )

@@ -6,7 +6,7 @@ whether it came from attention, from a painted mask or from a single number.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 import torch
@@ -32,7 +32,7 @@ class Region(Protocol):
     """What a run asks about the slow pixels. Progress is that of the host's schedule, fraction in [0, 1)."""
 
     def observe(self, maps: Tensor | None, progress: float) -> None:
-        """Take the attention of the model call just made, ``(B,n,h,w)``, or None if there was none."""
+        """Take the attention of the model call just made, ``(B,n,h,w)`` on any device, or None if there was none."""
 
     def strength(self, progress: float) -> Tensor:
         """The strength map for the transition that begins at this progress, ``(B,1,H,W)`` float64 on the CPU."""
@@ -82,19 +82,20 @@ class ObjectRegion:
         self.options = options
         self.hold_after = hold_after
         first = float(self.strengths.max()) if initial is None else initial
-        self._maps = [torch.full(shape, first, dtype=torch.float64)] * (lag + 1)
+        self._masks: list[Callable[[], Tensor]] = [_known(torch.full(shape, first, dtype=torch.float64))] * (lag + 1)
         self._seen = False
 
     def observe(self, maps: Tensor | None, progress: float = 0.0) -> None:
         """Raises NoAttention when the model call gave no attention."""
-        maps = checked(maps)
+        maps = looked_at(maps)
         held = self._seen and self.hold_after < 1 and progress >= self.hold_after - _SLACK
-        newest = self._maps[-1] if held else strength_from(maps, self.strengths, self.options, self.shape)
+        strengths, options, shape = self.strengths, self.options, self.shape  # not this object, which would hold itself
+        newest = self._masks[-1] if held else _once(lambda: strength_from(checked(maps), strengths, options, shape))
         self._seen = True
-        self._maps = [*self._maps[1:], newest]
+        self._masks = [*self._masks[1:], newest]
 
     def strength(self, progress: float = 0.0) -> Tensor:
-        return self._maps[0]
+        return self._masks[0]()
 
 
 class AverageAttention:
@@ -106,7 +107,7 @@ class AverageAttention:
         self._calls = 0
 
     def observe(self, maps: Tensor | None, progress: float = 0.0) -> None:
-        maps = checked(maps)
+        maps = looked_at(maps).float()
         self._sum = maps if self._sum is None else self._sum + maps
         self._calls += 1
 
@@ -118,7 +119,7 @@ class AverageAttention:
         """The average ``(B,n,h,w)``. Raises RuntimeError before the first call."""
         if self._sum is None:
             raise RuntimeError("no model call was made, so there is no attention to average")
-        return self._sum / self._calls
+        return checked(self._sum / self._calls)
 
 
 class MaskedRegion:
@@ -188,16 +189,45 @@ def strength_from(maps: Tensor, strengths: Tensor, options: MaskOptions, shape: 
     return enlarge(cells, (shape[-2], shape[-1]))
 
 
+def _known(strength: Tensor) -> Callable[[], Tensor]:
+    return lambda: strength
+
+
+def _once(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    """A strength map that is worked out when it is first asked for: reading the attention has to wait for the device,
+    and a solver with two model calls in a step asks after one of them only."""
+    waiting, known = [work], []
+
+    def strength() -> Tensor:
+        if waiting:
+            known.append(waiting[0]())
+            waiting.clear()
+        return known[0]
+
+    return strength
+
+
+def looked_at(maps: Tensor | None) -> Tensor:
+    """:func:`checked` on the CPU at once; elsewhere later, when it is read. Raises NoAttention for what is missing."""
+    return checked(maps) if maps is None or maps.device.type == "cpu" else maps
+
+
 def checked(maps: Tensor | None) -> Tensor:
-    """Raises NoAttention for attention that is missing, RuntimeError where it is not finite."""
+    """The attention in float32 on the CPU.
+
+    Raises:
+        NoAttention: it is missing.
+        RuntimeError: it is not finite.
+    """
     if maps is None:
         raise NoAttention(
             "the network's attention to the objects cannot be read: another extension changes the attention, or the "
             "text that it gets"
         )
+    maps = maps.float().cpu()
     if not bool(torch.isfinite(maps).all()):
         raise RuntimeError("the captured cross-attention is not finite (NaN in the model?)")
-    return maps.float().cpu()
+    return maps
 
 
 def region_for(

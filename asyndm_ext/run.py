@@ -6,6 +6,7 @@ steps to it, the model call captures the attention that makes the next region.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -16,10 +17,12 @@ from torch import Tensor
 from asyndm_ext.noise import NoiseTable
 from asyndm_ext.regions import Region
 from asyndm_ext.schedule import PixelSchedule, Position
+from asyndm_ext.transfer import sent_together
 
 # What a level may differ by, in units of the last place, when it is computed as a map and as a scalar: a power of a
 # vector and of a number are not rounded alike.
 _ROUNDING = 16.0
+_KEPT = 32  # maps; a step has fewer
 
 
 class Model(Protocol):
@@ -44,6 +47,16 @@ class TellsUncond(Protocol):
 
     last_uncond: Tensor | None
     """Of the last call, ``(B,C,H,W)``, as that call's own answer; None before the first."""
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A map that a solver has been given. Attributes: source: what it was made of; here: on the CPU in the solver's
+    precision; there: beside the latent."""
+
+    source: Tensor
+    here: Tensor
+    there: Tensor
 
 
 @dataclass(frozen=True)
@@ -104,7 +117,10 @@ class Run:
         self.noise_sampler = noise_sampler or (lambda sigma, sigma_next: randn_like(x))
         self._device = x.device
         self._dtype = torch.promote_types(x.dtype, torch.float32)
-        schedule.lead_in(self._strength(0.0))
+        self._handed_out: deque[_Sent] = deque(maxlen=_KEPT)
+        self._alpha: tuple[Tensor, Tensor] | None = None
+        self._last = self._strength(0.0)
+        schedule.lead_in(self._last)
 
     @property
     def count(self) -> int:
@@ -144,7 +160,33 @@ class Run:
         return 1 - self.schedule.clock.remaining
 
     def on_device(self, level: Tensor) -> Tensor:
-        return level.to(self._dtype).to(self._device)
+        """A map of the CPU beside the latent; the same one is sent once."""
+        return self.all_on_device(level)[0]
+
+    def all_on_device(self, *maps: Tensor) -> tuple[Tensor, ...]:
+        """Several maps of the CPU beside the latent, in one copy."""
+        found = {id(known.source): known.there for known in self._handed_out}
+        new = [one for one in maps if id(one) not in found]
+        here = [one.to(self._dtype) for one in new]
+        for sent in map(_Sent, new, here, sent_together(here, self._device)):
+            self._handed_out.append(sent)
+            found[id(sent.source)] = sent.there
+        return tuple(found[id(one)] for one in maps)
+
+    def between(self, work: Callable[..., Any], *maps: Tensor) -> Any:
+        """A level map (or a tuple of them) made of others that this run has handed out, on the device.
+
+        It is worked out on the CPU and sent, so that :meth:`model_at` has it there without asking the device.
+        """
+        made = work(*map(self._on_cpu, maps))
+        return self.all_on_device(*made) if isinstance(made, tuple) else self.on_device(made)
+
+    def _on_cpu(self, level: Tensor) -> Tensor:
+        """A level map in the precision that solvers have it in; one that was handed out as it was before."""
+        for known in self._handed_out:
+            if level is known.there:
+                return known.here
+        return level.cpu()
 
     def _strength(self, progress: float) -> Tensor:
         """Raises RuntimeError where a region says NaN: the clock would take it for no lag at all."""
@@ -162,7 +204,7 @@ class Run:
 
         A pixel that differs from the host's level by no more than rounding is at it, so that a uniform map is one.
         """
-        host, level = float(nominal), level.cpu().double()
+        host, level = float(nominal), self._on_cpu(level).double()
         rounding = _ROUNDING * torch.finfo(self._dtype).eps * abs(host)
         answer = self._model(x, host, torch.where((level - host).abs() <= rounding, host, level))
         self.region.observe(self._model.attention(), self.progress)
@@ -180,17 +222,25 @@ class Run:
         Args:
             to: what :meth:`peek` has shown; by default the next node of the schedule.
         """
+        self.move(to)
+        return self.level
+
+    def move(self, to: Position | None = None) -> None:
+        """The same for a solver that has no use for the map itself: it is not sent."""
         schedule = self.schedule
-        strength = self._strength(self.progress) if to is None else to.strength
+        strength = self._last = self._strength(self.progress) if to is None else to.strength
         record = StepRecord(schedule.step, schedule.nominal, schedule.level, strength)
-        following = schedule.advance(strength) if to is None else schedule.take(to)
+        if to is None:
+            schedule.advance(strength)
+        else:
+            schedule.take(to)
         if self._watch is not None:
             self._watch(record)
-        return self.on_device(following)
 
     def ahead(self) -> Tensor:
-        """The level map that :meth:`advance` would lead to if the region stayed as it is; the clock stands still."""
-        return self.on_device(self.schedule.ahead(self._strength(self.progress)))
+        """The level map that one more step would lead to if the region stayed as it was in the last one; the clock
+        stands still."""
+        return self.on_device(self.schedule.ahead(self._last))
 
     def peek(self, nominal: float) -> Position:
         """Where the newest region lets the pixels be when the host is at this level; the clock stands still."""
@@ -206,9 +256,17 @@ class Run:
             return float(self._percent_to_sigma(percent))
         return 1 - percent if self.flow else self.table.sigma_at(percent)
 
-    def alpha(self, t: Tensor) -> Tensor:
-        """alphas_cumprod at a map of whole timesteps, on its device."""
-        return self.on_device(self.table.alpha_at(t.cpu()))
+    @property
+    def alpha(self) -> Tensor:
+        """alphas_cumprod at the current map of whole timesteps, on the latent's device."""
+        level = self.schedule.level
+        if self._alpha is None or self._alpha[0] is not level:
+            self._alpha = level, self.table.alpha_at(self._rounded(level))
+        return self.on_device(self._alpha[1])
+
+    def _rounded(self, level: Tensor) -> Tensor:
+        """As solvers have it."""
+        return level.to(self._dtype)
 
     @property
     def table(self) -> NoiseTable:

@@ -21,6 +21,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from asyndm_ext.grid import distinct
+
 CURVES = ("quadratic", "piecewise linear", "exponential", "linear")
 
 # Snapping distance, in schedule nodes: heights are float64 sums, and a pixel on the host's schedule has to
@@ -195,6 +197,10 @@ class BaseSchedule:
 
     def at_height(self, v: Tensor) -> Tensor:
         """Levels for remaining heights ``v`` (any shape, fraction): interpolated between the nodes."""
+        heights, where = distinct(v)
+        return self._at_height(heights)[where]
+
+    def _at_height(self, v: Tensor) -> Tensor:
         position = (1.0 - v) * self.updates
         near = position.round()
         on_node = (position - near).abs() < _ON_NODE

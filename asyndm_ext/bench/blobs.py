@@ -30,6 +30,7 @@ class Blobs:
         self._calls += 1
 
     def strength(self, progress: float) -> Tensor:
+        self._read.strength(progress)
         images, _, height, width = self._shape
         cells = torch.zeros(images, 1, -(-height // 4), -(-width // 4), dtype=torch.float64)
         rows = torch.linspace(0, 1, cells.shape[-2]).view(-1, 1)

@@ -102,10 +102,21 @@ def normal(*shape: int, seed: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
+def _made_on(case: Case, full: bool, device: torch.device) -> torch.device:
+    """Where random weights are drawn. Those of a whole network take a CPU minutes, so on a GPU that has the room."""
+    if device.type != "cuda":
+        return device if device.type == "meta" else torch.device("cpu")
+    with torch.device("meta"):
+        size = sum(4 * weight.numel() for weight in case.build(full).parameters())
+    free, _ = torch.cuda.mem_get_info(device)
+    return device if 1.1 * size < free else torch.device("cpu")
+
+
 def random_network(case: Case, full: bool, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """The case's network with random weights, ready to sample."""
     torch.manual_seed(0)
-    network = case.build(full)
+    with torch.device(_made_on(case, full, device)):
+        network = case.build(full)
     for name, weight in network.named_parameters():
         # Random weights attend to everything alike; a trained model does not.
         if any(part in name for part in ("to_q", "to_k", "qkv")):

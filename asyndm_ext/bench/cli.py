@@ -65,6 +65,12 @@ def build_parser() -> frame.Parser:
     add("--full", action="store_true", help="the whole depth also on the CPU")
     add("--no-naive", action="store_true", help="leave out the naive way, which takes long and much memory")
     add("--quick", action="store_true", help="a look: latents of 32, 3 pairs, batch 1, unless told otherwise")
+    add(
+        "--count",
+        action="store_true",
+        help="not how long a step takes but what a GPU is told to do for it (kernels, copies, numbers read back): of"
+        " sd21, sdxl, sd3 and flux at whole depth, on any machine",
+    )
     add("--json", action="store_true", help="print the rows for programs")
     return parser
 
@@ -108,26 +114,83 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _bench(options: argparse.Namespace) -> int:
     import torch
 
-    from asyndm_ext.bench.measure import compare
+    from asyndm_ext.bench import tables
+    from asyndm_ext.bench.measure import compare, steps_of
     from asyndm_ext.bench.subjects import NAMES
 
+    if options.count:
+        return _count(options)
     if options.threads:
         torch.set_num_threads(options.threads)
     devices = options.devices or ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    rows = []
-    for device in map(torch.device, devices):
-        for name in options.models or NAMES:
-            for batch in options.batches:
-                subject = _subject(name, batch, device, options)
-                about = _about(device, subject)
-                # At more than one image the naive way says nothing new, and its matrices grow large.
-                for row in compare(subject, options.pairs, batch == 1 and not options.no_naive, about):
-                    rows.append(row)
-                    print(_line(row), file=sys.stderr if options.json else sys.stdout, flush=True)
-                del subject
+    runs = [
+        (torch.device(device), name, batch)
+        for device in devices
+        for name in options.models or NAMES
+        for batch in options.batches
+    ]
+
+    def naive(batch: int) -> bool:
+        # At more than one image the naive way says nothing new, and its matrices grow large.
+        return batch == 1 and not options.no_naive
+
+    rows: list[dict[str, Any]] = []
+    total = sum(_share(name) * steps_of(options.pairs, naive(batch)) for _, name, batch in runs)
+    with _progress(total) as bar:
+        _say(bar, tables.HEADER, options.json)
+        for device, name, batch in runs:
+            bar.set_description(f"{name}, batch {batch}")
+            subject = _subject(name, batch, device, options)
+            about = _about(device, subject)
+            for row in compare(subject, options.pairs, naive(batch), about, lambda: bar.update(_share(name))):  # noqa: B023
+                rows.append(row)
+                _say(bar, tables.line(row), options.json)
+            del subject
     if options.json:
         print(json.dumps({"rows": rows}, indent=2))
+    else:
+        print(*tables.in_words(rows), sep="\n")
     return 0
+
+
+def _count(options: argparse.Namespace) -> int:
+    """What a GPU is told to do, in the place of how long it takes."""
+    from asyndm_ext.bench import count, tables
+    from asyndm_ext.bench.cases import CASES
+
+    if set(options.models or ()) - set(CASES):
+        raise frame.Refused(f"--count knows the networks {', '.join(CASES)}")
+    runs = [(name, batch) for name in options.models or CASES for batch in options.batches]
+    rows = []
+    with _progress(len(runs)) as bar:
+        _say(bar, tables.COUNT_HEADER, options.json)
+        for name, batch in runs:
+            bar.set_description(f"{name}, batch {batch}")
+            rows.append(count.row(name, batch, options.latent))
+            bar.update()
+            _say(bar, tables.count_line(rows[-1]), options.json)
+    if options.json:
+        print(json.dumps({"rows": rows}, indent=2))
+    else:
+        print(*tables.count_in_words(rows), sep="\n")
+    return 0
+
+
+def _share(name: str) -> float:
+    """About how long a step takes beside those of the other networks."""
+    return {"embedded": 0.05, "sd21": 12.0, "sdxl": 10.0, "sd3": 4.5, "flux": 9.0}.get(name, 1.0)
+
+
+def _progress(total: float) -> Any:
+    bar = "{desc}: {percentage:3.0f}% |{bar}| about {remaining} left"
+    return frame.progress(total=total, bar_format=bar, disable=None, leave=False)
+
+
+def _say(bar: Any, text: str, aside: bool) -> None:
+    """A line of the table, above the bar; ``aside``: not on stdout."""
+    bar.clear()
+    print(text, file=sys.stderr if aside else sys.stdout, flush=True)
+    bar.refresh()
 
 
 def _subject(name: str, batch: int, device: torch.device, options: argparse.Namespace) -> Subject:
@@ -153,14 +216,6 @@ def _about(device: torch.device, subject: Subject) -> dict[str, Any]:
         "dtype": str(subject.host.dtype).removeprefix("torch."),
         "threads": torch.get_num_threads(),
     }
-
-
-def _line(row: dict[str, Any]) -> str:
-    return (
-        f"{row['model']:>9} {row['device']} batch {row['batch']} {row['latent']:>7} {row['variant']:>7}: "
-        f"{row['ratio']:.3f} ({row['ratio_min']:.3f} to {row['ratio_max']:.3f}) of {row['step_seconds']:.3f} s a step, "
-        f"processor {row['cpu_ratio']:.3f}, memory {row['memory_ratio']:.3f} of {row['memory_mib']:.0f} MiB"
-    )
 
 
 if __name__ == "__main__":

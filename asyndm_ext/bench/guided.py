@@ -38,6 +38,7 @@ class Host:
         self, network: Network, kind: Kind, table: NoiseTable, guidance: float | None, dtype: torch.dtype
     ) -> None:
         self.network, self.kind, self.table, self.guidance, self.dtype = network, kind, table, guidance, dtype
+        self._log_sigmas: Tensor | None = None
 
     def rows(self, images: int) -> list[int]:
         """Which image each row of the network's batch belongs to."""
@@ -58,10 +59,21 @@ class Host:
         s = sigma.view(-1, 1, 1, 1)
         if self.kind == "flow":
             return x - s * self._call(x, 1000 * sigma)
-        answer = self._call(x / (s**2 + 1).sqrt(), self.table.sigma_to_t(sigma[:1].cpu()).to(sigma).expand(len(x)))
+        answer = self._call(x / (s**2 + 1).sqrt(), self._timesteps(sigma))
         if self.kind == "eps":
             return x - s * answer
         return x / (s**2 + 1) - answer * s / (s**2 + 1).sqrt()
+
+    def _timesteps(self, sigma: Tensor) -> Tensor:
+        """Of sigmas ``(N,)``, where they are, as k-diffusion has it."""
+        if sigma.device.type == "cpu":
+            return self.table.sigma_to_t(sigma).to(sigma)
+        if self._log_sigmas is None:
+            self._log_sigmas = self.table.log_sigmas.to(sigma)
+        log, table = sigma.log(), self._log_sigmas
+        low = (torch.searchsorted(table, log, right=True) - 1).clamp(0, len(table) - 2)
+        start, end = table.index_select(0, low), table.index_select(0, low + 1)
+        return low + ((log - start) / (end - start)).clamp(0, 1)
 
     def _call(self, x: Tensor, t: Tensor) -> Tensor:
         return self.network(x.to(self.dtype), t).float()
@@ -120,10 +132,10 @@ class PixelModel:
         self.hooks.begin((x.shape[-2], x.shape[-1]))
         both = host.batched(x)
         s = torch.full((len(both),), nominal, device=x.device)
-        with self.hooks.call(table, rows, self._token_rows):
+        levels = [] if table is None else [level[rows].float()]
+        with self.hooks.call(table, rows, self._token_rows, levels) as maps:
             if table is None:
                 return host.combined(host.denoised(both, s))
-            m = level[rows].float().to(x.device)
             rescaled: Any = _RESCALED[host.kind]
-            answer = rescaled(lambda x_in: host.denoised(x_in, s), both, s.view(-1, 1, 1, 1), m)
+            answer = rescaled(lambda x_in: host.denoised(x_in, s), both, s.view(-1, 1, 1, 1), maps[0])
         return host.combined(answer)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -59,7 +59,7 @@ class Stopwatch:
         cost.cpu.append(time.process_time() - self._cpu)
 
 
-class _Walked:
+class Walked:
     """The model, or in the first steps something that costs nothing."""
 
     def __init__(self, model: Attachable) -> None:
@@ -89,11 +89,12 @@ class Comparison:
         subject: what to run.
         pairs: how many steps of each kind to measure.
         naive: whether to measure a model call of the naive way as well.
+        on_step: called after each of the :func:`steps_of` steps.
     """
 
-    def __init__(self, subject: Subject, pairs: int, naive: bool) -> None:
-        self._subject, self._pairs, self._naive = subject, pairs, naive
-        self._model = _Walked(subject.model)
+    def __init__(self, subject: Subject, pairs: int, naive: bool, on_step: Callable[[], object] = lambda: None) -> None:
+        self._subject, self._pairs, self._naive, self._on_step = subject, pairs, naive, on_step
+        self._model = Walked(subject.model)
         self._plain_x = subject.x
         self.plain, self.asyndm, self.naive = Cost(), Cost(), Cost()
         self.memory: dict[str, memory.Peak] = {}
@@ -132,9 +133,11 @@ class Comparison:
         first = steps[WALKED]
         with self._model.model.attached():
             yield first
+        self._on_step()
         with memory.watched(device) as peak:
             self._plain_step(first)
         self.memory["plain"] = peak()
+        self._on_step()
         for step in steps[WALKED + 1 : WALKED + 1 + self._pairs]:
             self._timed_plain_step(step)
             with self._model.model.attached():
@@ -142,13 +145,16 @@ class Comparison:
                 yield step
                 watch.into(self.asyndm)
             self._note()
+            self._on_step()
         last = steps[WALKED + 1 + self._pairs]
         self._timed_plain_step(last)
         with self._model.model.attached(), memory.watched(device) as peak:
             yield last
         self.memory["asyndm"] = peak()
+        self._on_step()
         if self._naive:
             self._naive_call()
+            self._on_step()
 
     def _plain_step(self, step: int, walked: bool = False) -> None:
         """Euler's step as the WebUI has it."""
@@ -162,6 +168,7 @@ class Comparison:
         watch = Stopwatch(self._subject.x.device)
         self._plain_step(step)
         watch.into(self.plain)
+        self._on_step()
 
     def _note(self) -> None:
         assert self._model.last is not None
@@ -215,9 +222,20 @@ def spread(values: Sequence[float], prefix: str = "ratio") -> dict[str, float]:
     return {prefix + suffix: round(value, 4) for suffix, value in found.items()}
 
 
-def compare(subject: Subject, pairs: int, naive: bool, about: dict[str, Any]) -> list[dict[str, Any]]:
+def steps_of(pairs: int, naive: bool) -> int:
+    """Steps of a comparison that take time."""
+    return 2 * pairs + 4 + naive
+
+
+def compare(
+    subject: Subject,
+    pairs: int,
+    naive: bool,
+    about: dict[str, Any],
+    on_step: Callable[[], object] = lambda: None,
+) -> list[dict[str, Any]]:
     """The rows of one subject: with AsynDM, with it off, and perhaps the naive way."""
-    done = Comparison(subject, pairs, naive).run()
+    done = Comparison(subject, pairs, naive, on_step).run()
     weights = sum(p.numel() * p.element_size() for p in subject.network.parameters())
     common = {"model": subject.name, **about, "batch": len(subject.x), **subject.detail}
     common["step_seconds"] = round(statistics.median(done.plain.wall), 4)

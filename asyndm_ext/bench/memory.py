@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
+
+_PROFILERS = (b"CPUAllocator.cpp", b"ActivityProfiler")
 
 
 @dataclass(frozen=True)
@@ -37,28 +40,33 @@ def watched(device: torch.device) -> Iterator[Callable[[], Peak]]:
         found.append(torch.cuda.max_memory_allocated(device) - before)
         return
     profiled = profile(activities=[ProfilerActivity.CPU], profile_memory=True)
-    with _without_stderr():
+    with _quiet_profiler():
         profiled.start()
-    try:
-        yield lambda: Peak(found[0])
-    finally:
-        with _without_stderr():
+        try:
+            yield lambda: Peak(found[0])
+        finally:
             profiled.stop()
     found.append(highest([e.nbytes() for e in _pieces(profiled)]))
 
 
 @contextmanager
-def _without_stderr() -> Iterator[None]:
-    """The profiler says on the process's own stderr that it starts and stops."""
+def _quiet_profiler() -> Iterator[None]:
+    """The profiler says on the process's own stderr that it starts and stops, and that it does not know the pieces that
+    were there before. Whatever else is said there meanwhile is said afterwards."""
     sys.stderr.flush()
-    before, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        yield
-    finally:
-        os.dup2(before, 2)
-        os.close(before)
-        os.close(nowhere)
+    before = os.dup(2)
+    with tempfile.TemporaryFile() as said:
+        try:
+            os.dup2(said.fileno(), 2)
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(before, 2)
+            os.close(before)
+            said.seek(0)
+            for line in said:
+                if not any(word in line for word in _PROFILERS):
+                    os.write(2, line)
 
 
 def _pieces(profiled: profile) -> list:

@@ -20,6 +20,7 @@ from asyndm_ext.regions import AverageAttention, FixedRegion, Region, region_for
 from asyndm_ext.run import Run, StepRecord
 from asyndm_ext.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.solvers import SOLVERS
+from asyndm_ext.transfer import sent
 
 if TYPE_CHECKING:
     from asyndm_ext.embedded.model import TinyModel
@@ -169,7 +170,7 @@ def run_batch(
         PixelSchedule(base, shape, shared.settings.curve),
         region,
         x,
-        randn_like=lambda like: normals(like.shape).to(like),
+        randn_like=lambda like: sent(normals(like.shape), like.device).to(like.dtype),
         callback=callback,
         table=table,
         watch=watch,

@@ -13,6 +13,7 @@ from asyndm_ext.model.attention import CrossAttentionCapture, TokenRow
 from asyndm_ext.model.timesteps import QUANTUM, TimestepTable, is_uniform
 from asyndm_ext.model.unet_time import UNetTimeConditioning
 from asyndm_ext.noise import NoiseTable
+from asyndm_ext.transfer import sent_together
 
 
 class GuidedUNet:
@@ -76,14 +77,23 @@ class GuidedUNet:
     def __call__(self, x: Tensor, nominal: float, level: Tensor) -> Tensor:
         sigma_space = self._space == "sigma"
         t = self._table.sigma_to_t(level) if sigma_space else level
+        table = None if is_uniform(t) else TimestepTable.from_map(t, QUANTUM).to(x.device)
+        told = [level if sigma_space else self._table.alpha_at(level), t.flatten()[:1]]
+        precise = torch.promote_types(x.dtype, torch.float32)
+        if precise == torch.float32:
+            told = self._time.use(table, self._rows, [one.float() for one in told])
+            told = sent_together(told, x.device)
+        else:
+            self._time.use(table, self._rows)
+            told = [one.to(x.device, precise) for one in told]
         if sigma_space:
-            sigma = level.to(x.device, torch.promote_types(x.dtype, torch.float32))
+            sigma = told[0]
             alpha = 1 / (sigma**2 + 1)
             x_in = x * alpha.sqrt()
         else:
-            alpha = self._table.alpha_at(level).to(x.device, torch.promote_types(x.dtype, torch.float32))
+            alpha = told[0]
             x_in = x
-        uncond, cond = self._network(x_in, t)
+        uncond, cond = self._network(x_in, told[1].float(), table is not None)
 
         def answer(output: Tensor) -> Tensor:
             eps = alpha.sqrt() * output + (1 - alpha).sqrt() * x_in if self._v else output
@@ -92,18 +102,16 @@ class GuidedUNet:
         self.last_uncond = answer(uncond)
         return answer(uncond + self._guidance * (cond - uncond))
 
-    def _network(self, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        """The network's answers without and with the prompt for a timestep map ``(B,1,H,W)``."""
-        table = None if is_uniform(t) else TimestepTable.from_map(t, QUANTUM).to(x.device)
-        scalar = t.flatten()[:1].to(x.device, torch.float32).expand(2 * len(x))
+    def _network(self, x: Tensor, t: Tensor, by_pixel: bool) -> tuple[Tensor, Tensor]:
+        """The network's answers without and with the prompt, at the scalar timestep ``(1,)`` or the map that is set."""
+        scalar = t.expand(2 * len(x))
         if self._capture is not None:
             self._capture.begin((x.shape[-2], x.shape[-1]))
             self._capture.read(self._token_rows)
-        self._time.use(table, self._rows)
         try:
             dtype = next(self._unet.parameters()).dtype
             output = self._unet(torch.cat([x, x]).to(dtype), scalar, encoder_hidden_states=self._context).sample
-            if table is not None and self._time.calls == 0:
+            if by_pixel and self._time.calls == 0:
                 raise RuntimeError("the network did not take the per-pixel timesteps")
         finally:
             self._time.use(None, ())

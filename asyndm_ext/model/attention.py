@@ -17,12 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from asyndm_ext.grid import halved_grid
 from asyndm_ext.model.text_part import Place, column_keys, columns_of
+from asyndm_ext.transfer import sent, sent_together
 
-
-def halved_grid(height: int, width: int, halvings: int) -> tuple[int, int]:
-    """Size of the feature map after so many strided convolutions, each rounding up."""
-    return -(-height // 2**halvings), -(-width // 2**halvings)
+_KEPT = 16  # readings
 
 
 def quarter_grid(height: int, width: int) -> tuple[int, int]:
@@ -50,29 +49,44 @@ def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
     return nullcontext()  # older versions of torch know no autocast elsewhere, and refuse to turn it off
 
 
-def token_probabilities(q: Tensor, k: Tensor, heads: int, scale: float, columns: Sequence[Sequence[int]]) -> Tensor:
-    """Softmax over all keys, then per object the mean over its tokens and over heads.
+def token_probabilities(q: Tensor, k: Tensor, heads: int, scale: float, tokens: Tensor) -> Tensor:
+    """Softmax over all keys, then per object the sum over its tokens, of the mean over heads.
 
     Args:
-        q: ``(L, heads*d)``. k: ``(T, heads*d)``. One row of the batch, any dtype; computed in float32.
+        q: ``(W, L, heads*d)``. k: ``(W, T, heads*d)``. Any dtype; computed in float32.
+        tokens: ``(W, T, n)`` float32, how often a key is a token of an object.
 
     Returns:
-        ``(n, L)`` float32; NaN-free zeros for an object without columns.
+        ``(W, n, L)`` float32; zeros for an object without tokens.
     """
-    queries = q.float().unflatten(-1, (heads, -1)).transpose(0, 1)
-    keys = k.float().unflatten(-1, (heads, -1)).transpose(0, 1)
+    queries, keys = (x.float().unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k))
     with without_autocast(q.device):
-        probabilities = (queries @ keys.transpose(1, 2) * scale).softmax(dim=-1).mean(dim=0)
-    return mean_per_object([[probabilities[:, column] for column in own] for own in columns], len(q), q.device)
+        probabilities = (queries @ keys.transpose(2, 3) * scale).softmax(dim=-1).mean(dim=1)
+        return (probabilities @ tokens).transpose(1, 2)
 
 
-def mean_per_object(found: Sequence[Sequence[Tensor]], pixels: int, device: torch.device) -> Tensor:
-    """Each object's tokens' probabilities, ``(L,)`` each -> the mean of each object's, ``(n,L)``; 0 where it has none.
+# Half floats have few bits left for probabilities below 1e-4; a power of two costs no precision.
+VALUE = 1024.0
+# torch's own: others exchange the public one, by kernels that round what they attend to.
+attend: Callable[..., Tensor] = torch._C._nn.scaled_dot_product_attention
 
-    One by one rather than by a list of numbers, which a GPU would have to wait for.
+
+def fused_probabilities(q: Tensor, k: Tensor, heads: int, scale: float, values: Tensor) -> Tensor:
+    """The same as one kernel: attention over values that are 1 at an object's tokens and 0 elsewhere.
+
+    Args:
+        q, k: as for :func:`token_probabilities`.
+        values: ``(W, T, width)`` of their dtype, :data:`VALUE` where a key is a token of the object with the column's
+            number. As wide as a head they suit the flash kernels, which want it so.
+
+    Returns:
+        ``(W, heads, L, width)``, sums over tokens times :data:`VALUE`. In the dtype of the queries, as the fast kernels
+        are; they add up in float32.
     """
-    nothing = torch.zeros(pixels, device=device)
-    return torch.stack([torch.stack(list(own)).mean(dim=0) if own else nothing for own in found])
+    queries, keys = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k))
+    every_head = values.unsqueeze(1).expand(-1, heads, -1, -1)
+    with without_autocast(q.device) if q.dtype == torch.float32 else nullcontext():
+        return attend(queries, keys, every_head, scale=scale)
 
 
 class AttentionCapture(ABC):
@@ -89,6 +103,7 @@ class AttentionCapture(ABC):
         self._rows: Sequence[TokenRow | None] = ()
         self._sum: Tensor | None = None
         self._weight = torch.zeros(images, objects)
+        self._divisor: tuple[Tensor, Tensor] | None = None
 
     @abstractmethod
     def attached(self) -> AbstractContextManager[Any]:
@@ -109,18 +124,66 @@ class AttentionCapture(ABC):
         self._rows = rows
 
     def maps(self) -> Tensor | None:
-        """Averaged attention ``(B,n,h,w)``, float32 on the CPU, or None if no layer was seen on the grid."""
+        """Averaged attention ``(B,n,h,w)``, float32 beside the network; None if no layer was seen on the grid."""
         if self._sum is None:
             return None
-        mean = self._sum.cpu() / self._weight.clamp_min(1).unsqueeze(-1)
-        return mean.view(self._images, self._objects, *self._size)
+        weight = self._weight.clamp_min(1).unsqueeze(-1)
+        if self._divisor is None or not torch.equal(weight, self._divisor[0]):  # the same in every step, mostly
+            self._divisor = weight, sent(weight, self._sum.device)
+        return (self._sum / self._divisor[1]).view(self._images, self._objects, *self._size)
 
-    def _add(self, wanted: TokenRow, found: Tensor, layers: int = 1) -> None:
-        """The probabilities ``(n, h*w)`` of one row, the sum over so many layers."""
+    def _add(self, wanted: Sequence[TokenRow], images: Tensor, found: Tensor, layers: int) -> None:
+        """What a call has shown.
+
+        Args:
+            wanted: the rows that were read. images: those that they belong to ``(W,)``, beside the network.
+            found: probabilities ``(W, n, h*w)``, sums over so many layers.
+        """
         if self._sum is None:
-            self._sum = torch.zeros(self._images, self._objects, found.shape[1], device=found.device)
-        self._sum[wanted.image] += found
-        self._weight[wanted.image] += layers * torch.tensor([1.0 if len(c) else 0.0 for c in wanted.columns])
+            self._sum = torch.zeros(self._images, self._objects, found.shape[-1], device=found.device)
+        self._sum.index_add_(0, images, found)
+        for row in wanted:
+            self._weight[row.image] += layers * torch.tensor([1.0 if len(c) else 0.0 for c in row.columns])
+
+
+@dataclass
+class _Reading:
+    """What the layers of a call are read for, and what they have shown.
+
+    Attributes:
+        there: the rows that are read, as they are in this call's text. rows: which of the call's batch they are.
+        images: those that they belong to ``(W,)``.
+        tokens: see :func:`token_probabilities`. values: see :func:`fused_probabilities`; empty on the CPU.
+        share: ``(W, n, 1)``, what a layer's sums over heads and tokens are multiplied by for their means.
+        found: the sum over layers; ``layers``: of how many.
+    """
+
+    there: list[TokenRow]
+    rows: slice | Tensor
+    images: Tensor
+    tokens: Tensor
+    values: Tensor
+    share: Tensor
+    found: Tensor | None = None
+    layers: int = 0
+
+    def take(self, q: Tensor, k: Tensor, heads: int, scale: float) -> None:
+        """Read a layer: queries and keys of the call's batch."""
+        q, k = q[self.rows], k[self.rows]
+        if q.device.type == "cpu":
+            found = token_probabilities(q, k, heads, scale, self.tokens)
+        else:
+            found = fused_probabilities(q, k, heads, scale, self.values)
+        self.found = found.float() if self.found is None else self.found.add_(found)
+        self.layers += 1
+
+    def means(self) -> Tensor:
+        """Sum over layers of the mean over heads and tokens, ``(W, n, L)``; nothing is left here."""
+        found, self.found, self.layers = self.found, None, 0
+        assert found is not None
+        if found.ndim == 4:
+            found = found[..., : self.share.shape[1]].sum(dim=1).transpose(1, 2)
+        return found * self.share
 
 
 class CrossAttentionCapture(AttentionCapture):
@@ -146,6 +209,8 @@ class CrossAttentionCapture(AttentionCapture):
         self._inputs: dict[int, Place] = {}
         self._text: Tensor | None = None
         self._keys: dict[tuple[int, torch.dtype], list[bytes]] = {}
+        self._told: tuple = ()
+        self._readings: dict[tuple, _Reading] = {}
 
     @property
     def layers(self) -> int:
@@ -167,9 +232,17 @@ class CrossAttentionCapture(AttentionCapture):
             for handle in handles:
                 handle.remove()
             self.read(())
+            self._readings.clear()
+
+    def begin(self, latent_size: tuple[int, int]) -> None:
+        super().begin(latent_size)
+        for reading in self._readings.values():
+            reading.found, reading.layers = None, 0
 
     def read(self, rows: Sequence[TokenRow | None]) -> None:
+        self._add_up()
         super().read(rows)
+        self._told = tuple(None if row is None else (row.image, *map(tuple, row.columns)) for row in rows)
         self._queries.clear()
         self._inputs.clear()
         self._keys.clear()
@@ -218,15 +291,76 @@ class CrossAttentionCapture(AttentionCapture):
                 return
             # Memory-efficient attention classes keep no scale; it is always this one.
             scale = getattr(layer, "scale", None) or (q.shape[-1] / layer.heads) ** -0.5
-            for row, wanted in enumerate(self._rows[first : first + len(q)]):
-                there = self._really_there(wanted, args[0][row], first + row) if wanted is not None else None
-                if there is not None:
-                    self._add(there, token_probabilities(q[row], output[row], layer.heads, scale, there.columns))
+            reading = self._reading(args[0], first, q, layer.heads)
+            if reading.there:
+                reading.take(q, output, layer.heads, scale)
 
         return hook
 
-    def _really_there(self, wanted: TokenRow, text: Tensor, row: int) -> TokenRow | None:
+    def _reading(self, text: Tensor, first: int, q: Tensor, heads: int) -> _Reading:
+        """What to read from layers with these queries ``(N,L,heads*d)``, kept from step to step.
+
+        Args:
+            text: what the layer is given ``(N,t,D)``. first: the first of the network's rows that it is of.
+        """
+        rows = range(first, first + len(q))
+        whole = self._text is None or text.shape[1] == self._text.shape[1]
+        key = (self._told[first : first + len(q)], text.shape[1], q.shape[-1] // heads, heads, q.dtype, q.device)
+        if whole and key in self._readings:
+            return self._readings[key]
+        numbered = [(row - first, self._really_there(self._rows[row], text[row - first], row)) for row in rows]
+        found = [(number, there) for number, there in numbered if there is not None]
+        if len(self._readings) >= _KEPT:  # the prompt changes from step to step
+            self._add_up()
+            self._readings.clear()
+        self._readings[key if whole else (*key, len(self._readings))] = made = self._made(found, *key[1:])
+        return made
+
+    def _made(
+        self,
+        found: Sequence[tuple[int, TokenRow]],
+        keys: int,
+        width: int,
+        heads: int,
+        dtype: torch.dtype,
+        device: torch.device,
+    ) -> _Reading:
+        """Args: found: the numbers of the rows that are read, and what of them. The rest: of the layer."""
+        there, numbers = [row for _, row in found], [number for number, _ in found]
+        tokens = torch.zeros(len(there), keys, self._objects)
+        for own, row in zip(tokens, there, strict=True):
+            for number, columns in enumerate(row.columns):
+                for column in columns:
+                    own[column, number] += 1
+        share = 1 / tokens.sum(dim=1).clamp_min(1).unsqueeze(-1)
+        values = torch.empty(0)
+        if device.type != "cpu":
+            values = torch.zeros(len(there), keys, max(width, self._objects))
+            values[..., : self._objects] = VALUE * tokens
+            values, share = sent_together([values, share / (heads * VALUE)], device)
+            values = values.to(dtype)
+        follow = numbers == [*range(numbers[0], numbers[0] + len(numbers))] if numbers else True
+        rows: slice | Tensor = slice(numbers[0] if numbers else 0, numbers[-1] + 1 if numbers else 0)
+        if not follow:
+            rows = sent(torch.tensor(numbers), device)
+        images = sent(torch.tensor([row.image for row in there], dtype=torch.long), device)
+        return _Reading(there, rows, images, tokens, values, share)
+
+    def _add_up(self) -> None:
+        """What the layers have shown since the last call goes to the sum of all calls."""
+        for reading in self._readings.values():
+            if reading.layers:
+                layers = reading.layers
+                self._add(reading.there, reading.images, reading.means(), layers)
+
+    def maps(self) -> Tensor | None:
+        self._add_up()
+        return super().maps()
+
+    def _really_there(self, wanted: TokenRow | None, text: Tensor, row: int) -> TokenRow | None:
         """What to read where a call has these columns ``(t,D)`` of the row's text; None where it has no object's."""
+        if wanted is None:
+            return None
         if self._text is None or len(text) == self._text.shape[1]:
             numbers: Sequence[int | None] = range(len(text))
         else:

@@ -27,8 +27,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from asyndm_ext.model.pieces import measure_cache
 from asyndm_ext.model.timesteps import TimestepTable, timestep_embedding
 from asyndm_ext.model.token_modulation import Modulation, TokenModulations
+from asyndm_ext.model.token_rows import TokenRows
+from asyndm_ext.transfer import sent, sent_together
 
 Hooks = Iterator[Any]
 """Handles of hooks, one after another as they are registered."""
@@ -66,6 +69,8 @@ class TokenTime(ABC):
         self.rows: Sequence[int] = ()
         self.patch = patch
         self._embedded_of = embedded
+        self._channels: set[int] = set()  # asked for so far
+        self._sinusoids: dict[int, Tensor] = {}
         self._tokens = TokenModulations(modulations, patch)
 
     @property
@@ -73,10 +78,36 @@ class TokenTime(ABC):
         """How many modulations were applied token by token since the last :meth:`use`."""
         return self._tokens.calls
 
-    def use(self, table: TimestepTable | None, rows: Sequence[int]) -> None:
-        """Set the map for the next model call; ``rows[i]`` is the image that the batch's row i belongs to."""
+    def use(self, table: TimestepTable | None, rows: Sequence[int], along: Sequence[Tensor] = ()) -> list[Tensor]:
+        """See :class:`asyndm_ext.model.network.TimeConditioning`."""
         self.table, self.rows = table, rows
-        self._tokens.use(table, rows)
+        self._sinusoids = {}
+        if table is None:
+            self._tokens.use(None, ())
+            return list(along)
+        measure_cache()
+        self._tokens.use(table, rows, *self._places(table))
+        own, channels, foreseen = self._own_rows(table), list(self._channels), self._tokens.foreseen()
+        sinusoids = [self._made_sinusoid(table, each) for each in channels]
+        there = iter(sent_together([*along, *own, *sinusoids, *foreseen.values()], table.device))
+        brought = [next(there) for _ in along]
+        self._take_rows([next(there) for _ in own])
+        self._sinusoids = {each: next(there) for each in channels}
+        self._tokens.have({key: next(there) for key in foreseen})
+        return brought
+
+    def _places(self, table: TimestepTable) -> tuple[Sequence[int], Sequence[int]]:
+        """See :meth:`TokenModulations.use`. Here the tables of rows are the batch's own and then, the same for all rows
+        of an image, the timesteps'."""
+        offsets, count = table.offsets(), len(self.rows)
+        return range(count), [count + offsets[image] for image in self.rows]
+
+    def _own_rows(self, table: TimestepTable) -> Sequence[Tensor]:
+        """What else is needed beside the network, on the CPU, 4 bytes a number; :meth:`_take_rows` gets it."""
+        return ()
+
+    def _take_rows(self, own: Sequence[Tensor]) -> None:  # noqa: B027 (nothing to take here)
+        """What was asked for, beside the network."""
 
     @contextmanager
     def attached(self) -> Iterator[TokenTime]:
@@ -101,14 +132,14 @@ class TokenTime(ABC):
         assert self.table is not None
         if len(batch) != len(self.rows):
             raise RuntimeError(f"the network ran on {len(batch)} rows where {len(self.rows)} were expected")
-        t = self._embedded_of(self.table.values.to(batch.device))
-        return timestep_embedding(t, channels).to(batch.dtype)
+        self._channels.add(channels)
+        if channels not in self._sinusoids:
+            self._sinusoids[channels] = sent(self._made_sinusoid(self.table, channels), batch.device)
+        return self._sinusoids[channels].to(batch.dtype)
 
-    def _place_behind_the_batch(self) -> None:
-        """The tables of rows are the batch's own and then, the same for all rows of an image, the timesteps'."""
-        assert self.table is not None
-        rows, offsets = len(self.rows), self.table.offsets()
-        self._tokens.place(range(rows), [rows + offsets[image] for image in self.rows])
+    def _made_sinusoid(self, table: TimestepTable, channels: int) -> Tensor:
+        """The same on the CPU, float32."""
+        return timestep_embedding(self._embedded_of(table.values), channels)
 
 
 @dataclass(frozen=True)
@@ -143,7 +174,7 @@ class DiTTimeConditioning(TokenTime):
     ) -> None:
         super().__init__([one.modulation for one in adaln], patch, embedded)
         self._time_mlp, self._adaln = time_mlp, list(adaln)
-        self._scalar: Tensor | None = None
+        self._picked = self._owners = torch.empty(0)
         self._embedded: Tensor | None = None
         self._conditioning: tuple[Tensor, Tensor] | None = None
 
@@ -154,9 +185,30 @@ class DiTTimeConditioning(TokenTime):
             yield one.entry.register_forward_pre_hook(self._on_conditioning)
             yield one.linear.register_forward_hook(self._on_projection(number))
 
-    def use(self, table: TimestepTable | None, rows: Sequence[int]) -> None:
-        super().use(table, rows)
-        self._scalar = self._embedded = self._conditioning = None
+    def use(self, table: TimestepTable | None, rows: Sequence[int], along: Sequence[Tensor] = ()) -> list[Tensor]:
+        self._embedded = self._conditioning = None
+        return super().use(table, rows, along)
+
+    def _places(self, table: TimestepTable) -> tuple[Sequence[int], Sequence[int]]:
+        """For each batch row the scalar one, then one per timestep of its image."""
+        scalar, at = [], 0
+        for image in self.rows:
+            scalar.append(at)
+            at += 1 + table.counts[image]
+        return scalar, [row + 1 for row in scalar]
+
+    def _own_rows(self, table: TimestepTable) -> Sequence[Tensor]:
+        """Of these rows, which of the time embeddings each is, and which of the batch's rows."""
+        offsets, count = table.offsets(), len(self.rows)
+        picked, owners = [], []
+        for row, image in enumerate(self.rows):
+            first = count + offsets[image]
+            picked += [row, *range(first, first + table.counts[image])]
+            owners += [row] * (1 + table.counts[image])
+        return torch.tensor(picked, dtype=torch.int32), torch.tensor(owners, dtype=torch.int32)
+
+    def _take_rows(self, own: Sequence[Tensor]) -> None:
+        self._picked, self._owners = own
 
     # -- time embedding: the table's rows after the batch's own
 
@@ -168,10 +220,10 @@ class DiTTimeConditioning(TokenTime):
     def _after_time_mlp(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
         if self.table is None:
             return None
-        self._scalar, self._embedded = output[: len(self.rows)], output[len(self.rows) :]
-        return self._scalar
+        self._embedded = output
+        return output[: len(self.rows)]
 
-    # -- conditioning: for each batch row the scalar one, then one per timestep of its image
+    # -- conditioning
 
     def _on_conditioning(self, module: nn.Module, args: tuple) -> tuple | None:
         if self.table is None:
@@ -186,31 +238,20 @@ class DiTTimeConditioning(TokenTime):
 
         What was added to the time embedding differs per batch row and is carried over.
         """
-        assert self.table is not None and self._scalar is not None and self._embedded is not None
-        rows, offsets = len(self.rows), self.table.offsets()
-        vectors = c.reshape(rows, -1).float()
-        picked: list[int] = []
-        owners: list[int] = []
-        scalar_rows: list[int] = []
-        for row, image in enumerate(self.rows):
-            scalar_rows.append(len(picked))
-            first, count = rows + offsets[image], self.table.counts[image]
-            picked += [row, *range(first, first + count)]
-            owners += [rows, *[row] * count]
-        self._tokens.place(scalar_rows, [row + 1 for row in scalar_rows])
-        # Nothing is added to the batch's own.
-        added = torch.cat([vectors - self._scalar.float(), torch.zeros_like(vectors[:1])])
-        pick, owner = (torch.tensor(numbers).to(c.device, non_blocking=True) for numbers in (picked, owners))
-        sources = torch.cat([vectors, self._embedded.float()])
-        made = sources.index_select(0, pick) + added.index_select(0, owner)
+        assert self._embedded is not None
+        embedded = self._embedded.float()
+        added = c.reshape(len(self.rows), -1).float() - embedded[: len(self.rows)]
+        made = embedded.index_select(0, self._picked) + added.index_select(0, self._owners)
         return made.to(c.dtype).view(-1, *c.shape[1:])
 
     def _on_projection(self, number: int) -> Callable:
         modulation = self._adaln[number].modulation
 
-        def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
+        def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor | TokenRows | None:
             if self.table is None:
                 return None
+            if self._tokens.hands_over(output):
+                return self._tokens.stand_in(number, output.flatten(0, -2), expanded=output.ndim == 3)
             chunks = output.unflatten(-1, (modulation.chunks, -1))
             self._tokens.give(number, chunks.flatten(0, -3).unbind(dim=1))
             return modulation.neutral(chunks[: len(self.rows)]).flatten(-2)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
 from asyndm_ext.model.attention import AttentionCapture, CrossAttentionCapture
 from asyndm_ext.model.timesteps import TimestepTable
@@ -35,8 +35,12 @@ class TimeConditioning(Protocol):
     def attached(self) -> AbstractContextManager[Any]:
         """Hooks on the network live inside this block only."""
 
-    def use(self, table: TimestepTable | None, rows: Sequence[int]) -> None:
+    def use(self, table: TimestepTable | None, rows: Sequence[int], along: Sequence[Tensor] = ()) -> list[Tensor]:
         """Set the map for the next model call; ``rows[i]`` is the image that the batch's row i belongs to.
+
+        What the network needs of it is sent to it now, in one copy, so that nothing in its layers waits; and with it
+        what goes ``along``, tensors of the CPU of 4 bytes a number. They come back beside the network; as they are
+        without a table.
 
         The timesteps of a transformer are 1000 times the sigma of its rectified flow, whatever it makes of them.
         """

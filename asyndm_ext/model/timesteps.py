@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from asyndm_ext.grid import downsampling
+from asyndm_ext.grid import distinct, downsampling
 
 # Hosts embed fractional timesteps as they are; multiples of this keep the table of distinct ones short, and
 # the whole timesteps of DDIM and its kin are untouched.
 QUANTUM = 0.25
+CPU = torch.device("cpu")
 
 
 def timestep_embedding(t: Tensor, dim: int, max_period: float = 10000.0) -> Tensor:
@@ -36,15 +37,19 @@ def is_uniform(level: Tensor) -> bool:
 class TimestepTable:
     """The distinct timesteps of each image, one after another, and where each pixel finds its own.
 
+    Its tensors are on the CPU: what a network needs of them is sent to it in one copy, before it runs.
+
     Attributes:
         values: ``(R,)`` timesteps, image after image.
         index: ``(B,H,W)`` int64, a pixel's row within its image's part of ``values``.
         counts: rows per image, ``B`` ints summing to R.
+        device: where the network runs.
     """
 
     values: Tensor
     index: Tensor
     counts: tuple[int, ...]
+    device: torch.device = CPU
 
     @classmethod
     def from_map(cls, t: Tensor, quantum: float) -> TimestepTable:
@@ -54,8 +59,8 @@ class TimestepTable:
         """
         values, indices = [], []
         for image in (t[:, 0].double() / quantum).round() * quantum:
-            distinct, index = torch.unique(image, return_inverse=True)
-            values.append(distinct)
+            own, index = distinct(image)
+            values.append(own)
             indices.append(index)
         return cls(torch.cat(values), torch.stack(indices), tuple(len(v) for v in values))
 
@@ -69,7 +74,8 @@ class TimestepTable:
         )
 
     def to(self, device: torch.device) -> TimestepTable:
-        return TimestepTable(self.values.float().to(device), self.index.to(device), self.counts)
+        """For a network that runs there."""
+        return replace(self, device=device)
 
     def offsets(self) -> list[int]:
         """First row of each image's part of ``values``."""

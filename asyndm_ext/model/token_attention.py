@@ -4,7 +4,8 @@ A joint softmax runs over text and image keys together, so a probability needs t
 them; a cross-attention's runs over the text's alone. The host's own attention has that sum at hand:
 :mod:`asyndm_ext.model.softmax_sum` asks for it, and all that is left to work out is the product of the queries and the
 objects' few keys, for all rows and words at once. The queries and keys are those of the host's call, its answer keeps
-its bits.
+its bits. On a GPU such a kernel is asked once more, for the sum over an object's keys alone: the two sums are all that
+is kept of a layer, and what they say is worked out for many layers together.
 
 Where the host's attention is not torch's (xformers, sub-quadratic, a mask), it takes a second attention, for the
 image's queries of the conditional rows. The fused kernel can be made to tell a probability without the matrix of all:
@@ -20,6 +21,7 @@ whole matrix of probabilities).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -28,13 +30,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asyndm_ext.model.attention import AttentionCapture, TokenRow, without_autocast
+from asyndm_ext.model.attention import VALUE, AttentionCapture, TokenRow, attend, without_autocast
 from asyndm_ext.model.patches import patch_grid
-from asyndm_ext.model.softmax_sum import SoftmaxSum, Trusted, key_probabilities
+from asyndm_ext.model.softmax_sum import SoftmaxSum, Trusted, fused_kernel, key_probabilities, right
 from asyndm_ext.model.transformers.layout import Attention, Layout, Shown
+from asyndm_ext.transfer import is_compiling, sent
 
-# Half floats have few bits left for probabilities below 1e-4; a power of two costs no precision.
-_SCALE = 1024.0
+_TOGETHER = 12  # layers whose sums are kept; together they take less memory than one layer's queries
+_MOST_KEYS = 64
+_COPIED = 2**28  # bytes of queries that may be copied for several objects of several rows
 
 
 def indicator(columns: Sequence[Sequence[int]], keys: int, width: int) -> Tensor:
@@ -46,7 +50,7 @@ def indicator(columns: Sequence[Sequence[int]], keys: int, width: int) -> Tensor
     """
     values = torch.zeros(keys, width)
     for number, own in enumerate(columns):
-        values[list(own), number] = _SCALE
+        values[list(own), number] = VALUE
     return values
 
 
@@ -63,8 +67,8 @@ def joint_probabilities(q: Tensor, k: Tensor, values: Tensor) -> Tensor:
         CPU, give it float32.
     """
     every_head = values.unsqueeze(1).expand(-1, k.shape[1], -1, -1)
-    found = torch.nn.functional.scaled_dot_product_attention(q, k, every_head)
-    return (found.float().mean(dim=1) / _SCALE).transpose(1, 2)
+    found = attend(q, k, every_head)
+    return (found.float().mean(dim=1) / VALUE).transpose(1, 2)
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
@@ -88,19 +92,28 @@ class _Wanted:
         device: where the network runs.
 
     Attributes:
-        rows: which of the batch's are read, a slice where they follow one another.
+        tokens: the rows that are read; images: those that they belong to ``(W,)``.
+        rows: which of the batch's they are, a slice where they follow one another.
         columns: the keys of their tokens ``(W, m)``, each row's one after another, filled up with the first.
         share: ``(W, n, m)``, what a token counts in the mean of an object's.
+        last_column: the last of all of them.
         divisors: ``(W, n, 1)``, how many tokens an object has, at least 1.
+        every_row: ``(W*n,)``, each object's row of the network's batch.
+        every_key: ``(W*n, m)``, its keys, in turns until there are as many as any other object has.
+        present: ``(W, n, 1)``, 1/m where the row has the object, else 0.
+        values: for a second attention, by number of keys, width and dtype: an :func:`indicator` for each row.
     """
 
     def __init__(self, rows: Sequence[TokenRow | None], objects: int, device: torch.device) -> None:
         self.tokens = [row for row in rows if row is not None]
+        self.images = _beside(torch.tensor([row.image for row in self.tokens]), device)
+        self.values: dict[tuple, Tensor] = {}
         numbers = [number for number, row in enumerate(rows) if row is not None]
         first, last = numbers[0], numbers[-1] + 1
         follow = last - first == len(numbers)
         self.rows: slice | Tensor = slice(first, last) if follow else _beside(torch.tensor(numbers), device)
         keys = [sorted({column for own in row.columns for column in own}) for row in self.tokens]
+        self.last_column = max([0, *(column for own in keys for column in own)])
         most = max(1, *map(len, keys))
         share = torch.zeros(len(keys), objects, most)
         for i, row in enumerate(self.tokens):
@@ -111,14 +124,15 @@ class _Wanted:
         self.share = _beside(share, device)
         counts = [[max(len(own), 1) for own in row.columns] for row in self.tokens]
         self.divisors = _beside(torch.tensor(counts).unsqueeze(-1), device)
+        most = math.lcm(*(count for own in counts for count in own))
+        every = [[*(own or [0])] * (most // max(len(own), 1)) for row in self.tokens for own in row.columns]
+        present = torch.tensor([[bool(own) / most for own in row.columns] for row in self.tokens])
+        self.every_key = _beside(torch.tensor(every), device)
+        self.every_row = _beside(torch.tensor(numbers).repeat_interleave(objects), device)
+        self.present = _beside(present.unsqueeze(-1), device)
 
-    @property
-    def last_column(self) -> int:
-        return max((column for row in self.tokens for own in row.columns for column in own), default=0)
 
-
-def _beside(x: Tensor, device: torch.device) -> Tensor:
-    return x.to(device, non_blocking=True)
+_beside = sent
 
 
 @dataclass(frozen=True)
@@ -159,9 +173,10 @@ class TokenAttentionCapture(AttentionCapture):
         self._layout = layout
         self._held: dict[str, Tensor] = {}
         self._wanted: _Wanted | None = None
+        self._known: tuple[tuple, _Wanted] | None = None
         self._found: Tensor | None = None
+        self._sums: list[tuple[Tensor, Tensor]] = []
         self._layers_found = 0
-        self._values: dict[int, Tensor] = {}
         self._next: _Layer | None = None
         self._second = False
         self._trusted: Trusted = {}
@@ -187,6 +202,7 @@ class TokenAttentionCapture(AttentionCapture):
         finally:
             self._forget()
             self.read(())
+            self._known = None
 
     def grid(self, latent_size: tuple[int, int]) -> tuple[int, int]:
         return patch_grid(*latent_size, self._layout.patch)
@@ -208,17 +224,17 @@ class TokenAttentionCapture(AttentionCapture):
     def _add_up(self) -> None:
         """What the layers of the call before have shown goes to the sum of all calls."""
         self._missed()
+        self._settle()
         if self._found is not None:
             assert self._wanted is not None
-            for row, own in zip(self._wanted.tokens, self._found, strict=True):
-                self._add(row, own, self._layers_found)
+            self._add(self._wanted.tokens, self._wanted.images, self._found, self._layers_found)
         self._forget()
 
     def _forget(self) -> None:
         """The call before."""
         self._held.clear()
-        self._values.clear()
         self._next = self._wanted = self._found = self._rotation = None
+        self._sums.clear()
         self._layers_found = self._picture = 0
 
     # -- what the network's modules show
@@ -280,13 +296,19 @@ class TokenAttentionCapture(AttentionCapture):
         if wanted is None or wanted.last_column >= text:
             return
         self._missed()
+        if is_compiling():  # the host's attention is not asked there
+            self._gather(self._read(layer))
+            return
         self._next = layer
         if self._second:
             self._missed()
 
     def _wanted_on(self, device: torch.device) -> _Wanted | None:
         if self._wanted is None and any(row is not None for row in self._rows):
-            self._wanted = _Wanted(self._rows, self._objects, device)
+            key = (tuple(None if row is None else (row.image, *map(tuple, row.columns)) for row in self._rows), device)
+            if self._known is None or self._known[0] != key:  # the prompt rarely changes from step to step
+                self._known = key, _Wanted(self._rows, self._objects, device)
+            self._wanted = self._known[1]
         return self._wanted
 
     @property
@@ -296,8 +318,11 @@ class TokenAttentionCapture(AttentionCapture):
 
     def _gather(self, found: Tensor) -> None:
         """A layer's probabilities ``(W, n, L)``."""
-        self._found = found if self._found is None else self._found.add_(found)
+        self._found_more(found)
         self._layers_found += 1
+
+    def _found_more(self, found: Tensor) -> None:
+        self._found = found if self._found is None else self._found.add_(found)
 
     # -- with the sum of the host's softmax
 
@@ -311,12 +336,54 @@ class TokenAttentionCapture(AttentionCapture):
             assert self._wanted is not None
             rows, columns, share = self._wanted.rows, self._wanted.columns, self._wanted.share
             image = slice(layer.before, layer.before + self._pixels)
+            of_objects = self._object_sums(q[:, :, image], k)
+            if of_objects is not None:
+                self._sums.append((of_objects, log_sums[rows][:, :, image]))
+                self._layers_found += 1
+                if len(self._sums) == _TOGETHER:
+                    self._settle()
+                return
             key = columns[:, None, :, None].expand(-1, k.shape[1], -1, k.shape[-1])
             found = key_probabilities(q[rows][:, :, image], k[rows].gather(2, key), log_sums[rows][:, :, image])
             # No matrix product: a GPU may make those in fewer bits.
             self._gather((share.unsqueeze(2) * found.unsqueeze(1)).sum(dim=-1))
 
         return tell
+
+    def _object_sums(self, q: Tensor, k: Tensor) -> Tensor | None:
+        """The log-sums over each object's keys alone, ``(W, n, heads, L)``, of the picture's queries; None on the CPU,
+        and where no kernel tells them."""
+        wanted = self._wanted
+        assert wanted is not None
+        if q.device.type == "cpu" or wanted.every_key.shape[1] > _MOST_KEYS:
+            return None
+        rows, objects = len(wanted.tokens), self._objects
+        own = q[wanted.rows]
+        keys = k[wanted.every_row.unsqueeze(1), :, wanted.every_key].transpose(1, 2)
+        if rows == 1 or objects == 1:  # the queries of all objects are the same memory
+            every = own.expand(objects, -1, -1, -1) if rows == 1 else own
+        elif own.numel() * objects * own.element_size() <= _COPIED:
+            every = q.index_select(0, wanted.every_row)
+        else:
+            return None
+        kernel = fused_kernel(every, keys, keys)
+        sort = ("objects", kernel, q.device, q.dtype)
+        if kernel is None or not self._trusted.get(sort, True):
+            return None
+        _, sums = kernel(every, keys, keys)
+        if sort not in self._trusted:
+            self._trusted[sort] = right(sums, every, keys)
+        return sums.view(rows, objects, *sums.shape[1:]) if self._trusted[sort] else None
+
+    def _settle(self) -> None:
+        """What the sums kept so far say of the probabilities."""
+        if not self._sums:
+            return
+        assert self._wanted is not None
+        of_objects, of_all = (torch.stack(sums) for sums in zip(*self._sums, strict=True))
+        self._sums.clear()
+        found = (of_objects - of_all.unsqueeze(2)).exp_().sum(dim=(0, 3))
+        self._found_more(found * (self._wanted.present / of_objects.shape[3]))
 
     # -- with a second attention
 
@@ -347,7 +414,8 @@ class TokenAttentionCapture(AttentionCapture):
     def _values_of(self, k: Tensor) -> Tensor:
         assert self._wanted is not None
         keys, width = k.shape[2], max(self._objects, k.shape[-1])
-        if keys not in self._values:  # the same in every layer
+        key = (keys, width, k.dtype)
+        if key not in self._wanted.values:  # the same in every layer
             values = torch.stack([indicator(row.columns, keys, width) for row in self._wanted.tokens])
-            self._values[keys] = values.to(k.device, k.dtype, non_blocking=True)
-        return self._values[keys]
+            self._wanted.values[key] = sent(values.to(k.dtype), k.device)
+        return self._wanted.values[key]

@@ -11,14 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from asyndm_ext.model.patches import patch_grid
-from asyndm_ext.model.pieces import scale_shift
+from asyndm_ext.model.pieces import fits, scale_shift
 from asyndm_ext.model.timesteps import TimestepTable
+from asyndm_ext.model.token_rows import RowTable, TokenRows
+from asyndm_ext.transfer import is_compiling, sent
 
 _OPEN = 20.0  # tanh of it is 1 in every floating-point format that networks run in
 
@@ -70,6 +73,23 @@ class Modulation:
         return 1 + max([*shifts, *(site.scale for site in self.inputs), *(site.gate for site in self.outputs)])
 
     @property
+    def scales(self) -> list[int]:
+        """Which of the vectors are scales."""
+        return sorted({site.scale for site in self.inputs})
+
+    @property
+    def groups(self) -> list[range]:
+        """Neighbours that a block uses one after the other, nothing large in between: shift and scale, and the gate of
+        what came before."""
+        found = []
+        for site in self.inputs:
+            ends = sorted({site.scale} | ({site.scale} if site.shift is None else {site.shift}))
+            if ends[-1] - ends[0] < 2:
+                before = any(gate.gate == ends[0] - 1 and not gate.tanh for gate in self.outputs)
+                found.append(range(ends[0] - before, ends[-1] + 1))
+        return found
+
+    @property
     def sites(self) -> int:
         """How often it is applied in a call of the network."""
         return len(self.inputs) + len(self.outputs)
@@ -88,10 +108,20 @@ class Modulation:
         return [1 + one if i in scales else one.tanh() if i in tanh else one for i, one in enumerate(chunks)]
 
 
+@dataclass(frozen=True)
+class _Stream:
+    """Attributes: tokens: of a row of the batch, the text's first. pixels: those behind the text's."""
+
+    tokens: int
+    pixels: int
+
+
 class TokenModulations:
     """Applies modulations token by token while :meth:`attached` is active and rows have been given.
 
-    A modulation's chunks are tables of rows ``(R, D)``; which row a token takes is the same in all modulations.
+    A modulation's chunks are tables of rows ``(R, D)``; which row a token takes is the same in all modulations. There
+    are two ways: the network is handed a :meth:`stand_in`; or a neutral modulation, and the rows are applied from
+    outside (:meth:`give`), piece by piece, as suits a CPU whose cache is smaller than the tokens are.
 
     Args:
         modulations: of a network, in the order in which it gets to them; the last one at the very end.
@@ -112,7 +142,9 @@ class TokenModulations:
         self._chunks: dict[int, Sequence[Tensor]] = {}
         self._sites_left: dict[int, int] = {}
         self._image_tokens = 0
-        self._indices: dict[tuple[int, bool], Tensor] = {}
+        self._indices: dict[_Stream, Tensor] = {}
+        self._asked: list[_Stream] = []  # in the call before, and so in the next one
+        self._ones: dict[tuple, Tensor] = {}
 
     @contextmanager
     def attached(self) -> Iterator[TokenModulations]:
@@ -130,20 +162,82 @@ class TokenModulations:
             for handle in handles:
                 handle.remove()
             self.use(None, ())
+            self._ones.clear()
 
-    def use(self, table: TimestepTable | None, rows: Sequence[int]) -> None:
-        """Set the map for the next model call; ``rows[i]`` is the image that the batch's row i belongs to."""
+    def use(
+        self, table: TimestepTable | None, rows: Sequence[int], scalar: Sequence[int] = (), first: Sequence[int] = ()
+    ) -> None:
+        """Set the map for the next model call; ``rows[i]`` is the image that the batch's row i belongs to.
+
+        Args:
+            scalar, first: for each row of the batch, the row of the modulations' tables for tokens without a pixel, and
+                that of its image's first timestep, which the others follow.
+        """
         self._table, self._rows = table, rows
+        self._scalar_rows, self._first_rows = scalar, first
         self.calls = 0
         self._chunks.clear()
         self._sites_left.clear()
         self._image_tokens = 0
         self._indices.clear()
 
-    def place(self, scalar: Sequence[int], first: Sequence[int]) -> None:
-        """For each row of the batch: the table's row for tokens without a pixel, and that of the image's first
-        timestep, which the others follow."""
-        self._scalar_rows, self._first_rows = scalar, first
+    def foreseen(self) -> dict[_Stream, Tensor]:
+        """The indices that this call will need if it is like the one before, on the CPU."""
+        asked, self._asked = self._asked, []
+        return {stream: self._made_index(stream) for stream in asked if stream.pixels >= self._cells}
+
+    def have(self, indices: dict[_Stream, Tensor]) -> None:
+        """What was foreseen, beside the network."""
+        self._indices.update(indices)
+
+    def hands_over(self, output: Tensor) -> bool:
+        """Whether a network that makes such modulations is handed a :meth:`stand_in`."""
+        assert self._table is not None
+        if is_compiling():
+            return False
+        return fits(len(self._rows) * self._cells * output.shape[-1] * output.element_size(), output.device)
+
+    @property
+    def _cells(self) -> int:
+        """Tokens that have a pixel."""
+        assert self._table is not None
+        rows, columns = self._grid
+        return rows * columns
+
+    @property
+    def _grid(self) -> tuple[int, int]:
+        assert self._table is not None
+        height, width = self._table.index.shape[-2:]
+        return patch_grid(height, width, self._patch)
+
+    def stand_in(self, number: int, rows: Tensor, expanded: bool) -> TokenRows:
+        """What the network takes for its modulation.
+
+        Args:
+            rows: ``(R, k*D)``. expanded: the network itself has given them a dimension for tokens.
+        """
+        modulation, batch = self.modulations[number], len(self._rows)
+        width = rows.shape[-1] // modulation.chunks
+        key = (tuple(modulation.scales), rows.shape[-1], rows.dtype, rows.device)
+        if key not in self._ones:
+            ones = torch.zeros(modulation.chunks, width)
+            ones[modulation.scales] = 1
+            self._ones[key] = sent(ones.flatten().to(rows.dtype), rows.device)
+        applied: list[None] = []
+
+        def used() -> None:
+            if not applied:
+                applied.append(None)
+                self.calls += 1
+
+        index = partial(self._index_beside, modulation.with_text, rows.device)
+        table = RowTable(
+            rows, modulation.chunks, modulation.groups, self._ones[key], modulation.scales, index, batch, used
+        )
+        return TokenRows(table, range(modulation.chunks), expanded)
+
+    def _index_beside(self, with_text: bool, device: torch.device, tokens: int) -> Tensor:
+        return self._index(tokens, with_text).to(device)
 
     def give(self, number: int, chunks: Sequence[Tensor]) -> None:
         """The chunks of a modulation that the network is about to apply, ``(R, D)`` each."""
@@ -185,26 +279,28 @@ class TokenModulations:
 
     def _index(self, tokens: int, with_text: bool) -> Tensor:
         """Row of the tables for each token, ``(N*L,)``; built once per kind of stream and model call."""
-        if (tokens, with_text) not in self._indices:
+        if not with_text:
+            self._image_tokens = tokens
+        stream = _Stream(tokens, self._image_tokens)
+        if stream not in self._asked:
+            self._asked.append(stream)
+        if stream not in self._indices:
             assert self._table is not None
-            if not with_text:
-                self._image_tokens = tokens
-            text = tokens - self._image_tokens
-            height, width = self._table.index.shape[-2:]
-            h, w = patch_grid(height, width, self._patch)
-            device = self._table.index.device
-            images, scalar, first = (
-                torch.tensor(list(rows)).to(device, non_blocking=True)
-                for rows in (self._rows, self._scalar_rows, self._first_rows)
-            )
-            own = self._table.index_at(h, w).flatten(1).index_select(0, images) + first.view(-1, 1)
-            rest = tokens - text - own.shape[1]
-            if rest < 0:
-                raise RuntimeError(f"the network has {tokens - text} image tokens where the map has {own.shape[1]}")
-            # Behind the picture: reference images, and what fills up a length.
-            parts = [scalar.view(-1, 1).expand(-1, text), own, scalar.view(-1, 1).expand(-1, rest)]
-            self._indices[(tokens, with_text)] = torch.cat(parts, dim=1).flatten()
-        return self._indices[(tokens, with_text)]
+            self._indices[stream] = sent(self._made_index(stream), self._table.device)
+        return self._indices[stream]
+
+    def _made_index(self, stream: _Stream) -> Tensor:
+        """The same on the CPU."""
+        assert self._table is not None
+        text = stream.tokens - stream.pixels
+        images, scalar, first = (torch.tensor(list(rows)) for rows in (self._rows, self._scalar_rows, self._first_rows))
+        own = self._table.index_at(*self._grid).flatten(1).index_select(0, images) + first.view(-1, 1)
+        rest = stream.pixels - own.shape[1]
+        if rest < 0:
+            raise RuntimeError(f"the network has {stream.pixels} image tokens where the map has {own.shape[1]}")
+        # Behind the picture: reference images, and what fills up a length.
+        parts = [scalar.view(-1, 1).expand(-1, text), own, scalar.view(-1, 1).expand(-1, rest)]
+        return torch.cat(parts, dim=1).flatten().int()
 
     def _done(self, number: int) -> None:
         self._sites_left[number] -= 1

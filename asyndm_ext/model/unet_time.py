@@ -10,14 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from asyndm_ext.model.pieces import add_rows, in_place, picked_rows
+from asyndm_ext.grid import halved_grid
+from asyndm_ext.model.pieces import add_rows, fits, in_place, measure_cache, rows_of_pixels
 from asyndm_ext.model.timesteps import TimestepTable, timestep_embedding
+from asyndm_ext.transfer import is_compiling, sent, sent_together
+
+_LEVELS = 4  # of Stable Diffusion's UNets
 
 
 @dataclass(frozen=True)
@@ -88,13 +92,33 @@ def _layout(unet: Any) -> _Layout:
     return layout
 
 
+@dataclass
+class _Tables:
+    """What the hooks need of a table of timesteps, beside the network.
+
+    Attributes:
+        source: the table, the image of each row, and whether each of the batch's rows has rows of its own or those of
+            its image.
+        sinusoid: of the distinct timesteps ``(R, channels)``, float32.
+        pick, owner: with rows of their own, which timestep and which of the batch's rows each is of ``(R',)``.
+        index: by size ``(h,w)``, the row of each pixel ``(N*h*w,)``.
+    """
+
+    source: tuple[TimestepTable, tuple[int, ...], bool]
+    sinusoid: Tensor
+    pick: Tensor
+    owner: Tensor
+    index: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+
+
 class UNetTimeConditioning:
     """Hooks that give every pixel its own timestep embedding while :meth:`attached` is active.
 
-    Set :attr:`table` and :attr:`rows` around a model call; with ``table`` None the network is untouched.
+    Set :attr:`table` and :attr:`rows` around a model call; with ``table`` None the network is untouched. What the
+    network needs is sent to it then, in one copy, so that nothing in its layers waits.
 
     Attributes:
-        table: distinct timesteps per image, on the network's device, or None for the scalar path.
+        table: distinct timesteps per image, or None for the scalar path.
         rows: image index of each row of the network's batch.
         calls: how often blocks were conditioned per pixel since the last :meth:`use`.
     """
@@ -107,12 +131,17 @@ class UNetTimeConditioning:
         self.table: TimestepTable | None = None
         self.rows: Sequence[int] = ()
         self.calls = 0
+        self._tables: _Tables | None = None
         self._embedded: tuple[TimestepTable, Tensor] | None = None
         self._nominal: Tensor | None = None
-        self._projected_from: tuple[Tensor, Tensor, list[int]] | None = None
+        self._projected_from: tuple[Tensor, Tensor] | None = None
         self._inside = False
-        self._gathers: dict[tuple[int, int], Tensor] = {}
         self._features: dict[int, Tensor] = {}
+        # What the calls so far were like, and so the next one: whether something is added to the time embedding, and
+        # how large the feature maps of this latent are (the keys).
+        self._per_row = hasattr(unet, "label_emb")
+        self._latent = (0, 0)
+        self._asked: dict[tuple[int, int], bool] = {}
 
     @contextmanager
     def attached(self) -> Iterator[UNetTimeConditioning]:
@@ -124,6 +153,7 @@ class UNetTimeConditioning:
             for number, block in enumerate(layout.blocks):
                 if block.adds_4d:
                     handles.append(block.conv.register_forward_hook(self._remember(number)))
+                    handles.append(block.projection.register_forward_pre_hook(self._before_projection))
                     handles.append(block.projection.register_forward_hook(self._on_projection(number)))
                 else:
                     handles.append(block.projection.register_forward_hook(self._on_projection_2d(block)))
@@ -133,28 +163,53 @@ class UNetTimeConditioning:
             for handle in handles:
                 handle.remove()
             self.use(None, ())
-            self._embedded = None
+            self._embedded = self._tables = None
 
-    def use(self, table: TimestepTable | None, rows: Sequence[int]) -> None:
-        """Set the map for the next model call; ``rows[i]`` is the image that the batch's row i belongs to."""
+    def use(self, table: TimestepTable | None, rows: Sequence[int], along: Sequence[Tensor] = ()) -> list[Tensor]:
+        """See :class:`asyndm_ext.model.network.TimeConditioning`."""
         self.table = table
         self.rows = rows
         self.calls = 0
         self._nominal = None
         self._projected_from = None
-        self._gathers.clear()
         self._features.clear()
+        if table is None:
+            return list(along)
+        measure_cache()
+        return self._prepare(table, along)
+
+    def _prepare(self, table: TimestepTable, along: Sequence[Tensor] = ()) -> list[Tensor]:
+        source, known = (table, tuple(self.rows), self._per_row), self._tables
+        if known is not None and known.source[0] is table and known.source[1:] == source[1:]:
+            return sent_together(along, table.device)
+        sinusoid = timestep_embedding(table.values, self._unet_layout.channels)
+        parts = [*along, sinusoid, *self._own_rows(table)]
+        sizes: list[tuple[int, int]] = []
+        if table.device.type != "cpu":  # there it is made when it is asked for
+            sizes = self._sizes(table)
+            parts += [self._index_at(table, *size) for size in sizes]
+        there = sent_together(parts, table.device)
+        sinusoid, pick, owner, *indices = there[len(along) :]
+        self._tables = _Tables(source, sinusoid, pick, owner, dict(zip(sizes, indices, strict=True)))
+        return there[: len(along)]
+
+    def _sizes(self, table: TimestepTable) -> list[tuple[int, int]]:
+        """Of the feature maps: as in the call before; before there is one, what strided convolutions make of it."""
+        latent = (table.index.shape[-2], table.index.shape[-1])
+        if self._latent != latent:
+            self._latent, self._asked = latent, {}
+        return sorted(self._asked) or [halved_grid(*latent, times) for times in range(_LEVELS)]
 
     # -- time embedding
 
     def _on_time_mlp(self, module: nn.Module, args: tuple, output: Tensor) -> None:
         if self.table is None or self._inside:
             return
+        assert self._tables is not None
         self._nominal = output
         if self._embedded is None or self._embedded[0] is not self.table:
-            # Here and not in a block: with --lowvram the MLP is on the device only now.
-            sinusoid = timestep_embedding(self.table.values.to(args[0].device), self._unet_layout.channels)
-            self._embedded = (self.table, self._quietly(module, sinusoid.to(args[0].dtype)))
+            # Here and not before: with --lowvram the MLP is on the device only now.
+            self._embedded = (self.table, self._quietly(module, self._tables.sinusoid.to(args[0].dtype)))
 
     def _quietly(self, module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         self._inside = True
@@ -163,41 +218,61 @@ class UNetTimeConditioning:
         finally:
             self._inside = False
 
-    def _embedding_rows(self, emb: Tensor) -> tuple[Tensor, list[int]]:
-        """The embeddings to project, ``(R', D)``, and the first of them for each batch row.
+    def _embedding_rows(self, emb: Tensor) -> Tensor:
+        """The embeddings to project, ``(R', D)``.
 
         What others added to the embedding (SDXL's label embedding) differs per batch row, so it is carried
         over as the difference from the scalar embedding; where nothing was added, rows of one image share.
         """
         if self._projected_from is None or self._projected_from[0] is not emb:  # the same in every block
-            self._projected_from = (emb, *self._rows_of(emb))
-        return self._projected_from[1:]
+            self._projected_from = (emb, self._rows_of(emb))
+        return self._projected_from[1]
 
-    def _rows_of(self, emb: Tensor) -> tuple[Tensor, list[int]]:
+    def _rows_of(self, emb: Tensor) -> Tensor:
         assert self.table is not None and self._embedded is not None and self._nominal is not None
+        added = not _same(emb, self._nominal)
+        if added != self._per_row:
+            self._per_row = added
+            self._prepare(self.table)
         table_rows = self._embedded[1]
-        offsets = self.table.offsets()
-        nominal = self._nominal
-        if emb.data_ptr() == nominal.data_ptr() and emb.shape == nominal.shape:
-            return table_rows, [offsets[image] for image in self.rows]
-        added = emb.float() - nominal.float()
-        parts, first, at = [], [], 0
-        for row, image in enumerate(self.rows):
-            own = table_rows[offsets[image] : offsets[image] + self.table.counts[image]]
-            parts.append(own.float() + added[row])
-            first.append(at)
-            at += len(own)
-        return torch.cat(parts).to(emb.dtype), first
+        if not added:
+            return table_rows
+        assert self._tables is not None
+        difference = emb.float() - self._nominal.float()
+        own = table_rows.float().index_select(0, self._tables.pick) + difference.index_select(0, self._tables.owner)
+        return own.to(emb.dtype)
 
-    def _gather_index(self, h: int, w: int, first: list[int]) -> Tensor:
-        """Row of the projected table for each pixel, ``(N,h*w)``; built once per resolution and model call."""
-        if (h, w) not in self._gathers:
-            assert self.table is not None
-            index = self.table.index_at(h, w)
-            rows = torch.as_tensor(list(self.rows), device=index.device)
-            start = torch.as_tensor(first, device=index.device)
-            self._gathers[(h, w)] = (index[rows] + start.view(-1, 1, 1)).flatten(1)
-        return self._gathers[(h, w)]
+    # -- where each pixel finds its row; on the CPU
+
+    def _own_rows(self, table: TimestepTable) -> tuple[Tensor, Tensor]:
+        """Which timestep each row is of, and which of the batch's rows; empty where the images' rows are shared."""
+        if not self._per_row:
+            return torch.empty(0, dtype=torch.int32), torch.empty(0, dtype=torch.int32)
+        offsets, counts = table.offsets(), [table.counts[image] for image in self.rows]
+        pick = [range(offsets[image], offsets[image] + table.counts[image]) for image in self.rows]
+        return (
+            torch.tensor([number for own in pick for number in own], dtype=torch.int32),
+            torch.tensor([row for row, count in enumerate(counts) for _ in range(count)], dtype=torch.int32),
+        )
+
+    def _index_at(self, table: TimestepTable, h: int, w: int) -> Tensor:
+        """The row of each pixel of feature maps of this size, ``(N*h*w,)``."""
+        offsets, rows = table.offsets(), list(self.rows)
+        if self._per_row:
+            first = [sum(table.counts[image] for image in rows[:row]) for row in range(len(rows))]
+        else:
+            first = [offsets[image] for image in rows]
+        index = table.index_at(h, w)[rows] + torch.tensor(first).view(-1, 1, 1)
+        return (index if table.device.type == "cpu" else index.int()).flatten()
+
+    def _gather_index(self, h: int, w: int) -> Tensor:
+        """The same beside the network."""
+        assert self.table is not None and self._tables is not None
+        self._asked[(h, w)] = True
+        index = self._tables.index
+        if (h, w) not in index:
+            index[(h, w)] = sent(self._index_at(self.table, h, w), self.table.device)
+        return index[(h, w)]
 
     def _expects(self, emb: Tensor) -> bool:
         """Whether this call is the one a map was set for (a control net's own blocks, say, never are)."""
@@ -216,20 +291,21 @@ class UNetTimeConditioning:
 
         return hook
 
+    def _before_projection(self, module: nn.Module, args: tuple) -> tuple | None:
+        """The rows go through in the place of the batch's own embedding."""
+        return (self._embedding_rows(args[0]), *args[1:]) if self._expects(args[0]) else None
+
     def _on_projection(self, number: int) -> Callable:
         def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
-            if not self._expects(args[0]):
+            if self.table is None or self._nominal is None:
                 return None
             features = self._features.pop(number)
-            rows, first = self._embedding_rows(args[0])
             self.calls += 1
-            projected = self._quietly(module, rows)
-            h, w = features.shape[-2:]
-            index = self._gather_index(h, w, first).to(projected.device)
-            if not in_place(features, projected):
-                return picked_rows(index, projected, (h, w))
-            add_rows(features, index, projected)
-            return torch.zeros_like(output)
+            index = self._gather_index(*features.shape[-2:])
+            if fits(features.numel() * features.element_size(), features.device) or not in_place(features, output):
+                return rows_of_pixels(index, output, features)
+            add_rows(features, index, output)
+            return output.new_zeros(len(self.rows), output.shape[-1])
 
         return hook
 
@@ -239,12 +315,11 @@ class UNetTimeConditioning:
         def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
             if self.table is None or self._nominal is None:
                 return None
-            h, w = output.shape[-2:]
-            rows, first = self._embedding_rows(self._nominal)
+            rows = self._embedding_rows(self._nominal)
             assert block.activation is not None
             self.calls += 1
             projected = self._quietly(block.projection, block.activation(rows))
-            return add_rows(output, self._gather_index(h, w, first).to(projected.device), projected)
+            return add_rows(output, self._gather_index(*output.shape[-2:]), projected)
 
         return hook
 
@@ -253,3 +328,12 @@ class UNetTimeConditioning:
             return torch.zeros_like(output) if self._expects(args[0]) else None
 
         return hook
+
+
+def _same(emb: Tensor, nominal: Tensor) -> bool:
+    """Whether nothing was added; hosts may hand on another tensor over the same numbers."""
+    if emb is nominal:
+        return True
+    if is_compiling():  # where memory lies is not known there; what is taken for other numbers is worked out anew
+        return False
+    return emb.shape == nominal.shape and emb.data_ptr() == nominal.data_ptr() != 0

@@ -6,6 +6,8 @@ prompt. Every pixel gets as many pulls as the host's have.
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,7 @@ from asyndm_ext.solvers.helpers import (
     extrapolation,
     largest_ratio,
     midway,
+    midway_down,
     part_way,
     to_d,
     toward,
@@ -80,10 +83,11 @@ def sample_dpmpp_2s_ancestral_cfgpp(run: Run, x: Tensor, eta: float = 1.0, s_noi
         denoised = run.model(x)
         unguided = run.uncond()
         run.report(i, x, denoised)
-        sigma_down, sigma_up = ancestral_step(sigma, run.advance(), eta)
+        sigma_next = run.advance()
+        sigma_down, sigma_up = ancestral_step(sigma, sigma_next, eta)
         nominal_down, _ = ancestral_step(run.scalar(i), run.scalar(i + 1), eta)
         if nominal_down > 0:
-            sigma_mid = midway(sigma, sigma_down)
+            sigma_mid = run.between(partial(midway_down, eta=eta), sigma, sigma_next)
             x_2 = toward(x + denoised - unguided, denoised, sigma, sigma_mid)
             denoised_2 = run.model_at(x_2, midway(run.scalar(i), nominal_down), sigma_mid)
             x = toward(x + denoised - run.uncond(), denoised_2, sigma, sigma_down)
@@ -128,7 +132,7 @@ def sample_dpmpp_sde_cfgpp(run: Run, x: Tensor, eta: float = 1.0, s_noise: float
             x = denoised
             continue
         nominal, nominal_mid, nominal_next = tree_ends(run, i, r)
-        sigma_mid = part_way(sigma, sigma_next, r)
+        sigma_mid = run.between(partial(part_way, share=r), sigma, sigma_next)
         sigma_down, sigma_up = ancestral_step(sigma, sigma_mid, eta)
         x_2 = toward(x, denoised, sigma, sigma_down) + run.noise_sampler(nominal, nominal_mid) * s_noise * sigma_up
         denoised_2 = run.model_at(x_2, nominal_mid, sigma_mid)

@@ -25,9 +25,10 @@ def renoise(alpha: Tensor, alpha_next: Tensor, eta: float) -> tuple[Tensor, Tens
 def sample_ddim(run: Run, x: Tensor, eta: float = 0.0) -> Tensor:
     """Song et al. (2020), Eq. 12 and 16, per pixel; a pixel whose timestep stays is left exactly as it is."""
     for i in run.steps():
-        alpha = run.alpha(run.level)
+        alpha = run.alpha
         eps = run.model(x)
-        alpha_next = run.alpha(run.advance())
+        run.move()
+        alpha_next = run.alpha
         x0 = clean(x, eps, alpha)
         direction, sigma = renoise(alpha, alpha_next, eta)
         # Drawn also for eta 0, as the WebUI does, so that seeds match.
@@ -44,10 +45,11 @@ def sample_ddim_cfgpp(run: Run, x: Tensor, eta: float = 0.0) -> Tensor:
     towards the prompt. Every pixel gets as many pulls as the host's have.
     """
     for i in run.steps():
-        alpha = run.alpha(run.level)
+        alpha = run.alpha
         eps = run.model(x)
         unguided = run.uncond()
-        alpha_next = run.alpha(run.advance())
+        run.move()
+        alpha_next = run.alpha
         x0 = clean(x, eps, alpha)
         direction, sigma = renoise(alpha, alpha_next, eta)
         x = alpha_next.sqrt() * x0 + direction * unguided + sigma * run.randn_like(x)
@@ -65,16 +67,17 @@ def sample_plms(run: Run, x: Tensor) -> Tensor:
     """
     history: list[tuple[Tensor, Tensor]] = []  # (position, eps), newest first
     for i in run.steps():
-        alpha, position = run.alpha(run.level), run.position
+        alpha, position = run.alpha, run.position
         eps = run.model(x)
         history = [(position, eps), *history[:3]]
-        alpha_next = run.alpha(run.advance())
+        run.move()
+        alpha_next = run.alpha
         if len(history) == 1:
             x_euler = alpha_next.sqrt() * clean(x, eps, alpha) + (1 - alpha_next).sqrt() * eps
             eps_mean = (eps + run.model(x_euler)) / 2
         else:
-            weights = adams_bashforth([position for position, _ in history], run.position)
-            eps_mean = sum((run.on_device(w) * e for w, (_, e) in zip(weights, history, strict=True)), 0 * eps)
+            weights = run.all_on_device(*adams_bashforth([position for position, _ in history], run.position))
+            eps_mean = sum((w * e for w, (_, e) in zip(weights, history, strict=True)), 0 * eps)
         x0 = clean(x, eps_mean, alpha)
         x = alpha_next.sqrt() * x0 + (1 - alpha_next).sqrt() * eps_mean
         run.report(i, x, x0)

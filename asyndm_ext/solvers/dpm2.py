@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from asyndm_ext.run import Run
-from asyndm_ext.solvers.helpers import ancestral_step, churn, churned_slope, midway, to_d
+from asyndm_ext.solvers.helpers import ancestral_step, churn, churned_slope, midway, midway_down, to_d
 
 
 @torch.no_grad()
@@ -17,11 +18,11 @@ def sample_dpm_2(
 ) -> Tensor:
     """DPM-Solver-2 (Lu et al. 2022) with the churn of Karras et al. (2022)."""
     for i in run.steps():
-        gamma = churn(run, i, s_churn, s_tmin, s_tmax)
+        sigma, gamma = run.level, churn(run, i, s_churn, s_tmin, s_tmax)
         x, d, _, sigma_hat, nominal_hat = churned_slope(run, i, x, gamma, s_noise)
         sigma_next = run.advance()
         if run.nominal(i + 1) > 0:
-            sigma_mid = midway(sigma_hat, sigma_next)
+            sigma_mid = run.between(lambda here, there: midway(here * (gamma + 1), there), sigma, sigma_next)  # noqa: B023
             x_2 = x + d * (sigma_mid - sigma_hat)
             denoised_2 = run.model_at(x_2, midway(nominal_hat, run.scalar(i + 1)), sigma_mid)
             d = to_d(x_2, sigma_mid, denoised_2)
@@ -36,13 +37,14 @@ def sample_dpm_2_ancestral(run: Run, x: Tensor, eta: float = 1.0, s_noise: float
         sigma = run.level
         denoised = run.model(x)
         run.report(i, x, denoised)
-        sigma_down, sigma_up = ancestral_step(sigma, run.advance(), eta)
+        sigma_next = run.advance()
+        sigma_down, sigma_up = ancestral_step(sigma, sigma_next, eta)
         nominal_down, _ = ancestral_step(run.scalar(i), run.scalar(i + 1), eta)
         d = to_d(x, sigma, denoised)
         if nominal_down == 0:  # no noise either then: k-diffusion's rule
             x = x + d * (sigma_down - sigma)
         else:
-            sigma_mid = midway(sigma, sigma_down)
+            sigma_mid = run.between(partial(midway_down, eta=eta), sigma, sigma_next)
             x_2 = x + d * (sigma_mid - sigma)
             denoised_2 = run.model_at(x_2, midway(run.scalar(i), nominal_down), sigma_mid)
             x = x + to_d(x_2, sigma_mid, denoised_2) * (sigma_down - sigma)

@@ -21,14 +21,34 @@ from asyndm_ext.solvers.helpers import ancestral_step
 
 
 class Step:
-    """DPM-Solver's step of orders 1 to 3 from where the run is to ``level`` (the host itself: to ``nominal``)."""
+    """DPM-Solver's step of orders 1 to 3 from where the run is to ``level`` (the host itself: to ``nominal``).
 
-    def __init__(self, run: Run, x: Tensor, eps: Tensor, nominal: Tensor, level: Tensor) -> None:
+    Args:
+        more: maps that are wanted beside the latent too, :attr:`more` then.
+    """
+
+    def __init__(self, run: Run, x: Tensor, eps: Tensor, nominal: Tensor, level: Tensor, *more: Tensor) -> None:
         self.run, self.x, self.eps = run, x, eps
         self.start = torch.tensor(run.schedule.nominal, dtype=torch.float64), run.schedule.level
         self.end = nominal, level
-        self.h = (self.start[1] / level).log()
+        h = (self.start[1] / level).log()
         self.slopes: dict[float, Tensor] = {}
+        # All that any order may need, in one copy: levels on the way, how far it is there, and weights of slopes.
+        self.levels = {share: self.at(share)[1] for share in (1 / 3, 1 / 2, 2 / 3)}
+        fall = self.start[1] - level
+        weights = {share: fall / (2 * share) for share in (1 / 3, 1 / 2)}
+        bends = (
+            self.levels[2 / 3] * 2 * (2 / 3) * h * phis(2 / 3 * h, 2)[2],
+            level / (2 / 3) * h * phis(h, 2)[2],
+        )
+        falls = {share: self.start[1] - there for share, there in self.levels.items()} | {1.0: fall}
+        maps = run.all_on_device(*self.levels.values(), *falls.values(), *weights.values(), *bends, *more)
+        sent = iter(maps)
+        self.beside = {share: next(sent) for share in self.levels}
+        self.falls = {share: next(sent) for share in falls}
+        self.weights = {share: next(sent) for share in weights}
+        self.bends = next(sent), next(sent)
+        self.more = list(sent)
 
     def at(self, share: float) -> tuple[Tensor, Tensor]:
         """The host's level and the level map at a share of the step, straight in log-sigma."""
@@ -38,23 +58,19 @@ class Step:
     def slope(self, share: float, x: Tensor) -> Tensor:
         """Change of eps since the start of the step; the model is asked once for each share."""
         if share not in self.slopes:
-            nominal, level = self.at(share)
-            denoised = self.run.model_at(x, float(nominal), level)
-            self.slopes[share] = (x - denoised) / self.run.on_device(level) - self.eps
+            denoised = self.run.model_at(x, float(self.at(share)[0]), self.levels[share])
+            self.slopes[share] = (x - denoised) / self.beside[share] - self.eps
         return self.slopes[share]
 
     def first(self, share: float = 1.0) -> Tensor:
-        return self.x - self.run.on_device(self.start[1] - self.at(share)[1]) * self.eps
+        return self.x - self.falls[share] * self.eps
 
-    def second(self, r1: float = 1 / 2) -> Tensor:
-        slope = self.slope(r1, self.first(r1))
-        return self.first() - self.run.on_device((self.start[1] - self.end[1]) / (2 * r1)) * slope
+    def second(self, share: float = 1 / 2) -> Tensor:
+        return self.first() - self.weights[share] * self.slope(share, self.first(share))
 
-    def third(self, r1: float = 1 / 3, r2: float = 2 / 3) -> Tensor:
-        bend = self.at(r2)[1] * (r2 / r1) * r2 * self.h * phis(r2 * self.h, 2)[2]
-        u2 = self.first(r2) - self.run.on_device(bend) * self.slope(r1, self.first(r1))
-        bend = self.end[1] / r2 * self.h * phis(self.h, 2)[2]
-        return self.first() - self.run.on_device(bend) * self.slope(r2, u2)
+    def third(self) -> Tensor:
+        u2 = self.first(2 / 3) - self.bends[0] * self.slope(1 / 3, self.first(1 / 3))
+        return self.first() - self.bends[1] * self.slope(2 / 3, u2)
 
 
 def noisy_end(sigma: Tensor, sigma_next: Tensor, end: float, eta: float) -> tuple[Tensor, Tensor]:
@@ -85,10 +101,10 @@ def sample_dpm_fast(run: Run, x: Tensor, n: int, eta: float = 0.0, s_noise: floa
         ahead = run.peek(run.nominal(i + 1))
         nominal_down, _ = noisy_end(nominal, torch.tensor(ahead.nominal, dtype=torch.float64), end, eta)
         down, up = noisy_end(level, ahead.level, end, eta)
-        step = Step(run, x, (x - denoised) / run.level, nominal_down, down)
+        step = Step(run, x, (x - denoised) / run.level, nominal_down, down, up)
         x = (step.first, step.second, step.third)[orders[i] - 1]()
-        run.advance(ahead)
-        x = x + run.on_device(up) * s_noise * run.randn_like(x)
+        run.move(ahead)
+        x = x + step.more[0] * s_noise * run.randn_like(x)
     return x
 
 
@@ -146,12 +162,12 @@ def sample_dpm_adaptive(
         ahead = run.peek(max(end, run.schedule.nominal * math.exp(-size.h)))
         nominal_down, _ = noisy_end(nominal, torch.tensor(ahead.nominal, dtype=torch.float64), end, eta)
         down, up = noisy_end(level, ahead.level, end, eta)
-        step = Step(run, x, (x - denoised) / run.level, nominal_down, down)
+        step = Step(run, x, (x - denoised) / run.level, nominal_down, down, up)
         low, high = (step.first(), step.second()) if order == 2 else (step.second(1 / 3), step.third())
         tolerated = (rtol * torch.maximum(low.abs(), x_prev.abs())).clamp_min(atol)
         if size.accepts(float(((low - high) / tolerated).norm()) / x.numel() ** 0.5):
-            run.advance(ahead)
-            x_prev, x = low, high + run.on_device(up) * s_noise * run.randn_like(x)
+            run.move(ahead)
+            x_prev, x = low, high + step.more[0] * s_noise * run.randn_like(x)
         run.report(trials, x, denoised, nominal=run.schedule.nominal)
         trials += 1
     return x

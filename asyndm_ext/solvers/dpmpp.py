@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from asyndm_ext.run import Run
-from asyndm_ext.solvers.helpers import ancestral_step, extrapolation, largest_ratio, midway, toward
+from asyndm_ext.solvers.helpers import ancestral_step, extrapolation, largest_ratio, midway, midway_down, toward
 
 
 @torch.no_grad()
@@ -36,10 +38,11 @@ def sample_dpmpp_2s_ancestral(run: Run, x: Tensor, eta: float = 1.0, s_noise: fl
         sigma = run.level
         denoised = run.model(x)
         run.report(i, x, denoised)
-        sigma_down, sigma_up = ancestral_step(sigma, run.advance(), eta)
+        sigma_next = run.advance()
+        sigma_down, sigma_up = ancestral_step(sigma, sigma_next, eta)
         nominal_down, _ = ancestral_step(run.scalar(i), run.scalar(i + 1), eta)
         if nominal_down > 0:
-            sigma_mid = midway(sigma, sigma_down)
+            sigma_mid = run.between(partial(midway_down, eta=eta), sigma, sigma_next)
             x_2 = toward(x, denoised, sigma, sigma_mid)
             denoised = run.model_at(x_2, midway(run.scalar(i), nominal_down), sigma_mid)
         x = toward(x, denoised, sigma, sigma_down)

@@ -6,6 +6,8 @@ for intervals that do not overlap; each pixel scales it by the standard deviatio
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -42,7 +44,7 @@ def sample_dpmpp_sde(
             x = toward(x, denoised, sigma, sigma_next)
             continue
         nominal, nominal_mid, nominal_next = tree_ends(run, i, r, by_log)
-        sigma_mid = part_way(sigma, sigma_next, r)
+        sigma_mid = run.between(partial(part_way, share=r), sigma, sigma_next)
 
         sigma_down, sigma_up = ancestral_step(sigma, sigma_mid, eta)
         x_2 = toward(x, denoised, sigma, sigma_down)

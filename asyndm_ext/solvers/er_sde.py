@@ -48,29 +48,34 @@ def sample_er_sde(run: Run, x: Tensor, s_noise: float = 1.0, max_stage: int = 3)
         at = [run.exact, *at][:3]
         denoised = run.model(x)
         run.report(i, x, denoised)
-        run.advance()
+        run.move()
         if run.nominal(i + 1) == 0:
             x = denoised
             continue
         start, end = at[0], run.exact
         scale = noise_scale(end)
         ratio = scale / noise_scale(start)
-        x = run.on_device(ratio) * x + run.on_device(1 - ratio) * denoised
+        added = (end**2 - start**2 * ratio**2).clamp_min(0).sqrt()
+        maps = [ratio, 1 - ratio, added]
         if last is not None and max_stage > 1:
             step, steps = start - end, [at[j + 1] - at[j] for j in range(len(at) - 1)]
             first, second = scale_integrals(start, end)
-            gap = torch.where(steps[0] > 0, steps[0], 1.0)
-            new_slope = torch.where(run.on_device(steps[0]) > 0, (last - denoised) / run.on_device(gap), 0.0)
             weight = torch.where(usable(run, i, step, steps[:1], LARGEST_RATIO), first * scale - step, 0.0)
-            x = x + run.on_device(weight) * new_slope
+            maps += [steps[0], torch.where(steps[0] > 0, steps[0], 1.0), weight]
             if slope is not None and max_stage > 2:
                 both = steps[0] + steps[1]
                 known = usable(run, i, step, steps, LARGEST_RATIO_BEND)
                 bend = (step**2 / 2 + second * scale) * 2 / torch.where(both > 0, both, 1.0)
-                x = x - run.on_device(torch.where(known, bend, 0.0)) * (new_slope - slope)
+                maps += [torch.where(known, bend, 0.0)]
+        kept, fresh, added, *slopes = run.all_on_device(*maps)
+        x = kept * x + fresh * denoised
+        if last is not None and slopes:
+            new_slope = torch.where(slopes[0] > 0, (last - denoised) / slopes[1], 0.0)
+            x = x + slopes[2] * new_slope
+            if slope is not None and len(slopes) > 3:
+                x = x - slopes[3] * (new_slope - slope)
             slope = new_slope
         if s_noise > 0:
-            added = (end**2 - start**2 * ratio**2).clamp_min(0).sqrt()
-            x = x + run.on_device(added) * s_noise * run.randn_like(x)
+            x = x + added * s_noise * run.randn_like(x)
         last = denoised
     return x

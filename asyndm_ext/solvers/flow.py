@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from asyndm_ext.run import Run
-from asyndm_ext.schedule import BaseSchedule, Position
+from asyndm_ext.schedule import BaseSchedule
 from asyndm_ext.solvers.helpers import midway, to_d, toward
 
 # The level at which DPM++ 2S a looks from a start at sigma 1, where half-log-SNR has no value; the host's.
@@ -83,13 +83,14 @@ def sample_dpm_2_ancestral_flow(run: Run, x: Tensor, eta: float = 1.0, s_noise: 
         sigma = run.level
         denoised = run.model(x)
         run.report(i, x, denoised)
-        sigma_down, signal, fresh = downstep(sigma, run.advance(), eta)
+        sigma_next = run.advance()
+        sigma_down, signal, fresh = downstep(sigma, sigma_next, eta)
         nominal_down, _, _ = downstep(run.scalar(i), run.scalar(i + 1), eta)
         d = to_d(x, sigma, denoised)
         if nominal_down == 0:
             x = x + d * (sigma_down - sigma)
         else:
-            sigma_mid = midway(sigma, sigma_down)
+            sigma_mid = run.between(lambda here, there: midway(here, downstep(here, there, eta)[0]), sigma, sigma_next)
             x_2 = x + d * (sigma_mid - sigma)
             denoised_2 = run.model_at(x_2, midway(run.scalar(i), nominal_down), sigma_mid)
             x = x + to_d(x_2, sigma_mid, denoised_2) * (sigma_down - sigma)
@@ -110,7 +111,9 @@ def sample_dpmpp_2s_ancestral_flow(run: Run, x: Tensor, eta: float = 1.0, s_nois
             continue
         sigma_down, signal, fresh = downstep(sigma, sigma_next, eta)
         nominal_down, _, _ = downstep(run.scalar(i), run.scalar(i + 1), eta)
-        sigma_mid = halfway_in_snr(sigma, sigma_down)
+        sigma_mid = run.between(
+            lambda here, there: halfway_in_snr(here, downstep(here, there, eta)[0]), sigma, sigma_next
+        )
         x_2 = toward(x, denoised, sigma, sigma_mid)
         denoised_2 = run.model_at(x_2, halfway_in_snr(run.scalar(i), nominal_down), sigma_mid)
         x = toward(x, denoised_2, sigma, sigma_down)
@@ -153,6 +156,7 @@ class AsNoiseLevels(Run):
     def __init__(self, run: Run) -> None:
         self.__dict__.update(run.__dict__)
         self.flow = False
+        self._translated: tuple[Tensor, Tensor] | None = None
         self.noise_sampler = lambda q, q_next: run.noise_sampler(sigma_of(q), sigma_of(q_next))
 
     def nominal(self, step: int) -> float:
@@ -164,7 +168,10 @@ class AsNoiseLevels(Run):
 
     @property
     def exact(self) -> Tensor:
-        return noise_per_signal(super().exact)
+        level = super().exact
+        if self._translated is None or self._translated[0] is not level:
+            self._translated = level, noise_per_signal(level)
+        return self._translated[1]
 
     def model(self, x: Tensor) -> Tensor:
         host = self.schedule
@@ -172,15 +179,11 @@ class AsNoiseLevels(Run):
 
     def model_at(self, x: Tensor, nominal: float | Tensor, level: Tensor) -> Tensor:
         host = sigma_of(torch.as_tensor(nominal, dtype=torch.float64))
-        return super().model_at(self.latent(x, self.on_device(level)), host, sigma_of(level.cpu().double()))
+        return super().model_at(self.latent(x, self.on_device(level)), host, sigma_of(self._on_cpu(level).double()))
 
     def latent(self, x: Tensor, q: Tensor) -> Tensor:
         """The host's latent for one in these variables."""
         return x / (1 + q)
-
-    def advance(self, to: Position | None = None) -> Tensor:
-        super().advance(to)
-        return self.level
 
     def sigma_at(self, percent: float) -> float:
         return float(noise_per_signal(torch.tensor(self._flow_sigma_at(percent), dtype=torch.float64)))

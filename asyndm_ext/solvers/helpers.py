@@ -36,6 +36,11 @@ def midway(sigma: Tensor, sigma_next: Tensor) -> Tensor:
     return torch.where(sigma_next > 0, (sigma * sigma_next).sqrt(), sigma)
 
 
+def midway_down(sigma: Tensor, sigma_next: Tensor, eta: float) -> Tensor:
+    """Halfway to where an ancestral step goes down to."""
+    return midway(sigma, ancestral_step(sigma, sigma_next, eta)[0])
+
+
 def part_way(sigma: Tensor, sigma_next: Tensor, share: float) -> Tensor:
     """At a share of the way in log-sigma; as :func:`midway` where sigma_next is 0."""
     if share == 0.5:

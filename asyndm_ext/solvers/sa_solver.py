@@ -76,8 +76,7 @@ def sample_sa_solver(
         order = min(order, remaining) if to_zero else order
         if order:
             terms = corrector_terms(run, i, at[:order])
-            x = decayed(run, x, mu * h) + weighted(run, adams_weights(at[:order], at[0] - h, h, mu, terms), answers)
-            x = x + noise
+            x = stepped(run, x, mu * h, adams_weights(at[:order], at[0] - h, h, mu, terms), answers)[0] + noise
             if pece:
                 answers[0] = denoised = run.model(x)
         else:
@@ -85,7 +84,7 @@ def sample_sa_solver(
 
         if i + 1 == run.count and not to_zero:
             return x  # so does the host, one prediction short of the schedule's end
-        run.advance()
+        run.move()
         if is_last:
             return denoised
         order = min(predictor_order, len(answers))
@@ -94,19 +93,20 @@ def sample_sa_solver(
         end = half_log_snr(run.exact)
         mu, h = 1 + tau**2, end - at[0]
         terms = usable_terms(run, i, at[:order], end, half_log_snr)
-        predicted = decayed(run, x, mu * h) + weighted(run, adams_weights(at[:order], at[0], h, mu, terms), answers)
+        share = (-torch.expm1(-2 * tau**2 * h)).clamp_min(0).sqrt()
+        weights = adams_weights(at[:order], at[0], h, mu, terms)
+        predicted, added = stepped(run, x, mu * h, weights, answers, run.exact * share)
         noise = torch.zeros_like(x)
         if tau > 0 and s_noise > 0:
-            share = (-torch.expm1(-2 * tau**2 * h)).clamp_min(0).sqrt()
-            noise = run.on_device(run.exact * share) * s_noise * run.randn_like(x)
+            noise = added * s_noise * run.randn_like(x)
         predicted = predicted + noise
     return x
 
 
-def decayed(run: Run, x: Tensor, z: Tensor) -> Tensor:
-    return run.on_device(torch.exp(-z)) * x
-
-
-def weighted(run: Run, weights: Sequence[Tensor], answers: Sequence[Tensor]) -> Tensor:
-    """Sum of the answers (newest first) by their weights."""
-    return sum((run.on_device(w) * d for w, d in zip(weights, answers, strict=False)), torch.zeros_like(answers[0]))
+def stepped(
+    run: Run, x: Tensor, z: Tensor, weights: Sequence[Tensor], answers: Sequence[Tensor], *more: Tensor
+) -> list[Tensor]:
+    """``exp(-z) * x`` and the sum of the answers (newest first) by their weights; then the other maps, beside it."""
+    decay, *sent = run.all_on_device(torch.exp(-z), *weights, *more)
+    weighted = (w * d for w, d in zip(sent[: len(weights)], answers, strict=False))
+    return [decay * x + sum(weighted, torch.zeros_like(answers[0])), *sent[len(weights) :]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -30,7 +32,8 @@ def sample_seeds_2(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0) 
         noises = [run.randn_like(x) * s_noise for _ in range(2 * noisy)]
         h = sigma.log() - sigma_next.log()
         z = h * (eta + 1)
-        sigma_mid, nominal_mid = part_way(sigma, sigma_next, 0.5), part_way(run.scalar(i), run.scalar(i + 1), 0.5)
+        sigma_mid = run.between(partial(part_way, share=0.5), sigma, sigma_next)
+        nominal_mid = part_way(run.scalar(i), run.scalar(i + 1), 0.5)
 
         x_2 = torch.exp(-z / 2) * x - torch.expm1(-z / 2) * denoised
         if noisy:
@@ -59,14 +62,14 @@ def sample_seeds_3(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0) 
         h = sigma.log() - sigma_next.log()
         z = h * (eta + 1)
 
+        ways = run.between(lambda a, b: tuple(part_way(a, b, part / 3) for part in (1, 2, 3)), sigma, sigma_next)
         y, answers = x, [denoised]
-        for part in (1, 2, 3):
+        for part, at in enumerate(ways, start=1):
             share = part / 3
             y = torch.exp(-share * z) * x - torch.expm1(-share * z) * denoised
             if part > 1:
                 before = (part - 1) / 3  # where the last look was
                 y = y + share / before * phi_2(share * z) * (answers[-1] - denoised)
-            at = part_way(sigma, sigma_next, share)
             for back, noise in enumerate(reversed(noises[:part])):
                 y = y + at * part_noise(h, eta, 3, back) * noise
             if part < 3:

@@ -126,7 +126,7 @@ def sample_unipc_levels(run: Run, x: Tensor, variant: str = "bh1", order: int = 
     order = min(order, run.count - 1)
     if order < 1:
         return run.model(x)
-    return _multistep(run, x, variant, order, True, _snr_of_level, _exploding, lambda run, x, _: run.model(x))
+    return _multistep(run, x, variant, order, True, _snr_of_level, _exploding, lambda x, answer, *_: answer)
 
 
 def unipc_levels(arguments: Mapping[str, Any]) -> BaseSchedule:
@@ -157,15 +157,16 @@ def _multistep(
     lower_order_final: bool,
     snr: Callable[[Tensor], Tensor],
     scales: Callable[[Tensor], tuple[Tensor, Tensor]],
-    picture: Callable[[Run, Tensor, Tensor], Tensor],
+    picture: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
 ) -> Tensor:
-    """Args: half-log-SNR of levels; signal and noise of half-log-SNR; the model's picture of a latent there."""
+    """Args: half-log-SNR of levels; signal and noise of half-log-SNR; the picture of a latent and the model's answer to
+    it, where there is so much signal and noise."""
     history: list[tuple[Tensor, Tensor, Tensor]] = []  # (a pixel's half-log-SNR, the host's, clean), newest first
     for i in run.steps():
         here, host = snr(run.schedule.level), snr(torch.tensor(run.nominal(i), dtype=torch.float64))
         if not history:
-            history = [(here, host, picture(run, x, here))]
-        run.advance()
+            history = [(here, host, picture(x, run.model(x), *run.all_on_device(*scales(here))))]
+        run.move()
         end = snr(run.schedule.level)
         host_end = snr(torch.tensor(run.nominal(i + 1), dtype=torch.float64))
         used = min(order, run.count - i) if lower_order_final and i + 1 >= order else min(order, i + 1)
@@ -173,24 +174,26 @@ def _multistep(
         alpha, sigma = scales(end)
         newest = history[0][2]
         differences = [answer - newest for _, _, answer in history[1:used]]
-        start = run.on_device(sigma / scales(here)[1]) * x
-        start = start - run.on_device(alpha * torch.expm1(here - end)) * newest
+        predictor, corrector = (
+            [alpha * w for w in bounded(nodes, end, hosts, variant, corrects).unbind(-1)] for corrects in (False, True)
+        )
+        maps = [sigma / scales(here)[1], alpha * torch.expm1(here - end), alpha, sigma, *predictor, *corrector]
+        kept, fresh, signal, noise, *weights = run.all_on_device(*maps)
+        start = kept * x - fresh * newest
 
-        def step(corrector: bool) -> Tensor:
-            weights = bounded(nodes, end, hosts, variant, corrector).unbind(-1)  # noqa: B023
-            return start - sum(run.on_device(alpha * w) * d for w, d in zip(weights, differences, strict=True))  # noqa: B023
+        def step(weights: Sequence[Tensor]) -> Tensor:
+            return start - sum(w * d for w, d in zip(weights, differences, strict=True))  # noqa: B023
 
-        x = step(corrector=False)
+        x = step(weights[: len(predictor)])
         if i + 1 < run.count:
-            answer = picture(run, x, end)
+            answer = picture(x, run.model(x), signal, noise)
             differences.append(answer - newest)
-            x = step(corrector=True)
+            x = step(weights[len(predictor) :])
             history = [(end, host_end, answer), *history[: order - 1]]
         run.report(i, x, history[0][2])
     return x
 
 
-def clean(run: Run, x: Tensor, half_log_snr: Tensor) -> Tensor:
-    """The model's picture of ``x`` at the current level."""
-    noise = run.on_device(torch.sigmoid(-2 * half_log_snr).sqrt()) * run.model(x)
-    return (x - noise) / run.on_device(torch.sigmoid(2 * half_log_snr).sqrt())
+def clean(x: Tensor, eps: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
+    """The picture of ``x`` by the model's answer."""
+    return (x - noise * eps) / signal

@@ -162,7 +162,7 @@ class Recorder:
         self.region.observe(maps, progress)
         self.maps.append(maps)
         if isinstance(self.region, ObjectRegion):
-            self.newest.append(self.region._maps[-1])
+            self.newest.append(self.region._masks[-1]())
 
     def strength(self, progress: float) -> Tensor:
         return self.region.strength(progress)

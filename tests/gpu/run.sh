@@ -1,14 +1,37 @@
 #!/bin/bash
-# The little world's training on one H100 with 16 cores, in 8 minutes at the most. Results: weights, log (below 16 MB).
-#   OUT=results tests/gpu/run.sh [OPTIONS OF asyndm_ext.world.train]
-set -euo pipefail
+# What only a GPU can tell, on one card in 6 minutes at the most; needs Python with torch, numpy and tqdm, and loads nothing.
+#   OUT=results tests/gpu/run.sh
+#   DEVICE=cpu MODELS=sd21 LATENTS=32 DTYPES=float32 tests/gpu/run.sh      # to see whether it runs at all
+# Results: checks.json (the same numbers as on the CPU, what waits, launches by the profiler), bench-*.json, log.txt.
+set -uo pipefail
 cd "$(dirname "$0")/../.."
-out=${OUT:-gpu} work=$(mktemp -d)
+out=${OUT:-gpu} device=${DEVICE:-cuda}
+read -ra models <<<"${MODELS:-sd21 sdxl sd3 flux}"
+read -ra latents <<<"${LATENTS:-128 64}"
+read -ra dtypes <<<"${DTYPES:-float16 bfloat16}"
 mkdir -p "$out"
-train=(python3 -u -m asyndm_ext.world.train --out "$work" --device cuda --bfloat16 --channels-last --batch 256
-    --steps 2500 --pool-refresh 2 --processes 15 --minutes 0.5 "$@")
-{
-    timeout "${DECODER:-120}" "${train[@]}" --stage decoder || true
-    timeout "${WHOLE:-360}" "${train[@]}" --export "$out/weights" ||
-        "${train[@]}" --steps 0 --decoder-steps 0 --export "$out/weights" # what there is by then
-} 2>&1 | tee "$out/log.txt"
+end=$((SECONDS + ${SECONDS_IN_ALL:-350}))
+failed=0
+left() { local rest=$((end - SECONDS)); echo $((rest > 1 ? rest : 1)); }
+report() { # what it was, its exit code
+    echo "== $1: $([ "$2" = 0 ] && echo done || { [ "$2" = 124 ] && echo "no time left" || echo "FAILED ($2)"; }), $(left) s left"
+    [ "$2" = 0 ] || failed=1
+}
+main() {
+    nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || echo "no nvidia-smi"
+    timeout "$(left)" python3 -u -m tests.gpu.on_device --device "$device" --models "${models[@]}" \
+        --json "$out/checks.json"
+    report checks $?
+    for dtype in "${dtypes[@]}"; do
+        for latent in "${latents[@]}"; do
+            for model in "${models[@]}"; do
+                timeout "$(left)" python3 -u -m asyndm_ext bench --devices "$device" --models "$model" --dtype "$dtype" \
+                    --latent "$latent" --batches 1 4 --pairs "${PAIRS:-6}" --no-naive --json \
+                    >"$out/bench-$dtype-$latent-$model.json"
+                report "$model, $dtype, latent $latent" $?
+            done
+        done
+    done
+    return $failed
+}
+main 2>&1 | tee "$out/log.txt"

@@ -17,8 +17,8 @@ from support.ldm_unet import sinusoid
 def layer_input(t: Tensor, vectors: int) -> Tensor:
     """``t`` of any shape, thousandths -> ``(..., vectors, 64)``."""
     time = sinusoid(t, 16).view(*t.shape, 1, 16).expand(*t.shape, vectors, 16)
-    guidance = sinusoid(torch.zeros(1), 16).expand(*t.shape, vectors, 16)
-    number = sinusoid(1000.0 * torch.arange(vectors), 32).expand(*t.shape, vectors, 32)
+    guidance = sinusoid(torch.zeros(1, device=t.device), 16).expand(*t.shape, vectors, 16)
+    number = sinusoid(1000.0 * torch.arange(vectors, device=t.device), 32).expand(*t.shape, vectors, 32)
     return torch.cat([time, guidance, number], dim=-1)
 
 

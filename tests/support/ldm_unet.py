@@ -18,7 +18,7 @@ GROUPS = 4
 
 def sinusoid(t: Tensor, dim: int) -> Tensor:
     """Cosines, then sines, of ``t`` at ``dim/2`` frequencies from 1 down to (nearly) 1/10000."""
-    frequencies = torch.tensor([math.exp(-math.log(10000.0) * i / (dim // 2)) for i in range(dim // 2)])
+    frequencies = torch.tensor([math.exp(-math.log(10000.0) * i / (dim // 2)) for i in range(dim // 2)]).to(t.device)
     angles = t.float().reshape(-1, 1) * frequencies.reshape(1, -1)
     return torch.cat([torch.cos(angles), torch.sin(angles)], dim=1)
 

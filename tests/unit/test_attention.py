@@ -127,6 +127,15 @@ def captured(net: nn.Module, x: Tensor, rows: Sequence[TokenRow | None], objects
     return output, capture.maps()
 
 
+def probabilities(q: Tensor, k: Tensor, heads: int, scale: float, columns: Sequence[Sequence[int]]) -> Tensor:
+    """Of one row, the mean over each object's tokens."""
+    tokens = torch.zeros(1, len(k), len(columns))
+    for number, own in enumerate(columns):
+        tokens[0, list(own), number] = 1
+    counts = torch.tensor([[max(len(own), 1)] for own in columns])
+    return token_probabilities(q[None], k[None], heads, scale, tokens)[0] / counts
+
+
 def hooks(module: nn.Module) -> int:
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in module.modules())
 
@@ -241,7 +250,7 @@ def test_hooks_go_however_the_block_is_left(error: type[BaseException] | None) -
 def test_half_precision_gives_float32_maps(dtype: torch.dtype) -> None:
     q, k = (8 * normal(24, 6, seed=10)).to(dtype), normal(TOKENS, 6, seed=11).to(dtype)
     columns = [[1], [2, 6], []]
-    found = token_probabilities(q, k, 2, 3**-0.5, columns)
+    found = probabilities(q, k, 2, 3**-0.5, columns)
     assert found.dtype == torch.float32 and found.shape == (3, 24)
     expected = torch.zeros(3, 24, dtype=torch.float64)
     for head in (slice(0, 3), slice(3, 6)):
@@ -262,7 +271,7 @@ def test_half_precision_gives_float32_maps(dtype: torch.dtype) -> None:
         queries, keys = layer.attn2.to_q(q[None]), layer.attn2.to_k(k[None])
     maps = capture.maps()
     assert maps.dtype == torch.float32 and maps.shape == (1, 1, 4, 6)
-    assert torch.equal(maps.flatten(), token_probabilities(queries[0], keys[0], 2, 3**-0.5, [[3]])[0])
+    assert torch.equal(maps.flatten(), probabilities(queries[0], keys[0], 2, 3**-0.5, [[3]])[0])
 
 
 @pytest.mark.parametrize("size", [(64, 64), (65, 97), (33, 49), (104, 152), (5, 9), (1, 2)])
@@ -304,8 +313,8 @@ def test_maps_are_those_of_the_layers_after_so_many_halvings(
 def test_probabilities_are_in_float32_also_under_autocast(dtype: torch.dtype) -> None:
     """Hosts sample in autocast, which would multiply the queries and keys in half precision."""
     q, k = (2 * normal(n, 16, seed=n).to(dtype) for n in (20, TOKENS))
-    expected = token_probabilities(q.double(), k.double(), 2, 0.35, [[1], [2, 3], []])
+    expected = probabilities(q.double(), k.double(), 2, 0.35, [[1], [2, 3], []])
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        found = token_probabilities(q, k, 2, 0.35, [[1], [2, 3], []])
+        found = probabilities(q, k, 2, 0.35, [[1], [2, 3], []])
     assert found.dtype == torch.float32 and float(found[2].abs().max()) == 0
     torch.testing.assert_close(found, expected.float(), atol=1e-7, rtol=1e-5)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,35 +11,17 @@ from torch import Tensor, nn
 
 pytest.importorskip("diffusers")
 
-from asyndm_ext.bench import cli, measure, memory
+from support.small import SIDE, SMALL
+
+from asyndm_ext.bench import cli, measure, memory, tables
 from asyndm_ext.bench.blobs import Blobs
-from asyndm_ext.bench.cases import CASES, Case, Kind, normal
-from asyndm_ext.bench.dit import DiTShape, Flux, MMDiT
+from asyndm_ext.bench.cases import CASES, normal
 from asyndm_ext.bench.measure import WALKED, Comparison, ratios, spread
 from asyndm_ext.bench.naive import a_row_per_pixel
 from asyndm_ext.bench.subjects import Subject, embedded_subject, random_subject
-from asyndm_ext.bench.unet import UNet, UNetShape
 from asyndm_ext.commands.main import COMMANDS
 
 CPU = torch.device("cpu")
-SIDE = 16
-TEXT = 7
-
-
-def small(name: str, kind: Kind, build: Callable[[], nn.Module], channels: int, labels: int, guided: bool) -> Case:
-    return Case(name, kind, lambda full: build(), 2 * SIDE, channels, TEXT, 24, labels, guided, "all", "all")
-
-
-def unet(levels: tuple[int, ...], transformers: tuple[int, ...], labels: int = 0) -> UNet:
-    return UNet(UNetShape(32, levels, transformers, 1, context=24, head=16, labels=labels))
-
-
-SMALL = {
-    "sd21": small("sd21", "eps", lambda: unet((1, 2, 2, 2), (1, 1, 1, 0)), 4, 0, True),
-    "sdxl": small("sdxl", "eps", lambda: unet((1, 2, 2), (0, 1, 2), 10), 4, 10, True),
-    "sd3": small("sd3", "flow", lambda: MMDiT(DiTShape(32, 4, 2, 24, 10)), 16, 10, True),
-    "flux": small("flux", "flow", lambda: Flux(DiTShape(32, 2, 1, 24, 10, singles=2, axes=(4, 6, 6))), 16, 10, False),
-}
 
 
 @pytest.fixture(autouse=True)
@@ -112,9 +93,55 @@ def test_rows_of_the_embedded_model(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_table_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["--quick", "--models", "flux", "--pairs", "1", "--latent", str(SIDE), "--no-naive"]) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[:2] for line in lines] == [["flux", "cpu"]] * 2
-    assert "asyndm: " in lines[0] and "off: " in lines[1]
+    header, *lines, words = capsys.readouterr().out.splitlines()
+    assert header.split()[:4] == ["network", "device", "images", "latent"]
+    assert [line.split()[:5] for line in lines] == [["flux", "cpu", "1", "16x16", what] for what in ("asyndm", "off")]
+    assert words.startswith("AsynDM costs ") and "on Flux (cpu, 1 image)" in words and words.endswith("memory.")
+
+
+@pytest.mark.parametrize(
+    ("ratio", "off", "memory_ratio", "said"),
+    [
+        (1.021, 1.004, 1.003, "AsynDM costs 2.1 % of a step on SDXL (cuda, 4 images), and 0.3 % more memory."),
+        (1.021, 1.004, 1.0, "AsynDM costs 2.1 % of a step on SDXL (cuda, 4 images), and no more memory."),
+        (
+            *(1.004, 1.03, 1.0),
+            "AsynDM costs less than can be seen here on SDXL (cuda, 4 images): plain steps differ by 3.0 % among "
+            "themselves, and with AsynDM it was 0.4 %; no more memory.",
+        ),
+    ],
+)
+def test_what_the_figures_say(ratio: float, off: float, memory_ratio: float, said: str) -> None:
+    common = {"model": "sdxl", "device": "cuda", "batch": 4}
+    rows = [
+        {**common, "variant": "asyndm", "ratio": ratio, "memory_ratio": memory_ratio},
+        {**common, "variant": "off", "ratio": 1.0, "ratio_min": 0.999, "ratio_max": off},
+        {**common, "batch": 1, "variant": "off", "ratio": 1.0, "ratio_min": 0.5, "ratio_max": 2.0},
+        {**common, "variant": "naive", "ratio": 9.0},
+    ]
+    assert list(tables.in_words(rows)) == [said]
+
+
+def test_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    """What a GPU is told: :mod:`test_on_device` holds the numbers to their budgets."""
+    asked = ["--count", "--models", "sd21", "--batches", "1", "--latent", str(SIDE)]
+    assert cli.main(asked) == 0
+    *_, line, words = capsys.readouterr().out.splitlines()
+    assert cli.main([*asked, "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert line.split() == [
+        *("sd21", "1", "16x16", str(row["kernels"]), str(row["kernels_plain"]), f"{row['ratio']:.3f}"),
+        *(str(row[key]) for key in ("copies_in_network", "copies_per_step", "waiting_copies", "read_backs")),
+    ]
+    assert row["kernels"] > row["kernels_plain"] > 100 and row["read_backs"] == 1
+    assert words.endswith("more kernels on SD 2.1 (1 image), and the processor waits for it once a step.")
+
+
+def test_counts_of_what_has_none(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        cli.main(["--count", "--models", "embedded"])
+    assert left.value.code == 2
+    assert "--count knows the networks sd21, sdxl, sd3, flux" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

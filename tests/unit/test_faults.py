@@ -49,7 +49,7 @@ PLACES = (
     Place("region sees", ObjectRegion, "observe", answers=False),
     Place("region tells", ObjectRegion, "strength"),
     Place("clock", PixelSchedule, "advance"),
-    Place("solver", Run, "advance"),
+    Place("solver", Run, "all_on_device"),
     Place("callback", Callbacks, "on_step", answers=False),
     Place("decode", TinyModel, "decode", answers=False),
 )
@@ -57,7 +57,7 @@ EACH_STEP = {
     *("guided model", "network", "capture", "captured maps", "region sees", "region tells"),
     *("clock", "solver", "callback"),
 }
-STEP = (Run, "advance")
+STEP = (Run, "move")
 
 
 def picture(solver: str, variant: sampling.Variant = "asyndm", side: int = 64) -> bytes:

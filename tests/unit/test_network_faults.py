@@ -25,7 +25,7 @@ from support.qwen_image import QwenImage
 from torch import Tensor, nn
 
 from asyndm_ext.hosts.webui.network import NetworkHooks
-from asyndm_ext.model import attention, dit_time, token_attention, token_modulation, unet_time
+from asyndm_ext.model import attention, dit_time, token_attention, token_modulation, token_rows, unet_time
 from asyndm_ext.model.attention import TokenRow
 from asyndm_ext.model.timesteps import TimestepTable
 from asyndm_ext.regions import checked
@@ -59,17 +59,24 @@ UNET = (
     Place("time embedding", unet_time, "timestep_embedding"),
     Place("projection", unet_time.UNetTimeConditioning, "_embedding_rows", answers=False),
     Place("gather", unet_time.UNetTimeConditioning, "_gather_index", answers=False),
-    Place("rows are added", unet_time, "add_rows", answers=False),
+    Place("rows are added", unet_time, "rows_of_pixels"),
+)
+OUTSIDE = (
+    Place("modulation is given", token_modulation.TokenModulations, "give", answers=False),
+    Place("token's modulation", token_modulation, token_rows, "scale_shift"),
+)
+HANDED_OVER = (
+    Place("modulation is given", token_modulation.TokenModulations, "stand_in", answers=False),
+    Place("token's modulation", token_rows.RowTable, "gathered"),
 )
 TRANSFORMER = (
     Place("time embedding", dit_time, "timestep_embedding"),
-    Place("modulation is given", token_modulation.TokenModulations, "give", answers=False),
-    Place("token's modulation", token_modulation, "scale_shift"),
     Place("attention is held", token_attention.TokenAttentionCapture, "_take", answers=False),
     Place("attention is read", token_attention, "key_probabilities"),
     Place("attention is added", attention.AttentionCapture, "_add", answers=False),
 )
-CELLS = [(name, place) for name in NETWORKS for place in (UNET if name == "ldm" else TRANSFORMER)]
+PLACES = {"ldm": UNET, "chroma": (*OUTSIDE, *TRANSFORMER), "anima": (*OUTSIDE, *TRANSFORMER)}
+CELLS = [(name, place) for name in NETWORKS for place in PLACES.get(name, (*HANDED_OVER, *TRANSFORMER))]
 
 
 @cache

@@ -136,19 +136,23 @@ def test_autocast_does_not_touch_probabilities(dtype: torch.dtype) -> None:
     """A host samples under autocast, which makes a matrix product half whatever the dtype of its factors."""
     draw = torch.Generator().manual_seed(0)
     q, k = (3 * torch.randn(rows, 16, generator=draw) for rows in (24, 9))
-    alone = token_probabilities(q, k, 2, 8**-0.5, [[1], [2, 6]])
+    tokens = torch.zeros(1, 9, 2)
+    tokens[0, [1, 2, 6], [0, 1, 1]] = 1
+    alone = token_probabilities(q[None], k[None], 2, 8**-0.5, tokens)
     with torch.autocast("cpu", dtype):
         assert (q @ k.T).dtype == dtype
-        assert torch.equal(token_probabilities(q, k, 2, 8**-0.5, [[1], [2, 6]]), alone)
+        assert torch.equal(token_probabilities(q[None], k[None], 2, 8**-0.5, tokens), alone)
 
 
 def test_queries_need_not_lie_in_a_row() -> None:
     draw = torch.Generator().manual_seed(0)
     q, k = (torch.randn(rows, 16, generator=draw) for rows in (24, 9))
-    expected = token_probabilities(q, k, 2, 8**-0.5, [[1]])
+    tokens = torch.zeros(1, 9, 1)
+    tokens[0, 1] = 1
+    expected = token_probabilities(q[None], k[None], 2, 8**-0.5, tokens)
     scattered = torch.randn(16, 24).t().copy_(q)
     assert not scattered.is_contiguous()
-    assert torch.allclose(token_probabilities(scattered, k, 2, 8**-0.5, [[1]]), expected, atol=1e-7)
+    assert torch.allclose(token_probabilities(scattered[None], k[None], 2, 8**-0.5, tokens), expected, atol=1e-7)
 
 
 TRANSFORMERS = {"sd3": MMDiT, "sd35": lambda: MMDiT(dual=True, normed=True), "flux": Flux, "chroma": Chroma}

@@ -232,7 +232,8 @@ def test_hooks_go_and_nothing_is_kept_after_an_error(dit: DiT) -> None:
     finally:
         handle.remove()
     assert hooks(dit.net) == before
-    assert not capture._held and not capture._values and capture._rotation is None and capture._next is None
+    assert not capture._held and not capture._sums and capture._rotation is None and capture._next is None
+    assert capture._known is None
     assert capture._wanted is None and capture._found is None
     assert nn.functional.scaled_dot_product_attention is HOST
 

@@ -16,7 +16,7 @@ from modules import sd_samplers_lcm, sd_samplers_timesteps, sd_unet
 from modules.models.sd3.sd3_model import SD3Denoiser
 from torch import Tensor
 
-from asyndm_ext.hosts.webui.denoiser import PassDenoiser, beside
+from asyndm_ext.hosts.webui.denoiser import PassDenoiser
 from asyndm_ext.hosts.webui.errors import AsynDMError, NotApplied
 from asyndm_ext.hosts.webui.neighbours import others_listen
 from asyndm_ext.hosts.webui.network import NetworkHooks
@@ -156,7 +156,7 @@ class PixelDenoiser(PassDenoiser):
 
     def _pixel_call(self, call: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: Tensor, levels: Tensor) -> Tensor:
         host = self._bound
-        s, level = beside(x, sigma, levels)
+        s, level = self._beside(x, sigma, levels)
         if self._space == "timestep":
             answer = call(x, sigma)
             if isinstance(host, sd_samplers_timesteps.CompVisTimestepsVDenoiser):

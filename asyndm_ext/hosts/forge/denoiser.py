@@ -16,7 +16,7 @@ from torch import Tensor
 
 from asyndm_ext.hosts.forge.patcher import ALWAYS_UNCOND, ROWS, changes_calls, patched
 from asyndm_ext.hosts.forge.relatives import check_calls, prediction_of, predictor_of, takes_model_options
-from asyndm_ext.hosts.webui.denoiser import LAST_UNCOND, PassDenoiser, beside
+from asyndm_ext.hosts.webui.denoiser import LAST_UNCOND, PassDenoiser
 from asyndm_ext.hosts.webui.errors import NotApplied
 from asyndm_ext.hosts.webui.neighbours import others_listen
 from asyndm_ext.hosts.webui.network import NetworkHooks
@@ -165,7 +165,7 @@ class PixelDenoiser(PassDenoiser):
         return TokenRow(image, self._texts[image][condition])
 
     def _pixel_call(self, call: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: Tensor, levels: Tensor) -> Tensor:
-        s, m = beside(x, sigma, levels)
+        s, m = self._beside(x, sigma, levels)
 
         def denoise(x_in: Tensor) -> Tensor:
             return call(x_in.to(x.dtype), sigma).to(s)
@@ -180,7 +180,7 @@ class PixelDenoiser(PassDenoiser):
             return x
         images = rows[:, 0].tolist()
         sigma, factors = self.neighbours.change(sigma, levels.nominal, len(images), self._look())
-        s, m = beside(x, sigma, levels.of(images, factors))
+        s, m = self._beside(x, sigma, levels.of(images, factors))
         return x * ((s**2 + 1) / (m**2 + 1)).sqrt().to(x.dtype)
 
 

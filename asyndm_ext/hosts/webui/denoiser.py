@@ -25,6 +25,7 @@ from asyndm_ext.model.attention import TokenRow
 from asyndm_ext.model.levels import CallLevels
 from asyndm_ext.model.unet_time import UnsupportedModel
 from asyndm_ext.noise import NoiseTable
+from asyndm_ext.transfer import sent
 
 LAST_UNCOND = "last_noise_uncond"
 """Where a host's denoiser keeps its answer without the prompt, if it has such a place."""
@@ -65,6 +66,7 @@ class PassDenoiser(ABC):
         self._levels: CallLevels | None = None
         self._texts: list[list[Columns]] = []
         self._called = False
+        self._brought: tuple[Tensor, Tensor] | None = None
         self._moved = False
         self.neighbours = Neighbours()
         self.noise: NoiseTable | None = None
@@ -251,10 +253,21 @@ class PassDenoiser(ABC):
             earlier = self.neighbours.back_at_the_first(x, images, sigma)
             levels, factors = (levels, factors) if earlier is None else (earlier, [1.0] * len(x))
         table, parts = levels.table(images, factors, x.device)
-        with self._nothing_lost(), self._network.call(table, parts, token_rows):
-            if levels.uniform is not None:
+        own = None if levels.uniform is not None else levels.of(images, factors)
+        along = [] if own is None or x.dtype == torch.float64 else [own.float()]
+        with self._nothing_lost(), self._network.call(table, parts, token_rows, along) as brought:
+            if own is None:
                 return call(x, levels.scalar(factors, sigma))
-            return self._pixel_call(call, x, sigma, levels.of(images, factors))
+            self._brought = (own, brought[0]) if brought else None
+            try:
+                return self._pixel_call(call, x, sigma, own)
+            finally:
+                self._brought = None
+
+    def _beside(self, x: Tensor, *levels: Tensor) -> tuple[Tensor, ...]:
+        """See :func:`beside`; the call's own levels are there already."""
+        known = self._brought
+        return beside(x, *(known[1] if known is not None and one is known[0] else one for one in levels))
 
 
 def beside(x: Tensor, *levels: Tensor) -> tuple[Tensor, ...]:
@@ -266,4 +279,4 @@ def beside(x: Tensor, *levels: Tensor) -> tuple[Tensor, ...]:
             return level.view(-1, *[1] * (x.ndim - 1))
         return level.unsqueeze(2) if level.ndim < x.ndim else level
 
-    return tuple(placed(level.to(precise).to(x.device)) for level in levels)
+    return tuple(placed(sent(level.to(precise), x.device)) for level in levels)

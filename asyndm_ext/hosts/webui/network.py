@@ -53,23 +53,28 @@ class NetworkHooks:
 
     @contextmanager
     def call(
-        self, table: TimestepTable | None, images: Sequence[int], token_rows: Sequence[TokenRow | None]
-    ) -> Iterator[None]:
-        """One call of the network.
+        self,
+        table: TimestepTable | None,
+        images: Sequence[int],
+        token_rows: Sequence[TokenRow | None],
+        along: Sequence[Tensor] = (),
+    ) -> Iterator[list[Tensor]]:
+        """One call of the network. Inside it, what goes along with the table is beside the network.
 
         Args:
             table: each image's timesteps, or None where the host's scalar holds for all pixels.
             images: the image that each row of the network's batch belongs to.
             token_rows: what to read from each row; None for rows that are not conditional.
+            along: see :class:`asyndm_ext.model.network.TimeConditioning`.
 
         Raises:
             NotApplied: the network has taken no timestep from the table.
         """
-        self._time.use(table, images)
+        brought = self._time.use(table, images, along)
         if self._capture is not None:
             self._capture.read(token_rows)
         try:
-            yield
+            yield brought
             if table is not None and self._time.calls == 0:
                 raise NotApplied("the network did not take the per-pixel timesteps")
         finally:

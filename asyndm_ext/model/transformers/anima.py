@@ -62,16 +62,15 @@ class AnimaTimeConditioning(TokenTime):
             yield linear.register_forward_pre_hook(self._before_projection)
             yield linear.register_forward_hook(self._on_projection(number))
 
-    def use(self, table: Any, rows: Any) -> None:
-        super().use(table, rows)
+    def use(self, table: Any, rows: Any, along: Any = ()) -> list[Tensor]:
         self._normed = self._added = None
+        return super().use(table, rows, along)
 
     # -- the batch's own ``(N, 1, D)``, and behind them the table's ``(R, 1, D)``
 
     def _before_embedding(self, module: nn.Module, args: tuple) -> tuple | None:
         if self.table is None:
             return None
-        self._place_behind_the_batch()
         return (torch.cat([args[0], self._sinusoid(args[0], args[0].shape[-1]).unsqueeze(1)]),)
 
     def _after_embedding(

@@ -62,7 +62,6 @@ class ChromaTimeConditioning(TokenTime):
     def _after_layer(self, module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:
         if self.table is None:
             return None
-        self._place_behind_the_batch()
         scalar = output[: len(self.rows)].clone()
         for number, modulation in enumerate(self._tokens.modulations):
             first = self._first_vectors[number] % output.shape[1]

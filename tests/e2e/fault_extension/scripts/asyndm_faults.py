@@ -50,7 +50,7 @@ class Faults:
         """Before sampling: the network is that of the job's model."""
         self.replaced.close()
         if Run is not None:
-            self.replace(Run, "advance", self.counting)
+            self.replace(Run, "move", self.counting)
         if self.settings["place"] == "model":
             handle = network().register_forward_hook(lambda module, args, output: self.strike(output))
             self.replaced.callback(handle.remove)
@@ -61,7 +61,7 @@ class Faults:
     def places(self) -> dict:
         """Where the functions are kept that a job goes through."""
         return {
-            "solver": [(Run, "advance")],
+            "solver": [(Run, "move")],
             "capture": [(attention, "token_probabilities"), (token_attention, "joint_probabilities")],
             "region": [(ObjectRegion, "strength")],
             "callback": [(sd_samplers_common.Sampler, "callback_state")],
