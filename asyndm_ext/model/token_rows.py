@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -143,7 +143,7 @@ class TokenRows:
         whole = slice(None)
         if not self._expanded and key in ((whole, None), (whole, None, whole)):
             return self._view(expanded=True)
-        raise _unknown("an index")
+        _refuse("an index")
 
     # -- what becomes of it
 
@@ -164,7 +164,7 @@ class TokenRows:
             return
         each = -(-len(self._chunks) // count)
         if len(self._chunks) % each:
-            raise _unknown("chunks of another size")
+            _refuse("chunks of another size")
         for first in range(self._chunks.start, self._chunks.stop, each):
             yield self._view(range(first, first + each))
 
@@ -205,7 +205,7 @@ class TokenRows:
             return first._of(func(first._final(), *args[1:], **kwargs))
         tokens = next((x for x in tensors if x.ndim > 2), None)
         if tokens is None:
-            raise _unknown(name)
+            _refuse(name)
         args = [x._beside(tokens) if isinstance(x, TokenRows) else x for x in args]
         kwargs = {key: x._beside(tokens) if isinstance(x, TokenRows) else x for key, x in kwargs.items()}
         return func(*args, **kwargs)
@@ -214,5 +214,6 @@ class TokenRows:
         return self._rows + 1 if self._raised else self._rows
 
 
-def _unknown(what: str) -> RuntimeError:
-    return RuntimeError(f"the network uses its modulation in a way that AsynDM does not know ({what})")
+def _refuse(what: str) -> NoReturn:
+    """A block does something with its modulation that is not known."""
+    raise RuntimeError(f"the network uses its modulation in a way that AsynDM does not know ({what})")
