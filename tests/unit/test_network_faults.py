@@ -63,7 +63,7 @@ UNET = (
 )
 OUTSIDE = (
     Place("modulation is given", token_modulation.TokenModulations, "give", answers=False),
-    Place("token's modulation", token_modulation, token_rows, "scale_shift"),
+    Place("token's modulation", token_modulation, "scale_shift"),
 )
 HANDED_OVER = (
     Place("modulation is given", token_modulation.TokenModulations, "stand_in", answers=False),
