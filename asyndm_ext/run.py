@@ -139,6 +139,12 @@ class Run:
         """The nominal level as a scalar tensor of the host's dtype, to go through the formulas that maps go through."""
         return torch.tensor(self.nominal(step), dtype=self.schedule.base.dtype)
 
+    def middle(self, nominal: Tensor, nominal_next: Tensor, share: float) -> Tensor:
+        """The nominal level a share of the way in log-sigma; of the host's dtype and, as its Brownian tree answers to
+        the last bit of what it is asked, in the host's arithmetic."""
+        t, t_next = nominal.log(), nominal_next.log()
+        return (t + (t_next - t) * share).exp()
+
     @property
     def level(self) -> Tensor:
         """The current level map ``(B,1,H,W)`` on the latent's device (sigma or timestep)."""

@@ -157,7 +157,20 @@ class AsNoiseLevels(Run):
         self.__dict__.update(run.__dict__)
         self.flow = False
         self._translated: tuple[Tensor, Tensor] | None = None
-        self.noise_sampler = lambda q, q_next: run.noise_sampler(sigma_of(q), sigma_of(q_next))
+        # The host's levels to the last bit: a Brownian tree answers to that.
+        self._host = {float(self.scalar(i)): run.scalar(i) for i in range(run.count + 1)}
+        self.noise_sampler = lambda q, q_next: run.noise_sampler(self.host_level(q), self.host_level(q_next))
+
+    def host_level(self, q: Tensor) -> Tensor:
+        """The host's sigma for a nominal level in these variables."""
+        return self._host.get(float(q), sigma_of(q))
+
+    def middle(self, nominal: Tensor, nominal_next: Tensor, share: float) -> Tensor:
+        t, t_next = (torch.logit(self.host_level(q)) for q in (nominal, nominal_next))
+        sigma = torch.sigmoid(t + (t_next - t) * share)
+        q = noise_per_signal(sigma.double()).to(sigma.dtype)
+        self._host[float(q)] = sigma
+        return q
 
     def nominal(self, step: int) -> float:
         return float(noise_per_signal(torch.tensor(super().nominal(step), dtype=torch.float64)))

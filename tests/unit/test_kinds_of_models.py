@@ -236,3 +236,20 @@ def test_a_change_of_variables_does_not_show(solver: Solver) -> None:
     for start, _ in tree.asked:
         assert min(abs(start - level) for level in levels) < 1e-12
     assert all(sigma_next < sigma for sigma, sigma_next in tree.asked)
+
+
+@pytest.mark.parametrize("steps", [2, 11])
+@pytest.mark.parametrize("name", ["sample_dpmpp_sde", "sample_dpmpp_2m_sde", "sample_dpmpp_3m_sde"])
+def test_the_tree_is_asked_about_the_hosts_own_levels_to_the_last_bit(name: str, steps: int) -> None:
+    """A Brownian tree answers otherwise where only the last bit is another, as a change of variables makes it."""
+    sigmas = schedule_for("flow", "shifted", steps).float()
+    first = torch.tensor(percent_to_sigma("flow")(1e-4), dtype=torch.float32)
+    tree = Tree(Noise())
+    run_solver(SNR[name], "flow", sigmas, EVEN, start_of("flow", sigmas).float(), noise_sampler=tree)
+    wanted: list[tuple[float, float]] = []
+    for sigma, sigma_next in zip([first, *sigmas[1:-2]], sigmas[1:-1], strict=True):
+        if name == "sample_dpmpp_sde":  # and about the step's middle, as Forge Neo works it out
+            here, there = sigma.logit().neg(), sigma_next.logit().neg()
+            wanted.append((float(sigma), float((here + 0.5 * (there - here)).neg().sigmoid())))
+        wanted.append((float(sigma), float(sigma_next)))
+    assert tree.asked == wanted
