@@ -187,9 +187,12 @@ def test_matrices_are_moved_by_muon_and_all_else_by_adamw(memory: torch.memory_f
     optimizer.zero_grad()
     layers["conv"](layers["conv_in"](torch.randn(2, 3, 9, 9))).square().sum().backward()
     optimizer.step(0.5)
-    moved = {name: p.detach() - q.detach() for (name, p), q in zip(layers.named_parameters(), before.parameters(), strict=True)}
+    moved = {
+        name: p.detach() - q.detach()
+        for (name, p), q in zip(layers.named_parameters(), before.parameters(), strict=True)
+    }
     singular = torch.linalg.svdvals(moved["conv.weight"].flatten(1))
-    # Muon's own: 0.5 of its rate, times 0.2 of the root of the larger side; it takes values from 0.7 to 1.2 for 1.
+    # 0.5 of the rate, times 0.2 of the root of the larger side; Muon takes values from 0.7 to 1.2 for 1.
     assert singular.min() > 0.6 * 0.5e-2 * 0.2 * 72**0.5 and singular.max() < 1.3 * 0.5e-2 * 0.2 * 72**0.5
     for name in ("conv_in.weight", "conv.bias"):
         assert moved[name].abs().mean() == pytest.approx(0.5e-3, rel=0.05), name
