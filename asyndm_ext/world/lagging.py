@@ -40,7 +40,7 @@ from asyndm_ext.world.pool import Batch
 from asyndm_ext.world.train import add_common, chosen, export, run
 from asyndm_ext.world.trainers import DiffusionTrainer, TrainSettings
 
-USUAL = TrainSettings(steps=2500, learning_rate=3e-4, matrix_rate=3e-3, warmup=200, seed=1)
+USUAL = TrainSettings(steps=2500, learning_rate=3e-4, warmup=200, seed=1)
 CURVES = ("quadratic", "piecewise linear")
 COVERED = 0.25
 """From how much of a cell on it is the object's."""

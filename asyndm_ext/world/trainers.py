@@ -23,7 +23,6 @@ from torch import Tensor
 from asyndm_ext.world.attention_loss import attention_loss, word_attention
 from asyndm_ext.world.drawer import Drawer
 from asyndm_ext.world.model import WorldModel
-from asyndm_ext.world.optimizers import Optimizers
 from asyndm_ext.world.pool import CELLS, Batch, ScenePool, pictures
 
 LOG_EVERY = 50
@@ -44,7 +43,6 @@ class TrainSettings:
     steps: int = 8000
     batch: int = 32
     learning_rate: float = 1e-3
-    matrix_rate: float = 1e-2
     warmup: int = 300
     ema: float = 0.999
     clip: float = 1.0
@@ -80,12 +78,11 @@ class Trainer(Protocol):
 
 
 def rate_at(step: int, settings: TrainSettings) -> float:
-    """The diffusion's learning rates at a step (from 0), as a share: linear warm-up, then half a cosine to a
-    hundredth."""
+    """The diffusion's learning rate at a step (from 0): linear warm-up, then half a cosine to a hundredth."""
     if step < settings.warmup:
-        return (step + 1) / settings.warmup
+        return settings.learning_rate * (step + 1) / settings.warmup
     progress = min(1.0, (step - settings.warmup) / max(1, settings.steps - settings.warmup))
-    return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress))
+    return settings.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
 
 
 def spread_times(uniform: Tensor, settings: TrainSettings) -> Tensor:
@@ -182,9 +179,8 @@ class DiffusionTrainer:
         if settings.channels_last:
             model.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = copy.deepcopy(model).requires_grad_(False).eval()
-        named = [*model.text_encoder.named_parameters(), *model.unet.named_parameters()]
-        self.trained = [parameter for _, parameter in named]
-        self.optimizer = Optimizers(named, settings.learning_rate, settings.matrix_rate)
+        self.trained = [*model.text_encoder.parameters(), *model.unet.parameters()]
+        self.optimizer = torch.optim.AdamW(self.trained, lr=settings.learning_rate, weight_decay=0.01)
         self.pool = ScenePool(model, settings.seed, settings.pool_blocks, refresh=settings.pool_refresh, drawer=drawer)
         self.step = 0
         self.seconds = 0.0
@@ -196,10 +192,11 @@ class DiffusionTrainer:
         start, settings = time.perf_counter(), self.settings
         self.pool.advance(self.step)
         loss = self.loss(step_generator(settings.seed, self.step))
+        self.optimizer.param_groups[0]["lr"] = rate_at(self.step, settings)
         self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.trained, settings.clip)
-        self.optimizer.step(rate_at(self.step, settings))
+        self.optimizer.step()
         self._average()
         self.step += 1
         self._recent.append(loss.item())
