@@ -53,7 +53,7 @@ _SIGMA = _Space(
     denoised=lambda x, e, sigma: x - sigma * e,
 )
 _TIMESTEP = _Space(
-    level=lambda run, t: run.alpha(t),
+    level=lambda run, t: run.between(run.table.alpha_at, t),
     noise=lambda x, answer, alpha: answer,
     step=lambda x, e, alpha, to: to.sqrt() * clean(x, e, alpha) + (1 - to).sqrt() * e,
     free=lambda x, alpha: (x / alpha.sqrt(), ((1 - alpha) / alpha).sqrt()),
