@@ -53,7 +53,7 @@ class GuidedUNet:
             raise ValueError(f"unsupported prediction type {prediction_type!r}")
         self._unet = unet
         self._guidance, self._log = guidance, log
-        self._rule = rival.guidance(unet, guidance, len(cond)) if rival is not None else None
+        self._rule = rival.guidance(unet, guidance, len(cond), halvings) if rival is not None else None
         parts = self._rule.parts if self._rule is not None else ("uncond", "cond")
         self._context = torch.cat([uncond if part == "uncond" else cond for part in parts])
         self._table = table

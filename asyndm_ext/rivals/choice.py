@@ -68,8 +68,8 @@ class Rival:
         )
         return lambda run, x, **options: own(run, x)
 
-    def guidance(self, network: nn.Module, scale: float, images: int) -> Guidance | None:
-        """How the answers become one; None: by plain guidance.
+    def guidance(self, network: nn.Module, scale: float, images: int, halvings: int = 2) -> Guidance | None:
+        """How the answers become one; None: by plain guidance. ``halvings``: of the latent where attention is read.
 
         Raises:
             ValueError: the network is none that it can work with.
@@ -77,7 +77,7 @@ class Rival:
         if self.name == "seg":
             return seg.SEG(network, scale, self["seg_scale"], self["seg_blur"])
         if self.name == "s-cfg":
-            return scfg.SCFG(network, scale, images, self["scfg_published"])
+            return scfg.SCFG(network, scale, images, self["scfg_published"], halvings)
         return None
 
     def calls(self, steps: int) -> float:

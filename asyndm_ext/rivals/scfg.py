@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from asyndm_ext.grid import enlarge
 from asyndm_ext.rivals.guidance import Part, Row
-from asyndm_ext.rivals.semantic import Masks, SemanticMaps, smoothed
+from asyndm_ext.rivals.semantic import HALVINGS, Masks, SemanticMaps, smoothed
 
 LEAST, MOST, CEILING = 0.8, 3.0, 15.0
 """The authors': limits of the rate, and of w times the rate."""
@@ -34,13 +34,16 @@ class SCFG:
         guidance: CFG scale w.
         images: number of images in the batch.
         published: read the attention as the authors' program does; see :class:`SemanticMaps`.
+        halvings: where it is read; see there.
     """
 
     parts: tuple[Part, ...] = ("uncond", "cond")
 
-    def __init__(self, network: nn.Module, guidance: float, images: int, published: bool = False) -> None:
+    def __init__(
+        self, network: nn.Module, guidance: float, images: int, published: bool = False, halvings: int = HALVINGS
+    ) -> None:
         self._guidance = guidance
-        self._maps = SemanticMaps(network, images, published)
+        self._maps = SemanticMaps(network, images, published, halvings)
 
     def attached(self) -> Any:
         return self._maps.attached()

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from asyndm_ext.model.attention import halved_grid, without_autocast
 from asyndm_ext.rivals.guidance import Row
 
-FINEST, COARSEST = 4, 8
-"""How much smaller than the latent a layer's grid may be."""
+HALVINGS = 2
+"""Of the latent, at the finer of the two sizes at which attention is looked at: Stable Diffusion's."""
 
 
 @dataclass(frozen=True)
@@ -42,12 +42,14 @@ class SemanticMaps:
         network: a UNet of transformer blocks with ``attn1`` and ``attn2``.
         images: number of images in the batch.
         published: sum up the powers of the self-attention as the authors' program does, not as their paper says.
+        halvings: how often the latent was halved at the finer of the two sizes that are looked at.
 
     Raises:
         ValueError: the network has no such blocks.
     """
 
-    def __init__(self, network: nn.Module, images: int, published: bool = False) -> None:
+    def __init__(self, network: nn.Module, images: int, published: bool = False, halvings: int = HALVINGS) -> None:
+        self._halvings = halvings
         self._blocks: list[Any] = [
             module
             for module in network.modules()
@@ -79,8 +81,7 @@ class SemanticMaps:
             self.read(())
 
     def begin(self, latent_size: tuple[int, int]) -> None:
-        factors = [FINEST * 2**n for n in range(COARSEST // FINEST)]
-        grids = [halved_grid(*latent_size, factor.bit_length() - 1) for factor in factors]
+        grids = [halved_grid(*latent_size, self._halvings + more) for more in (0, 1)]
         self._grids = {h * w: (h, w) for h, w in grids}
         self._tokens, self._ground = [None] * self._images, [None] * self._images
 
