@@ -60,10 +60,8 @@ def sample_dpmpp_sde(
 def tree_ends(run: Run, i: int, r: float, by_log: bool = True) -> tuple[Tensor, Tensor, Tensor]:
     """The nominal sigmas at the start, at a part ``r`` and at the end of a step, as the host asks its tree."""
     nominal, nominal_next = run.scalar(i), run.scalar(i + 1)
-    if not by_log:
-        return nominal, run.middle(nominal, nominal_next, r), nominal_next
-    t, t_next = nominal.log(), nominal_next.log()
-    return t.exp(), (t + (t_next - t) * r).exp(), t_next.exp()
+    middle = run.middle(nominal, nominal_next, r)
+    return (nominal.log().exp(), middle, nominal_next.log().exp()) if by_log else (nominal, middle, nominal_next)
 
 
 @torch.no_grad()
