@@ -1,4 +1,4 @@
-"""``python -m asyndm_ext "a red circle and a blue square"``: the ``asyndm`` command without its script."""
+"""``python -m asyndm_ext "a shark riding a bike"``: the ``asyndm`` command without its script."""
 
 from __future__ import annotations
 

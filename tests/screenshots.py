@@ -1,6 +1,6 @@
-"""Makes the pictures of docs/: what each control does to a picture of the tiny model, the panel, and the studio.
+"""Makes the pictures of docs/: what each control does to a picture of the little world, the panel, and the studio.
 
-    python tests/screenshots.py effects     # the tiny model; minutes on a CPU
+    python tests/screenshots.py effects     # the little world; minutes on a CPU
     python tests/screenshots.py studio      # Chromium
     python tests/screenshots.py panel       # a WebUI (ASYNDM_WEBUI) and Chromium
     python tests/screenshots.py             # all of them
@@ -23,23 +23,24 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tests.conftest  # noqa: F401  (repairs torchvision beside a CPU build of torch, before diffusers imports it)
 from asyndm_ext.drawing import GAP, GREY, Sheet, clock_colours, enlarged, mask_picture, to_picture
-from asyndm_ext.embedded.model import TinyModel, load_tiny
 from asyndm_ext.embedded.sampling import Job, Result, automatic_objects, run_variant
-from asyndm_ext.embedded.vocabulary import Tokenizer
 from asyndm_ext.objects import parse_objects
 from asyndm_ext.run import StepRecord
 from asyndm_ext.settings import FIELDS, Settings
 from asyndm_ext.strip import Layout, Row, draw, legend_of_clock, legend_of_slow
 from asyndm_ext.ui.pictures import Recorder
 from asyndm_ext.ui.preview import over_preview
+from asyndm_ext.world.model import WorldModel, load_world
+from asyndm_ext.world.scenes import scene
+from asyndm_ext.world.words import read
 from tests.e2e.browser import Browser, problem, wait
 from tests.e2e.server import PROBE, REPOSITORY, Install, WebUI
 from tests.e2e.studio import Studio, StudioBrowser
 from tests.e2e.studio import problem as studio_problem
 
 OUTPUT = REPOSITORY / "docs" / "images"
-PROMPT, SEED, STEPS = "a red circle and a blue square", 12, 20
-OBJECTS = parse_objects(automatic_objects(Tokenizer().words(PROMPT)))
+PROMPT, SEED, STEPS = "a shark riding a bike", 12, 20
+OBJECTS = parse_objects(automatic_objects(PROMPT))
 EFFECTS: dict[str, tuple[Any, ...]] = {
     "strength": (0.0, 0.35, 0.7, 1.0),
     "curve": ("linear", "exponential", "quadratic", "piecewise linear"),
@@ -57,14 +58,13 @@ EFFECTS: dict[str, tuple[Any, ...]] = {
 PREVIEWED = (4, 9, 14)
 """The steps whose live previews are drawn."""
 PREVIEW = 192  # side of one, pixels
-PHOTO = "asyndm_ext/embedded/examples/side_by_side.png"
-LAST = (836, 106, 1220, 490)  # where the picture of AsynDM is on it
+PHOTO = 384  # side of the picture to paint on, pixels
 PALETTE = 128  # colours of a screenshot, which has few
 
 
 def effects(output: Path, names: Sequence[str]) -> None:
     """One page per control: the picture, the slow pixels and the clocks half way, at several values."""
-    model = load_tiny()
+    model = load_world()
     shown(model, output)
     for name in names:
         path = output / f"{name}.png"
@@ -72,8 +72,8 @@ def effects(output: Path, names: Sequence[str]) -> None:
         print(path, path.stat().st_size)
 
 
-def shown(model: TinyModel, output: Path) -> None:
-    """What Show shows: the same drawing as in a WebUI, of a run of the tiny model."""
+def shown(model: WorldModel, output: Path) -> None:
+    """What Show shows: the same drawing as in a WebUI, of a run of the little world's model."""
     settings = Settings(enabled=True, objects=OBJECTS, show="all")
     result = run_variant(model, Job(PROMPT, SEED, settings, steps=STEPS), "asyndm")
     recorder = Recorder(settings)
@@ -85,7 +85,7 @@ def shown(model: TinyModel, output: Path) -> None:
     live_preview(model, result, settings).save(output / "live-preview.png", optimize=True)
 
 
-def live_preview(model: TinyModel, result: Result, settings: Settings) -> Image.Image:
+def live_preview(model: WorldModel, result: Result, settings: Settings) -> Image.Image:
     """Previews of a few steps with the slow pixels that were known by then."""
     sheet = Sheet.blank(len(PREVIEWED) * (PREVIEW + GAP) - GAP, PREVIEW + 24)
     for column, step in enumerate(PREVIEWED):
@@ -98,7 +98,7 @@ def live_preview(model: TinyModel, result: Result, settings: Settings) -> Image.
     return sheet.image
 
 
-def effect(model: TinyModel, name: str, values: Sequence[Any]) -> Image.Image:
+def effect(model: WorldModel, name: str, values: Sequence[Any]) -> Image.Image:
     results, pictures = [], []
     for value in values:
         job = Job(PROMPT, SEED, Settings(**{"enabled": True, "objects": OBJECTS, name: value}), steps=STEPS)
@@ -179,7 +179,8 @@ def mask_control(browser: Browser, path: Path) -> None:
     """The picture to paint on, with a stroke."""
     with tempfile.TemporaryDirectory() as folder:
         photo = Path(folder, "photo.png")
-        Image.open(REPOSITORY / PHOTO).crop(LAST).save(photo)
+        drawn = Image.fromarray(scene(read(PROMPT).text, SEED).image)
+        drawn.resize((PHOTO, PHOTO), Image.Resampling.BICUBIC).save(photo)
         canvas = browser.load_mask(photo)
         browser.paint(canvas, [(-30, 70), (-10, 90), (14, 90), (30, 70)])
         browser.screenshot(path, browser.id("mask_fold"))
@@ -193,8 +194,8 @@ def studio(output: Path) -> None:
         raise SystemExit(f"no pictures of the studio: {reason}")
     with Studio() as started:
         for name, theme, size in (
-            ("studio-light", "light", (1400, 1460)),
-            ("studio-dark", "dark", (1400, 1460)),
+            ("studio-light", "light", (1400, 1510)),
+            ("studio-dark", "dark", (1400, 1510)),
             ("studio-narrow", "dark", (400, 1300)),
             ("studio-compare", "dark", (1000, 1000)),
         ):
@@ -208,7 +209,15 @@ def studio(output: Path) -> None:
                 browser.run("document.activeElement.blur(); window.scrollTo(0, 0)")
                 path = output / f"{name}.png"
                 browser.driver.save_screenshot(str(path))
-                shrink(path)
+                save_small(path)
+
+
+def save_small(path: Path) -> None:
+    """A screenshot with pictures: in few colours their skies would have steps."""
+    page = Image.open(path).convert("RGB")
+    palette = page.quantize(256)
+    page.quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
+    print(path, path.stat().st_size)
 
 
 def shrink(path: Path) -> None:

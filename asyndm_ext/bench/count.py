@@ -64,7 +64,7 @@ def step(subject: Subject, log: Log, solver: str = "Euler") -> tuple[list[Event]
 
 def _asyndm(subject: Subject, log: Log, solver: str) -> list[Event]:
     base = BaseSchedule.from_sigmas(subject.sigmas)
-    model = Walked(_Called(subject.model, log))
+    model = Walked(_Called(subject.model, log), subject.halvings)
     found: list[Event] = []
 
     def steps(numbers: range) -> Iterator[int]:

@@ -22,7 +22,7 @@ from asyndm_ext.bench import memory
 from asyndm_ext.bench.guided import PixelModel
 from asyndm_ext.bench.naive import ExplicitSoftmax, a_row_per_pixel
 from asyndm_ext.bench.subjects import Attachable, Subject
-from asyndm_ext.model.attention import quarter_grid
+from asyndm_ext.model.attention import halved_grid
 from asyndm_ext.model.patches import patch_grid
 from asyndm_ext.regions import PerPatch
 from asyndm_ext.run import Run
@@ -62,15 +62,16 @@ class Stopwatch:
 class Walked:
     """The model, or in the first steps something that costs nothing."""
 
-    def __init__(self, model: Attachable) -> None:
+    def __init__(self, model: Attachable, halvings: int) -> None:
         self.model = model
+        self._halvings = halvings
         self.real = False
         self.last: tuple[Tensor, float, Tensor, Tensor] | None = None
         self._maps: Tensor | None = None
 
     def __call__(self, x: Tensor, nominal: float, level: Tensor) -> Tensor:
         if not self.real:
-            grid = quarter_grid(x.shape[-2], x.shape[-1])
+            grid = halved_grid(x.shape[-2], x.shape[-1], self._halvings)
             generator = torch.Generator().manual_seed(int(1000 * nominal))
             self._maps = torch.rand(len(x), 2, *grid, generator=generator)
             return 0.5 * torch.tanh(x)
@@ -94,7 +95,7 @@ class Comparison:
 
     def __init__(self, subject: Subject, pairs: int, naive: bool, on_step: Callable[[], object] = lambda: None) -> None:
         self._subject, self._pairs, self._naive, self._on_step = subject, pairs, naive, on_step
-        self._model = Walked(subject.model)
+        self._model = Walked(subject.model, subject.halvings)
         self._plain_x = subject.x
         self.plain, self.asyndm, self.naive = Cost(), Cost(), Cost()
         self.memory: dict[str, memory.Peak] = {}
@@ -182,8 +183,8 @@ class Comparison:
         x, nominal, level, answer = self._model.last
         maps = self._model.attention()
         size = (x.shape[-2], x.shape[-1])
-        h, w = patch_grid(*size) if subject.transformer else quarter_grid(*size)
-        softmax = ExplicitSoftmax(subject.columns, h * w, subject.text, subject.transformer)
+        h, w = patch_grid(*size) if subject.transformer else halved_grid(*size, subject.halvings)
+        softmax = ExplicitSoftmax(subject.columns, h * w, subject.text, subject.transformer, subject.network)
         model = PixelModel(
             subject.host,
             subject.network,

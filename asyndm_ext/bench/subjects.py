@@ -14,17 +14,17 @@ from asyndm_ext.bench.blobs import Blobs
 from asyndm_ext.bench.cases import CASES, normal, random_network, sd_table, sigmas, texts
 from asyndm_ext.bench.guided import Host, PixelModel
 from asyndm_ext.embedded.sampling import GUIDANCE
-from asyndm_ext.embedded.vocabulary import Tokenizer
 from asyndm_ext.hosts.embedded import GuidedUNet
 from asyndm_ext.noise import NoiseTable
 from asyndm_ext.objects import parse_objects
 from asyndm_ext.regions import Region, Shape, region_for
 from asyndm_ext.settings import Settings
+from asyndm_ext.world.tokens import Tokenizer
 
 EMBEDDED = "embedded"
 NAMES = (EMBEDDED, *CASES)
 STEPS = 20
-_PROMPT, _OBJECTS = "a red circle and a blue square", "red circle, blue square:0.4"
+_PROMPT, _OBJECTS = "a polar bear riding a bike", "polar bear, bike:0.4"
 _COLUMNS = [[2], [5, 6]]  # of two objects, of one and of two tokens
 
 
@@ -50,6 +50,7 @@ class Subject:
         x: starting latent ``(B,C,H,W)``. sigmas: of the run, ending at 0.
         region: makes a run's region from the shape ``(B,1,H,W)``.
         text: tokens of the text.
+        halvings: how often the latent was halved where a UNet's attention is looked at.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Subject:
     sigmas: Tensor
     region: Callable[[Shape], Region]
     text: int
+    halvings: int = 2
 
     @property
     def transformer(self) -> bool:
@@ -111,15 +113,15 @@ def random_subject(
 
 def embedded_subject(batch: int, device: torch.device) -> Subject:
     """The model that comes with the package, its own objects, its own size."""
-    from asyndm_ext.embedded.model import load_tiny
     from asyndm_ext.embedded.sampling import object_columns
+    from asyndm_ext.world.model import load_world
 
-    tiny = load_tiny(device=device)
-    side = 32
-    table = NoiseTable.from_alphas_cumprod(tiny.alphas_cumprod)
-    cond, uncond = (tiny.encode_prompt([text] * batch) for text in (_PROMPT, ""))
+    world = load_world(device=device)
+    side = 128 // world.latent_factor
+    table = NoiseTable.from_alphas_cumprod(world.alphas_cumprod)
+    cond, uncond = (world.encode_prompt([text] * batch) for text in (_PROMPT, ""))
     both = torch.cat([uncond, cond])
-    host = Host(lambda x, t: tiny.unet(x, t, encoder_hidden_states=both).sample, "v", table, GUIDANCE, torch.float32)
+    host = Host(lambda x, t: world.unet(x, t, encoder_hidden_states=both).sample, "v", table, GUIDANCE, torch.float32)
     objects = parse_objects(_OBJECTS)
     columns = [object_columns(Tokenizer(), _PROMPT, objects)] * batch
     settings = Settings(enabled=True, objects=objects)
@@ -129,11 +131,14 @@ def embedded_subject(batch: int, device: torch.device) -> Subject:
         EMBEDDED,
         {"latent": f"{side}x{side}", "whole_latent": f"{side}x{side}", "depth": "all", "whole_depth": "all"},
         host,
-        GuidedUNet(tiny.unet, cond, uncond, GUIDANCE, table, tiny.prediction_type, "sigma", columns),
-        tiny.unet,
+        GuidedUNet(
+            world.unet, cond, uncond, GUIDANCE, table, world.prediction_type, "sigma", columns, world.attention_halvings
+        ),
+        world.unet,
         columns,
-        (normal(batch, tiny.latent_channels, side, side, seed=1) * float(levels[0])).to(device),
+        (normal(batch, world.latent_channels, side, side, seed=1) * float(levels[0])).to(device),
         levels,
         lambda shape: region_for(settings, shape, strengths),
         cond.shape[1],
+        world.attention_halvings,
     )

@@ -17,7 +17,11 @@ from asyndm_ext.messages import shown
 
 
 class Refused(ValueError):
-    """The arguments ask for something that cannot be; the message says what."""
+    """The arguments ask for something that cannot be; the message says what. ``help``: the option that says more."""
+
+    def __init__(self, message: str, help: str = "--help lists the options") -> None:
+        super().__init__(message)
+        self.help = help
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,7 +34,11 @@ class Parser(argparse.ArgumentParser):
         self.add_argument("--version", action="version", version=f"asyndm {__version__}")
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}\n{self.prog} --help lists the options.\n")
+        self.refuse(Refused(message))
+
+    def refuse(self, refused: Refused) -> NoReturn:
+        """Say why, and where more is said."""
+        self.exit(2, f"{self.prog}: {refused}\n{self.prog} {refused.help}.\n")
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         options, left = self.parse_known_args(args, namespace)
@@ -82,7 +90,8 @@ def run(
 def _failed(parser: Parser, error: Exception, extra: str) -> int:
     """Say what can be said in a line; other errors are raised again."""
     if isinstance(error, Refused):
-        parser.error(str(error).removeprefix("AsynDM: "))  # the command's name is said already
+        # The command's name is said already.
+        parser.refuse(Refused(str(error).removeprefix("AsynDM: "), error.help))
     if isinstance(error, BrokenPipeError):  # "| head" has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -97,12 +106,14 @@ def _failed(parser: Parser, error: Exception, extra: str) -> int:
 
 
 @contextlib.contextmanager
-def checking() -> Iterator[None]:
-    """A ValueError inside is about the arguments."""
+def checking(**more: str) -> Iterator[None]:
+    """A ValueError inside is about the arguments. ``help``: as in Refused."""
     try:
         yield
+    except Refused:
+        raise
     except ValueError as error:
-        raise Refused(str(error)) from error
+        raise Refused(str(error), **more) from error
 
 
 def plainly(error: Exception) -> str:

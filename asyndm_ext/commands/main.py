@@ -17,7 +17,7 @@ class Command(NamedTuple):
 
 
 COMMANDS: dict[str, Command] = {
-    "draw": Command("asyndm_ext.embedded.cli", 'draw a prompt with the embedded model; "draw" itself can be left out'),
+    "draw": Command("asyndm_ext.embedded.cli", 'draw a prompt on three clocks; the word "draw" can be left out'),
     "studio": Command(
         "asyndm_ext.studio.command", "the same on a page in the browser, with masks and clocks of every step"
     ),
@@ -47,14 +47,23 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _meant(arguments: Sequence[str]) -> str | None:
-    """The command that a first word nearly names. A prompt goes on behind it; no word of the model is so near."""
+    """The command that a first word nearly names. A prompt goes on behind it, and has words of the little world."""
     word = arguments[0]
     if word in COMMANDS or word.startswith("-") or (len(arguments) > 1 and not arguments[1].startswith("-")):
         return None
     import difflib
 
     near = difflib.get_close_matches(word.lower(), COMMANDS, 1)
-    return near[0] if near else None
+    return near[0] if near and not _is_of_the_world(word) else None
+
+
+def _is_of_the_world(word: str) -> bool:
+    """Whether a prompt may use it: "beach" is no "bench"."""
+    try:
+        from asyndm_ext.world.words import WORDS
+    except ImportError:  # no prompt can be drawn then
+        return False
+    return word.lower() in WORDS
 
 
 if __name__ == "__main__":

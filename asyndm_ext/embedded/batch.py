@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from asyndm_ext.embedded.controls import Control, controlled
 from asyndm_ext.hosts.embedded import GuidedUNet
 from asyndm_ext.noise import NoiseTable
 from asyndm_ext.regions import AverageAttention, FixedRegion, Region, region_for
@@ -23,8 +24,8 @@ from asyndm_ext.solvers import SOLVERS
 from asyndm_ext.transfer import sent
 
 if TYPE_CHECKING:
-    from asyndm_ext.embedded.model import TinyModel
     from asyndm_ext.embedded.sampling import Job
+    from asyndm_ext.world.model import WorldModel
 
 Variant = Literal["plain", "concave", "asyndm"]
 _KARRAS_RHO = 7.0
@@ -112,7 +113,7 @@ def own_noise(seeds: Sequence[int]) -> Callable[[torch.Size | Sequence[int]], Te
 
 
 def run_batch(
-    model: TinyModel,
+    model: WorldModel,
     jobs: Sequence[Job],
     variant: Variant,
     *,
@@ -120,6 +121,8 @@ def run_batch(
     keep_average: bool = False,
     callback: Callable[[dict[str, Any]], None] | None = None,
     watch: Callable[[StepRecord], None] | None = None,
+    control: Control | None = None,
+    eta: float | None = None,
 ) -> Batch:
     """Sample the pictures of several jobs at once.
 
@@ -132,6 +135,8 @@ def run_batch(
         keep_average: average the attention of this pass, which has to be the plain one.
         callback: the solver's, called in every step with k-diffusion's dictionary.
         watch: called with the record of every step.
+        control: lag this instead of the region that the settings say.
+        eta: noise weight of DDIM and the ancestral solvers; None: each one's own.
 
     Raises:
         ValueError: the jobs differ in more than they may.
@@ -143,8 +148,9 @@ def run_batch(
     elif average is None:
         average = run_batch(model, jobs, "plain", keep_average=True).average
     table = NoiseTable.from_alphas_cumprod(model.alphas_cumprod)
-    base = base_schedule(shared, table)
     solver = SOLVERS[shared.solver]
+    arguments = {**webui_arguments(shared, table), "eta": eta}
+    base = solver.schedule(arguments)
     shape = (len(jobs), 1, shared.height // model.latent_factor, shared.width // model.latent_factor)
 
     # One generator for the starting noise and what ancestral solvers draw later: the same for all variants.
@@ -155,6 +161,8 @@ def run_batch(
 
     looks_for_objects = keep_average or (variant == "asyndm" and shared.settings.uses_objects)
     region = AverageAttention(shape) if keep_average else variant_region(shared, variant, shape, average)
+    if control is not None:
+        region = controlled(control, region, shape, shared.settings.strength, [job.seed for job in jobs])
     guided = GuidedUNet(
         model.unet,
         model.encode_prompt([job.prompt for job in jobs]),
@@ -164,6 +172,7 @@ def run_batch(
         model.prediction_type,
         solver.space,
         columns=_columns(jobs) if looks_for_objects else None,
+        halvings=model.attention_halvings,
     )
     run = Run(
         guided,
@@ -177,7 +186,7 @@ def run_batch(
     )
     with guided.attached():
         started = time.perf_counter()
-        latents = solver.sample(run, x, **solver.chosen(webui_arguments(shared, table)))
+        latents = solver.sample(run, x, **solver.chosen(arguments))
         seconds = time.perf_counter() - started
     if not bool(torch.isfinite(latents).all()):
         raise RuntimeError("the sampled picture is not finite (NaN in the model?)")

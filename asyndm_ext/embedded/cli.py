@@ -1,7 +1,8 @@
-"""The drawing: one prompt, three clocks, five pictures.
+"""The drawing: one prompt, a few seeds, three clocks.
 
-Thin on purpose: reads the arguments, says what is wrong with them, writes files. :mod:`.sampling` makes the
-pictures, :mod:`.filmstrip` lays them out. What needs torch is imported where it is used, so that help comes at once.
+Thin on purpose: reads the arguments, says what is wrong with them, writes files. :mod:`.rows` makes the pictures,
+:mod:`.comparison` and :mod:`.filmstrip` lay them out, :mod:`.report` says what came of it. What needs torch is imported
+where it is used, so that help, and what is wrong with a prompt, come at once.
 """
 
 from __future__ import annotations
@@ -12,24 +13,27 @@ import json
 import random
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from asyndm_ext import __version__
 from asyndm_ext.commands import folders, frame, interrupts
 from asyndm_ext.commands.main import COMMANDS
-from asyndm_ext.embedded.limits import GUIDANCE, MAX_GUIDANCE, MAX_SIDE, SCHEDULERS, SIDE_STEP
+from asyndm_ext.embedded.limits import GUIDANCE, MAX_GUIDANCE, MAX_SIDE, SCHEDULERS, SEEDS, SIDE_STEP
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from asyndm_ext.embedded.model import TinyModel
-    from asyndm_ext.embedded.sampling import Job, Result, Variant
+    from asyndm_ext.embedded.rows import Row
+    from asyndm_ext.embedded.sampling import Job, Variant
     from asyndm_ext.objects import ObjectSpec
+    from asyndm_ext.world.model import WorldModel
 
-_EXAMPLE = 'asyndm "a red circle and a blue square"'
+MOST_SEEDS = 16
+_SHORT = 10**6
+"""Random seeds are below it: easy to type again, and to read on a sheet."""
+_EXAMPLE = 'asyndm "a shark riding a bike"'
 _SIZE = re.compile(r"(\d+)(?:x(\d+))?")
 
 
@@ -52,9 +56,9 @@ def build_parser() -> frame.Parser:
     listed = "\n".join(f"  {name:<10}{command.does}" for name, command in COMMANDS.items())
     parser = _Parser(
         "asyndm",
-        "Draw a prompt three times from the same noise: on the ordinary schedule, on a concave schedule for all"
-        " pixels, and with AsynDM, where only the objects' pixels are slow. Writes the three images, a side-by-side"
-        " picture and a filmstrip.",
+        "Draw a prompt from a few seeds, each three times from the same noise: on the ordinary schedule, on a concave"
+        " schedule for all pixels, and with AsynDM, where only the objects' pixels are slow. Writes all pictures, a"
+        " sheet with what is right and wrong in each and what changed, and a filmstrip of the first AsynDM picture.",
         _EXAMPLE,
         usage=f'asyndm "PROMPT" [OPTIONS]\n       asyndm COMMAND [OPTIONS]\n\ncommands:\n{listed}\n'
         '  "asyndm COMMAND --help" lists the options of a command; those of draw are below.',
@@ -64,20 +68,27 @@ def build_parser() -> frame.Parser:
         "prompt",
         nargs="*",
         metavar="PROMPT",
-        help="coloured shapes, e.g. 'a red circle to the left of a blue square on a white background'",
+        help="an animal, perhaps with a thing, a place and a time of day: 'two penguins beside a red boat at dusk'",
     )
+    add("--words", action=_ListWords, help="list all words that a prompt can have, and stop")
     add(
         "--seed",
         type=frame.whole(),
         default=-1,
         metavar="N",
-        help="of the starting noise; a random one if absent or -1",
+        help="of the first row's noise; a random one if absent or -1",
+    )
+    add(
+        "--seeds",
+        type=frame.whole(1, MOST_SEEDS),
+        default=4,
+        metavar="N",
+        help=f"how many, one after the other: a row each, 1 to {MOST_SEEDS} (%(default)s)",
     )
     add("--steps", type=frame.whole(), default=20, metavar="N", help="sampling steps (%(default)s)")
     add(
         "--solver",
-        type=_one_of("asyndm_ext.embedded.sampling", "COUNTED_SOLVERS"),
-        default="Euler",
+        **_one_of("asyndm_ext.embedded.sampling", "COUNTED_SOLVERS", "Euler"),
         metavar="NAME",
         help="Euler, Euler a, Heun, DPM++ 2M, DPM++ 2M SDE, DDIM, UniPC or another of the WebUI's samplers; see"
         " --list-solvers (%(default)s)",
@@ -85,15 +96,13 @@ def build_parser() -> frame.Parser:
     add("--list-solvers", action=_ListSolvers, help="name all solvers, and stop")
     add(
         "--scheduler",
-        type=_one_of("asyndm_ext.embedded.limits", "SCHEDULERS"),
-        default="uniform",
+        **_one_of("asyndm_ext.embedded.limits", "SCHEDULERS", "uniform"),
         metavar="NAME",
         help=f"spacing of the noise levels: {', '.join(SCHEDULERS)} (%(default)s)",
     )
     add(
         "--curve",
-        type=_one_of("asyndm_ext.schedule", "CURVES"),
-        default="quadratic",
+        **_one_of("asyndm_ext.schedule", "CURVES", "quadratic"),
         metavar="NAME",
         help="concave curve: quadratic, piecewise linear, exponential, linear (%(default)s)",
     )
@@ -103,7 +112,7 @@ def build_parser() -> frame.Parser:
     add(
         "--objects",
         metavar="WORDS",
-        help="words of the prompt, with commas: 'red circle, blue square:0.4' (found in the prompt)",
+        help="words of the prompt, with commas: 'shark, bike:0.4' (found in the prompt)",
     )
     add(
         "--threshold",
@@ -133,32 +142,51 @@ def build_parser() -> frame.Parser:
         metavar="FOLDER",
         help="for the pictures; where earlier ones are, a number is added (%(default)s)",
     )
-    add("--json", action="store_true", help="print a summary for programs")
+    add("--json", action="store_true", help="print everything for programs (docs/COMMAND.md says how)")
     return parser
 
 
-class _ListSolvers(argparse.Action):
+class _List(argparse.Action):
+    """Prints something and stops."""
+
     def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
 
     def __call__(self, parser: argparse.ArgumentParser, *rest: Any) -> None:
-        from asyndm_ext.embedded.sampling import COUNTED_SOLVERS
-
-        print("\n".join(COUNTED_SOLVERS))
+        print(self.text())
         parser.exit()
 
+    def text(self) -> str:
+        raise NotImplementedError
 
-def _one_of(module: str, table: str) -> Callable[[str], str]:
-    """An argparse type: one of the names in a table, letter case aside. Imported only for a name."""
+
+class _ListSolvers(_List):
+    def text(self) -> str:
+        from asyndm_ext.embedded.sampling import COUNTED_SOLVERS
+
+        return "\n".join(COUNTED_SOLVERS)
+
+
+class _ListWords(_List):
+    def text(self) -> str:
+        from asyndm_ext.world.telling import all_words
+
+        return all_words()
+
+
+def _one_of(module: str, table: str, default: str) -> dict[str, Any]:
+    """An option's type and default: one of the names in a table, letter case aside, imported only for another name."""
 
     def parse(text: str) -> str:
+        if text == default:  # argparse asks for it too
+            return text
         names: Sequence[str] = getattr(importlib.import_module(module), table)
         known = {name.casefold(): name for name in names}
         if text.casefold() not in known:
             raise argparse.ArgumentTypeError(f"unknown name {text!r}; choose one of: {', '.join(names)}")
         return known[text.casefold()]
 
-    return parse
+    return {"type": parse, "default": default}
 
 
 def _size(text: str) -> tuple[int, int]:
@@ -180,81 +208,115 @@ def _prompt(words: Sequence[str]) -> str:
     return " ".join(" ".join(words).split())
 
 
-def _job(options: argparse.Namespace) -> tuple[Job, str]:
-    """What to draw, and where its objects come from. Raises ValueError for what cannot be."""
+def _readable(prompt: str) -> str:
+    """The prompt, if the little world can read it: known before anything is loaded."""
+    from asyndm_ext.world.tokens import Tokenizer
+    from asyndm_ext.world.words import read
+
+    with frame.checking(help="--words lists what a prompt can have"):
+        Tokenizer().encode(prompt)
+        read(prompt)
+    return prompt
+
+
+def _seeds(first: int, number: int) -> list[int]:
+    """One after the other. Raises ValueError where there are not so many."""
+    if first == -1:
+        first = random.SystemRandom().randrange(_SHORT)
+    if first <= SEEDS - 1 < first + number - 1:
+        raise ValueError(f"{number} seeds from {first} on go beyond the last one, {SEEDS - 1}; take a smaller --seed")
+    return [first + i for i in range(number)]
+
+
+def _jobs(options: argparse.Namespace) -> tuple[list[Job], str]:
+    """What to draw, one for each seed, and where the objects come from. Raises ValueError for what cannot be."""
+    prompt = _readable(_prompt(options.prompt))
+    seeds = _seeds(options.seed, options.seeds)
     from asyndm_ext.embedded.sampling import Job
     from asyndm_ext.settings import Settings
 
-    prompt = _prompt(options.prompt)
     objects, source = _objects(options.objects, prompt)
     settings = Settings(
         enabled=True, objects=objects, strength=options.strength, curve=options.curve, threshold=options.threshold
     )
-    job = Job(
-        prompt=prompt,
-        seed=random.SystemRandom().randrange(2**32) if options.seed == -1 else options.seed,
-        settings=settings,
-        steps=options.steps,
-        solver=options.solver,
-        scheduler=options.scheduler,
-        guidance=options.guidance,
-        width=options.size[0],
-        height=options.size[1],
-    )
-    return job, source
+    jobs = [
+        Job(
+            prompt=prompt,
+            seed=seed,
+            settings=settings,
+            steps=options.steps,
+            solver=options.solver,
+            scheduler=options.scheduler,
+            guidance=options.guidance,
+            width=options.size[0],
+            height=options.size[1],
+        )
+        for seed in seeds
+    ]
+    return jobs, source
 
 
 def _objects(given: str | None, prompt: str) -> tuple[tuple[ObjectSpec, ...], str]:
     from asyndm_ext.embedded.sampling import automatic_objects
-    from asyndm_ext.embedded.vocabulary import Tokenizer
     from asyndm_ext.objects import ObjectSpec, parse_objects
 
     named = parse_objects(given)
     if named:
         return named, "--objects"
-    return tuple(map(ObjectSpec, automatic_objects(Tokenizer().words(prompt)))), "prompt"
+    return tuple(map(ObjectSpec, automatic_objects(prompt))), "prompt"
 
 
 def _draw(options: argparse.Namespace) -> int:
     with frame.checking():
-        job, source = _job(options)
+        jobs, source = _jobs(options)
         folders.check(options.out)
     # After the arguments: diffusers takes seconds to import, and a typing error should be told at once.
-    from asyndm_ext.embedded.model import load_tiny
+    from asyndm_ext.embedded import report
     from asyndm_ext.embedded.threads import threads_for
+    from asyndm_ext.world.model import load_world
 
-    model = load_tiny()
-    with interrupts.careful(), threads_for(job.width * job.height):
-        results = _sample(model, job)
-        files = _write(model, job, results, options.out)
+    model = load_world()
+    with interrupts.careful(), threads_for(jobs[0].width * jobs[0].height):
+        rows = _sample(model, jobs)
+        files = _write(model, rows, options.out)
     if options.json:
-        print(json.dumps(_summary(job, source, results, files), indent=2))
+        print(json.dumps(report.summary(rows, source, files), indent=2))
     else:
-        _report(job, source, results, files, options.out)
+        print(report.text(rows, source, files, options.out))
     return 0
 
 
-def _sample(model: TinyModel, job: Job) -> dict[Variant, Result]:
-    """All variants, one after the other, under one progress bar on stderr."""
-    from asyndm_ext.embedded.sampling import VARIANTS, count_of_all, run_variant
+def _sample(model: WorldModel, jobs: Sequence[Job]) -> list[Row]:
+    """All seeds, one after the other, under one progress bar on stderr."""
+    from asyndm_ext.embedded.rows import draw_row, judged_at
+    from asyndm_ext.embedded.sampling import VARIANTS, count_of_all
+    from asyndm_ext.world.judge import load_judge
 
-    with frame.progress(total=count_of_all(model, job, VARIANTS), unit="step") as bar:
-        results: dict[Variant, Result] = {}
-        for variant in VARIANTS:
-            bar.set_description(f"{variant:>7}")
-            results[variant] = run_variant(model, job, variant, on_step=bar.update)
-    return results
+    judge = load_judge() if judged_at(jobs[0]) else None
+    with frame.progress(total=len(jobs) * count_of_all(model, jobs[0], VARIANTS), unit="step") as bar:
+        rows = []
+        for job in jobs:
+
+            def tell(variant: Variant, seed: int = job.seed) -> None:
+                bar.set_description(f"seed {seed}, {variant:>7}")
+
+            rows.append(draw_row(model, judge, job, on_variant=tell, on_step=bar.update))
+        return rows
 
 
-def _write(model: TinyModel, job: Job, results: dict[Variant, Result], folder: Path) -> dict[str, Path]:
+def _write(model: WorldModel, rows: Sequence[Row], folder: Path) -> dict[str, Path]:
     """All pictures, each with its parameters in a text chunk. Everything is drawn before the first file appears."""
-    from asyndm_ext.embedded import filmstrip
+    from asyndm_ext.embedded import comparison, filmstrip
 
-    pictures = {variant: filmstrip.to_picture(model.decode(result.latent)[0]) for variant, result in results.items()}
+    first = rows[0]
     drawn = {
-        **{str(variant): (picture, job.infotext(variant)) for variant, picture in pictures.items()},
-        "comparison": (filmstrip.comparison(job, results, pictures), job.infotext()),
-        "filmstrip": (filmstrip.filmstrip(job, results["asyndm"], model.decode), job.infotext()),
+        "comparison": (comparison.comparison(rows), first.job.infotext()),
+        "filmstrip": (filmstrip.filmstrip(first.job, first.drawn["asyndm"].result, model.decode), first.job.infotext()),
+        **{
+            f"{variant}-{row.job.seed}": (one.picture, row.job.infotext(variant))
+            for row in rows
+            for variant, one in row.drawn.items()
+        },
     }
     taken = folders.save(folder, {f"{name}.png": partial(_png, *what) for name, what in drawn.items()})
     return {name: taken / f"{name}.png" for name in drawn}
@@ -266,54 +328,3 @@ def _png(picture: Image.Image, parameters: str, file: IO[bytes]) -> None:
     text = PngInfo()
     text.add_text("parameters", parameters)
     picture.save(file, "PNG", pnginfo=text)
-
-
-def _summary(job: Job, source: str, results: dict[Variant, Result], files: dict[str, Path]) -> dict[str, Any]:
-    """What ``--json`` prints."""
-    return {
-        "version": __version__,
-        "prompt": job.prompt,
-        "seed": job.seed,
-        "parameters": {
-            "steps": job.steps,
-            "solver": job.solver,
-            "scheduler": job.scheduler,
-            "curve": job.settings.curve,
-            "strength": job.settings.strength,
-            "threshold": job.settings.threshold,
-            "guidance": job.guidance,
-            "width": job.width,
-            "height": job.height,
-        },
-        "objects": [
-            {"words": str(spec), "columns": columns}
-            for spec, columns in zip(job.settings.objects, job.columns, strict=True)
-        ],
-        "objects_from": source,
-        "note": results["asyndm"].note,
-        "runs": {
-            variant: {
-                "seconds_per_step": round(result.seconds_per_step, 4),
-                "slow_fraction": result.slow_fraction,
-                "timesteps": result.timestep_range,
-            }
-            for variant, result in results.items()
-        },
-        "files": {name: str(path.resolve()) for name, path in files.items()},
-    }
-
-
-def _report(job: Job, source: str, results: dict[Variant, Result], files: dict[str, Path], wanted: Path) -> None:
-    """What a person reads."""
-    found = "found in the prompt" if source == "prompt" else "as given"
-    print(f"prompt: {job.prompt}; seed: {job.seed}")
-    print(f"objects: {', '.join(map(str, job.settings.objects))} ({found})")
-    for name, path in files.items():
-        speed = f" ({results[name].seconds_per_step:.3f} s a step)" if name in results else ""  # type: ignore[index]
-        print(f"{name:>10}: {path}{speed}")
-    note = results["asyndm"].note
-    if note:
-        print(f"note: {note}")
-    folder = files["comparison"].parent
-    aside = "" if folder == wanted else f", because {wanted} holds earlier pictures"
-    print(f"All five pictures are in {folder}{aside}.")

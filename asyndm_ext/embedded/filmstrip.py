@@ -1,34 +1,17 @@
-"""The pictures that explain a run: the three images side by side, and AsynDM's steps as a filmstrip."""
+"""AsynDM's steps as a filmstrip, and what each clock does in a sentence."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from PIL import Image, ImageDraw
+from PIL import Image
 from torch import Tensor
 
-from asyndm_ext.drawing import (
-    GAP,
-    GREY,
-    LINE,
-    MARGIN,
-    NOISIEST,
-    ON_TIME,
-    PAPER,
-    SLOW,
-    Sheet,
-    clock_colours,
-    enlarged,
-    heading_height,
-    mask_picture,
-    to_picture,
-)
+from asyndm_ext.drawing import NOISIEST, clock_colours, enlarged, mask_picture, to_picture
 from asyndm_ext.embedded.sampling import Job, Result, Variant
 from asyndm_ext.strip import Layout, Row, draw, legend_of_clock, legend_of_slow
 
-_VIEW = 384  # about the side of a picture in the comparison, pixels
-
-# --- side by side ---------------------------------------------------------------------------------------------------
+# --- clocks ---------------------------------------------------------------------------------------------------------
 
 TITLES: dict[Variant, str] = {"plain": "Plain", "concave": "Plain, concave", "asyndm": "AsynDM"}
 
@@ -54,63 +37,6 @@ def _where(job: Job) -> str:
         "objects or mask": f"of {objects} and those {inverted} the mask",
         "objects and mask": f"of {objects} that are {inverted} the mask",
     }[job.settings.region]
-
-
-def comparison(job: Job, results: Mapping[Variant, Result], pictures: Mapping[Variant, Image.Image]) -> Image.Image:
-    """The three images, what was different, and how the noise went down in each."""
-    factor = max(1, round(_VIEW / max(job.width, job.height)))
-    width, height = job.width * factor, job.height * factor
-    column = max(width, 300)
-    page_width = 2 * MARGIN + 3 * column + 2 * 2 * GAP
-    top = heading_height(job.prompt, page_width)
-    text_height, chart_height = 122, 96
-    sheet = Sheet.blank(page_width, top + height + text_height + chart_height + MARGIN + 22)
-    sheet.heading(
-        job.prompt,
-        f"Same model, same starting noise, three schedules: {job.solver}, {job.steps} steps, seed {job.seed}",
-    )
-    for number, (variant, result) in enumerate(results.items()):
-        x = MARGIN + number * (column + 2 * GAP)
-        view = pictures[variant].resize((width, height), Image.Resampling.BICUBIC)
-        sheet.framed(view, x + (column - width) // 2, top)
-        y = top + height + 12
-        sheet.text(x, y, TITLES[variant], size=19)
-        sheet.paragraph(x, y + 27, column, explanation(job, variant), size=14, colour=GREY)
-        _chart(sheet, result, (x, top + height + text_height, column, chart_height))
-    return sheet.image
-
-
-def _chart(sheet: Sheet, result: Result, box: tuple[int, int, int, int]) -> None:
-    """Noise level over the steps: the least and the most noisy pixel."""
-    x, y, width, height = box
-    smooth = 4
-    canvas = Image.new("RGB", (width * smooth, (height + 4) * smooth), PAPER)
-    draw = ImageDraw.Draw(canvas)
-    draw.line((0, height * smooth, width * smooth, height * smooth), fill=LINE, width=smooth)
-    # The last step leads to a clean picture; a schedule that is there before it needs no flat end.
-    end = [] if result.timestep_range[-1][1] <= 1 else [0.0]
-    last = max(len(result.timestep_range) + len(end) - 1, 1)
-
-    def path(levels: list[float]) -> list[tuple[float, float]]:
-        return [
-            ((2 + (width - 4) * i / last) * smooth, (height - (height - 4) * level / NOISIEST) * smooth)
-            for i, level in enumerate([*levels, *end])
-        ]
-
-    least = path([low for low, _ in result.timestep_range])
-    most = path([high for _, high in result.timestep_range])
-    apart = any(low < high for low, high in result.timestep_range)
-    if apart:
-        draw.polygon([*least, *reversed(most)], fill=(253, 232, 208))
-        draw.line(most, fill=SLOW, width=3 * smooth, joint="curve")
-    all_slow = not apart and bool((result.strength > 0).all())
-    draw.line(least, fill=SLOW if all_slow else ON_TIME, width=3 * smooth, joint="curve")
-    sheet.image.paste(canvas.resize((width, height + 4), Image.Resampling.LANCZOS), (x, y))
-    sheet.text(x, y - 20, "noise left", size=13, colour=GREY)
-    sheet.text(x + width, y + height + 8, "steps", size=13, colour=GREY, anchor="ra")
-    if apart:
-        sheet.text(x + width, y - 2, "objects", size=13, colour=SLOW, anchor="ra")
-        sheet.text(x + width, y + 15, "the rest", size=13, colour=ON_TIME, anchor="ra")
 
 
 # --- filmstrip ------------------------------------------------------------------------------------------------------

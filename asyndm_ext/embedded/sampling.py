@@ -17,51 +17,43 @@ from torch import Tensor
 from asyndm_ext import __version__, mask_image
 from asyndm_ext.embedded.batch import Variant, base_schedule, run_batch
 from asyndm_ext.embedded.limits import GUIDANCE, MAX_GUIDANCE, MAX_SIDE, MAX_STEPS, SCHEDULERS, SEEDS, SIDE_STEP
-from asyndm_ext.embedded.scenes import COLOURS, COUNTS, SHAPES
-from asyndm_ext.embedded.vocabulary import Tokenizer
 from asyndm_ext.noise import NoiseTable
 from asyndm_ext.objects import ObjectSpec
 from asyndm_ext.run import StepRecord
 from asyndm_ext.settings import Settings
 from asyndm_ext.solvers import SOLVERS
 from asyndm_ext.ui.coverage import Coverage
+from asyndm_ext.world.tokens import Tokenizer
+from asyndm_ext.world.words import COUNTED, read
 
 if TYPE_CHECKING:
-    from asyndm_ext.embedded.model import TinyModel  # diffusers takes seconds to import: not for a wrong argument
+    from asyndm_ext.world.model import WorldModel  # diffusers takes seconds to import: not for a wrong argument
 
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
 COUNTED_SOLVERS = tuple(name for name, solver in SOLVERS.items() if not solver.adaptive)
 """Those that take the steps they are given: the filmstrip and the progress bar count on it."""
 
-_COUNTS = ("a", "an", *COUNTS)
-
 
 # --- objects --------------------------------------------------------------------------------------------------------
 
 
-def automatic_objects(words: Sequence[str]) -> list[str]:
-    """The groups that a prompt names, whole: "a red circle", "two blue squares".
+def automatic_objects(prompt: str) -> list[str]:
+    """The animal and the thing that a prompt names, in its own words and order: "shark", "mountain bike".
 
-    In this world a shape word is an object and nothing else is, so no grammar is needed. The colour belongs to the
-    phrase because it tells two circles apart, and the article or number because this model looks at it as well: with
-    it, the attention finds the object better.
+    Raises:
+        ValueError: the prompt cannot be read.
     """
-    shapes = {*SHAPES, *(f"{shape}s" for shape in SHAPES)}
-    found = []
-    for end, word in enumerate(words):
-        if word in shapes:
-            start = end
-            start -= words[start - 1] in COLOURS if start else 0
-            start -= words[start - 1] in _COUNTS if start else 0
-            found.append(" ".join(words[start : end + 1]))
-    return list(dict.fromkeys(found))
+    words, reading = Tokenizer().words(prompt), read(prompt)
+    spans = sorted(
+        (span for part, span in reading.places.items() if part in ("animal", "thing")), key=lambda s: s.start
+    )
+    return [" ".join(words[span.start : span.stop]) for span in spans]
 
 
 def object_columns(tokenizer: Tokenizer, prompt: str, objects: Sequence[ObjectSpec]) -> list[list[int]]:
     """The text columns of each object: the words of its phrase, at each place where the prompt has it.
 
-    "red circle" and "blue circle" get a column of "circle" each; "circle" alone stands for both of them. Beside "red
-    circle", "circle" stands for the other circles if there are any.
+    "polar bear" and "bear" get a column of "bear" each where the prompt has both; "bear" alone stands for all bears.
 
     Raises:
         ValueError: the prompt does not have a phrase, or a phrase is an article or a number alone.
@@ -79,7 +71,7 @@ def object_columns(tokenizer: Tokenizer, prompt: str, objects: Sequence[ObjectSp
 
 def _places(words: Sequence[str], wanted: Sequence[str], spec: ObjectSpec) -> list[range]:
     """Where the wanted words stand one after the other, or the one place of these that the object names."""
-    if all(word in _COUNTS for word in wanted):
+    if all(word in COUNTED for word in wanted):
         raise ValueError(f"the object {spec.name!r} names nothing")
     spans = (range(i, i + len(wanted)) for i in range(len(words) - len(wanted) + 1))
     found = [span for span in spans if list(words[span.start : span.stop]) == list(wanted)]
@@ -145,6 +137,7 @@ class Job:
                 f" got {self.width}x{self.height}",
             )
         Tokenizer().encode(self.prompt)
+        read(self.prompt)
         if self.settings.enabled:
             self._check_region()
 
@@ -196,7 +189,7 @@ class Job:
             "CFG scale": f"{self.guidance:g}",
             "Seed": self.seed,
             "Size": f"{self.width}x{self.height}",
-            "Model": "asyndm-tiny",
+            "Model": "asyndm-little-world",
         }
         if variant == "concave":
             pairs |= replace(self.settings, region="everything", objects=()).infotext()
@@ -250,19 +243,19 @@ class Result:
         return [(float(step.min()), float(step.max())) for step in self.timestep]
 
 
-def step_count(model: TinyModel, job: Job) -> int:
+def step_count(model: WorldModel, job: Job) -> int:
     """How many steps the solver takes; timestep solvers of the WebUI do not always take the number asked for."""
     return base_schedule(job, NoiseTable.from_alphas_cumprod(model.alphas_cumprod)).steps
 
 
-def count_of_all(model: TinyModel, job: Job, variants: Sequence[Variant]) -> int:
+def count_of_all(model: WorldModel, job: Job, variants: Sequence[Variant]) -> int:
     """How many steps these variants take together, the plain pass for a fixed mask included."""
     passes = len(variants) + (job.finds_a_fixed_mask and "asyndm" in variants)
     return passes * step_count(model, job)
 
 
 def run_variant(
-    model: TinyModel,
+    model: WorldModel,
     job: Job,
     variant: Variant,
     on_step: Callable[[], object] = lambda: None,

@@ -20,11 +20,12 @@ KINDS: dict[str, str] = {
     "asyndm": "the objects' pixels are slow, looked for at every step",
     "fixed": "the same with a fixed mask, from a plain pass",
     "rest": "everything but the objects is slow",
+    "half": "half of the picture is slow, whatever it shows",
     "in turn": "the objects are slow one after the other, the last one most",
     "last first": "the same from the last one to the first",
 }
 USUAL = ("plain", "concave", "asyndm", "fixed")
-"""The paper's four. The others are controls, which only the exact world can carry out."""
+"""The paper's four. The others are controls, which no WebUI can carry out."""
 CONDITIONS = ("solver", "scheduler", "steps", "guidance")
 VARIED = (
     "strength",
@@ -90,11 +91,11 @@ def _written(value: Any) -> str:
 
 
 def check_usual(methods: Iterable[Method]) -> None:
-    """Raises ValueError for a method that only the exact world can carry out."""
+    """Raises ValueError for a method that a WebUI cannot carry out."""
     for method in methods:
         if method.kind not in USUAL:
             raise ValueError(
-                f"the method {method.kind!r} is a control of the exact world; give --exact, or leave it out"
+                f"the method {method.kind!r} is a control of the little world and the exact one; leave out --url, or it"
             )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from asyndm_ext.commands.frame import Parser, number, whole
 from asyndm_ext.embedded.limits import GUIDANCE, MAX_SIDE, SIDE_STEP
 from asyndm_ext.evaluate.methods import KINDS, USUAL, VARIED, read_value
+from asyndm_ext.world.kinds import KINDS as PROMPT_KINDS
 
 _EXAMPLE = "asyndm evaluate --prompts 100 --kind two,relation --strength 0.7,0.3,0.9 --out two_objects"
 _CURVES = "quadratic, piecewise linear, exponential, linear (quadratic)"
@@ -46,8 +47,8 @@ def _prompts(group: Any) -> None:
         "--kind",
         type=_names,
         metavar="NAMES",
-        help="of the embedded model's prompts: one, two, relation, counted, counted and one, three (all); of the exact"
-        " world's: unusual, usual (unusual)",
+        help=f"of the embedded model's prompts: {', '.join(PROMPT_KINDS)} (all); of the exact world's: unusual, usual"
+        " (unusual)",
     )
     add(
         "--prompts-seed",

@@ -1,4 +1,4 @@
-"""The prompts of a run: sentences of the small world by kind, or a file, also in the paper's authors' format."""
+"""The prompts of a run: sentences of the little world by kind, or a file, also in the paper's authors' format."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from asyndm_ext.embedded.scenes import KINDS, text_of_kind
 from asyndm_ext.exact.config import ExactConfig, combinations
 from asyndm_ext.objects import ObjectSpec, parse_objects
+from asyndm_ext.world.kinds import KINDS
+from asyndm_ext.world.prompts import text_of_kind
 
 _AROUND = ".,;:!?\"'()[]"
 _TRIES = 50
@@ -34,7 +35,7 @@ class Prompt:
     objects: tuple[ObjectSpec, ...] = ()
 
 
-def small_world(number: int, kinds: Sequence[str] = KINDS, seed: int = 0) -> list[Prompt]:
+def little_world(number: int, kinds: Sequence[str] = tuple(KINDS), seed: int = 0) -> list[Prompt]:
     """So many different prompts of each kind, kinds in turn; more of them begin with the same ones.
 
     Raises:
@@ -60,7 +61,7 @@ def exact_world(config: ExactConfig, kinds: Sequence[str], number: int | None = 
 
 
 def _of_kind(number: int, kind: str, seed: int) -> list[Prompt]:
-    rng = np.random.default_rng([seed, KINDS.index(kind)])
+    rng = np.random.default_rng([seed, list(KINDS).index(kind)])
     found: dict[str, Prompt] = {}
     for _ in range(_TRIES * number):
         if len(found) == number:

@@ -35,7 +35,7 @@ def report(
         summary: the run's numbers.
         folder: of the run, with the pictures.
         made_with: what the pictures were made with.
-        judge: the small world's judge's own errors, if it was the judge.
+        judge: the little world's judge's own errors, if it was the judge.
         sheet: pairs on a contact sheet.
         sheet_seed: of their choice.
     """
@@ -337,12 +337,13 @@ def _judge(judge: JudgeErrors | None) -> str:
         return f"{count} of {of} ({100 * count / of:.1f} %)"
 
     return (
-        "<h2>The judge's own errors</h2><p>The judge of the small world is a program that counts. Measured in this run"
+        "<h2>The judge's own errors</h2><p>The judge of the little world is a small network. Measured in this run"
         f" on true pictures of its prompts: it called wrong {share(judge.refused_drawn, judge.scenes)} of them as they"
         f" are drawn, and {share(judge.refused_decoded, judge.scenes)} after the model's autoencoder, which every"
-        " picture of the model comes out of. Held against prompts that are wrong in one point (a colour, a shape, the"
-        f" number, the relation, the background), it called right {share(judge.accepted, judge.wrong)}. It does not"
-        " know the method whose picture it looks at, so its errors blur a difference and do not make one.</p>"
+        " picture of the model comes out of. Held against prompts that are wrong in one point (the animal, the thing, a"
+        f" number, the ground, ...), it called right {share(judge.accepted, judge.wrong)}; of true pictures with an"
+        f" animal or a thing twice, {share(judge.passed, judge.doubled)}. It does not know the"
+        " method whose picture it looks at, so its errors blur a difference and do not make one.</p>"
     )
 
 

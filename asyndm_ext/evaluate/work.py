@@ -19,7 +19,7 @@ from asyndm_ext.evaluate.methods import lay_out
 from asyndm_ext.evaluate.metrics import Column
 from asyndm_ext.evaluate.options import WEBUI_SIDES
 from asyndm_ext.evaluate.plan import Plan, Unit
-from asyndm_ext.evaluate.prompts import KINDS, exact_world, from_files, small_world
+from asyndm_ext.evaluate.prompts import KINDS, exact_world, from_files, little_world
 from asyndm_ext.evaluate.store import FILE as RESULTS
 from asyndm_ext.evaluate.store import Store
 from asyndm_ext.exact.config import ExactConfig
@@ -37,7 +37,7 @@ def plan_of(options: argparse.Namespace) -> Plan:
     elif webui:
         raise ValueError("a WebUI needs prompts: --prompt-file FILE")
     else:
-        prompts = small_world(options.prompts or 40, options.kind or KINDS, options.prompts_seed)
+        prompts = little_world(options.prompts or 40, options.kind or tuple(KINDS), options.prompts_seed)
     varied = dict(options.vary)
     settings = {"strength": options.strength, "curve": options.curve, **varied}
     conditions = {
@@ -83,12 +83,12 @@ def backend_of(options: argparse.Namespace) -> Backend:
         return WebUIBackend(options.url, options.out, request, auth)
     from asyndm_ext.evaluate.backends.embedded import Drawing, EmbeddedBackend
 
-    drawing = Drawing(options.weights, options.out, options.size or 128, options.bfloat16, options.device)
+    drawing = Drawing(options.weights, options.out, options.size or 128, options.bfloat16, options.device, options.eta)
     return EmbeddedBackend(drawing, _batch(options), options.processes)
 
 
 def metrics_of(options: argparse.Namespace) -> list[Any]:
-    """The judges; that of the small world judges while the embedded model draws."""
+    """The judges; that of the little world judges while the embedded model draws."""
     from asyndm_ext.evaluate.metrics.choose import chosen
 
     if options.exact is not None:
@@ -97,9 +97,9 @@ def metrics_of(options: argparse.Namespace) -> list[Any]:
         return [ExactScores()]
     own: list[Any] = []
     if not options.url:
-        from asyndm_ext.evaluate.metrics.small_world import SmallWorld
+        from asyndm_ext.evaluate.metrics.little_world import LittleWorld
 
-        own = [SmallWorld()]
+        own = [LittleWorld()]
     return own + [chosen(text) for text in options.metric]
 
 
@@ -195,9 +195,10 @@ def _write(path: Path, text: str) -> Path:
 
 def _judge_errors(options: argparse.Namespace, plan: Plan, measure: bool) -> Any:
     """The judge's errors on true scenes; measured once and kept beside the results."""
-    from asyndm_ext.embedded.model import WEIGHTS, load_tiny
     from asyndm_ext.evaluate.backends.embedded import one_thread
     from asyndm_ext.evaluate.judge_check import JudgeErrors, check_judge
+    from asyndm_ext.evaluate.metrics.little_world import the_judge
+    from asyndm_ext.world.model import WEIGHTS, load_world
 
     if options.true_scenes <= 0:
         return None
@@ -210,6 +211,6 @@ def _judge_errors(options: argparse.Namespace, plan: Plan, measure: bool) -> Any
         return None
     prompts = [prompt.text for prompt in plan.prompts]
     with one_thread():
-        found = check_judge(load_tiny(options.weights or WEIGHTS), prompts, options.true_scenes, options.size or 128)
+        found = check_judge(load_world(options.weights or WEIGHTS), the_judge(), prompts, options.true_scenes)
     _write(path, json.dumps(found.to_dict()) + "\n")
     return found

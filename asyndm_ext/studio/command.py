@@ -6,8 +6,12 @@ import argparse
 import re
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from asyndm_ext.commands import frame
+
+if TYPE_CHECKING:
+    from asyndm_ext.world.judge import Judge
 
 _OLDEST = (5, 50)
 DEFAULT_PORT = 7870  # beside a WebUI's 7860
@@ -47,11 +51,11 @@ def _serve(options: argparse.Namespace) -> int:
             file=sys.stderr,
         )
         return 1
-    from asyndm_ext.embedded.model import load_tiny
     from asyndm_ext.studio.engine import Engine
     from asyndm_ext.studio.server import Server
+    from asyndm_ext.world.model import load_world
 
-    server = Server(Engine(load_tiny()))
+    server = Server(Engine(load_world(), _judge()))
     try:
         url = server.start(options.host, options.port, browser=not options.no_browser)
     except OSError as error:
@@ -60,6 +64,17 @@ def _serve(options: argparse.Namespace) -> int:
     print(f"asyndm studio: {url} (Ctrl+C ends it)", flush=True)
     server.wait()
     return 0
+
+
+def _judge() -> Judge | None:
+    """None, and a line about it, beside a model that somebody has trained without one."""
+    from asyndm_ext.world.judge import load_judge
+
+    try:
+        return load_judge()
+    except FileNotFoundError as error:
+        print(f"asyndm studio: the pictures are not judged: {error}", file=sys.stderr)
+        return None
 
 
 def _port(text: str) -> int:

@@ -12,9 +12,13 @@ from PIL import Image
 from torch import Tensor
 
 from asyndm_ext.drawing import to_picture
-from asyndm_ext.embedded.model import TinyModel
+from asyndm_ext.embedded.rows import judged_at
 from asyndm_ext.embedded.sampling import Job, Result, Variant, count_of_all, run_variant
 from asyndm_ext.embedded.threads import threads_for
+from asyndm_ext.world.judge import Judge, verdict
+from asyndm_ext.world.model import WorldModel
+from asyndm_ext.world.telling import faults
+from asyndm_ext.world.words import read
 
 _PAUSE = 0.2  # seconds between two looks at a running picture
 
@@ -41,11 +45,17 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """All of it, finished."""
+    """All of it, finished.
+
+    Attributes:
+        faults: what is wrong with each picture, in words; none of a picture that shows what the prompt says. Pictures
+            that nobody has judged are not in it.
+    """
 
     job: Job
     results: dict[Variant, Result]
     pictures: dict[Variant, Image.Image]
+    faults: dict[Variant, list[str]]
 
     @property
     def note(self) -> str | None:
@@ -55,15 +65,30 @@ class Outcome:
 
 
 class Engine:
-    """The model, lent to one drawing at a time."""
+    """The model, lent to one drawing at a time.
 
-    def __init__(self, model: TinyModel) -> None:
+    Args:
+        model: draws.
+        judge: looks at the pictures; None: nobody does.
+    """
+
+    def __init__(self, model: WorldModel, judge: Judge | None = None) -> None:
         self.model = model
+        self._judge = judge
         self._free = threading.Lock()
 
     def picture(self, latent: Tensor) -> Image.Image:
         """Of ``(1,C,H,W)``."""
         return to_picture(self.model.decode(latent.to(self.model.device))[0])
+
+    def faults(self, job: Job, latent: Tensor) -> list[str] | None:
+        """What is wrong with the picture of ``(1,C,H,W)``, in words; None where it cannot be judged, which is so for
+        all sizes but that of the true scenes."""
+        if self._judge is None or not judged_at(job):
+            return None
+        (seen,) = self._judge.see(self.model.decode(latent.to(self.model.device)).cpu())
+        text = read(job.prompt).text
+        return faults(seen, text, verdict(seen, text))
 
     def draw(self, job: Job, variants: Sequence[Variant], stop: threading.Event) -> Iterator[Progress | Outcome]:
         """Draw a job on each of these clocks.
@@ -124,7 +149,9 @@ class _Drawing:
 
     def run(self) -> Outcome:
         results = {variant: self._one(variant) for variant in self._variants}
-        return Outcome(self._job, results, self._pictures)
+        judged = {variant: self._engine.faults(self._job, result.latent) for variant, result in results.items()}
+        said = {variant: found for variant, found in judged.items() if found is not None}
+        return Outcome(self._job, results, self._pictures, said)
 
     def _one(self, variant: Variant) -> Result:
         newest: list[Tensor] = []

@@ -7,6 +7,9 @@ from html import escape
 from asyndm_ext.embedded.filmstrip import TITLES
 from asyndm_ext.studio.engine import Outcome, Progress
 from asyndm_ext.ui.coverage import NOTHING_LAGGED
+from asyndm_ext.world.animals import ANIMALS
+from asyndm_ext.world.things import PAINTS, THINGS
+from asyndm_ext.world.words import PLACES, TIMES
 
 
 def idle() -> str:
@@ -28,8 +31,27 @@ def restored(what: str) -> str:
 
 def in_part(what: str, left_out: list[str]) -> str:
     """``what`` has brought back all but some settings."""
-    return line(f"{what} has set what it could. Press Run to draw it.") + note(
-        f"Left as it was, because the page cannot be set so: {', '.join(left_out)}"
+    return line(f"{what} has set what it could. Press Run to draw it.") + _left_out(left_out)
+
+
+def _left_out(what: list[str]) -> str:
+    return note(f"Left as it was, because the page cannot be set so: {', '.join(what)}") if what else ""
+
+
+def unreadable(problem: str, left_out: list[str]) -> str:
+    """A link has brought settings, and a prompt that cannot be drawn."""
+    return wrong(problem) + _left_out(left_out)
+
+
+SHAPES = frozenset(("circle", "circles", "square", "squares", "triangle", "triangles", "star"))
+"""Words of an earlier model that the little world does not have."""
+
+
+def of_shapes(prompt: str) -> str:
+    """The prompt of a link is for the earlier model."""
+    return (
+        f"this link is from an earlier version, whose model drew coloured shapes: {prompt!r} cannot be drawn any more."
+        " The other settings are as in the link. Write a prompt of the little world, such as 'a shark riding a bike'."
     )
 
 
@@ -77,6 +99,21 @@ def summary(outcome: Outcome) -> str:
         if ours.note != NOTHING_LAGGED:
             says.append(f"{sum(ours.slow_fraction) / len(ours.slow_fraction):.0%} of the picture slow on average")
     return "; ".join(says)
+
+
+def words() -> str:
+    """What the model can be told, folded."""
+    animals = [one for animal in ANIMALS.values() for one, _ in animal.names]
+    things = [name for thing in THINGS.values() for name in thing.names]
+    known = {
+        "Animals, one to three of a kind": animals,
+        "Things": things,
+        "Their colours": list(PAINTS),
+        "Where": [way for ways in PLACES.values() for way in ways],
+        "When": [way for ways in TIMES.values() for way in ways],
+    }
+    rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(', '.join(all_))}</dd>" for name, all_ in known.items())
+    return f"<details class='studio-words'><summary>What it can draw</summary><dl>{rows}</dl></details>"
 
 
 def line(text: str) -> str:

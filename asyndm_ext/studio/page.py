@@ -7,7 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from asyndm_ext.embedded.sampling import COUNTED_SOLVERS, GUIDANCE, MAX_SIDE, MAX_STEPS, SCHEDULERS, SIDE_STEP
+from asyndm_ext.embedded.limits import GUIDANCE, MAX_SIDE, MAX_STEPS, SCHEDULERS, SIDE_STEP
+from asyndm_ext.embedded.sampling import COUNTED_SOLVERS
 from asyndm_ext.studio import messages, pictures
 from asyndm_ext.studio.accordion import InputAccordion
 from asyndm_ext.studio.engine import Engine
@@ -18,13 +19,14 @@ from asyndm_ext.studio.session import OUTPUTS, Studio
 from asyndm_ext.ui import panel
 
 EXAMPLES = (
-    "a red circle and a blue square",
-    "a yellow star to the left of a green triangle",
-    "two blue circles and a red square on a white background",
+    "a shark riding a bike",
+    "a penguin on a sled in the snow",
+    "a cat in a yellow boat at sunset",
 )
+"""Something that is hardly ever seen, something usual, and one with a colour and a light."""
 HELPS = {
     "mask": "White is slow, grey in between. Paint, on a picture if you like, or upload a black and white one.",
-    "smoothing": "Smooths the attention over so many of its cells (16 pixels wide) before it becomes a mask.",
+    "smoothing": "Smooths the attention over so many of its cells (8 pixels wide) before it becomes a mask.",
 }
 PREFIX = "asyndm_"
 _QUIET: dict[str, Any] = {"show_progress": "hidden", "queue": False}
@@ -45,7 +47,7 @@ def build(engine: Engine, **blocks: Any) -> gr.Blocks:
                     label="Prompt",
                     lines=1,
                     max_lines=3,
-                    placeholder="coloured shapes: a red circle to the left of a blue square on a white background",
+                    placeholder="an animal, and where it is: two penguins beside a red tent in the forest at night",
                     elem_id="studio_prompt",
                 )
             with gr.Column(scale=1, min_width=140, elem_id="studio_buttons"):
@@ -54,6 +56,7 @@ def build(engine: Engine, **blocks: Any) -> gr.Blocks:
         with gr.Row(elem_id="studio_examples"):
             gr.HTML("<span>Examples, drawn at a click:</span>", elem_id="studio_examples_lead")
             examples = [gr.Button(example, size="sm", elem_classes=["studio-example"]) for example in EXAMPLES]
+        gr.HTML(messages.words(), elem_id="studio_words")
         with gr.Row(elem_id="studio_body"):
             with gr.Column(scale=4, min_width=320, elem_id="studio_settings"):
                 drawing = _drawing_controls()
@@ -119,7 +122,7 @@ def build(engine: Engine, **blocks: Any) -> gr.Blocks:
 
 _HEADER = (
     '<header class="studio-header"><h1>AsynDM studio</h1>'
-    "<p>One prompt and one noise, drawn on three clocks by the tiny model that comes with AsynDM.</p>"
+    "<p>One prompt and one noise, drawn on three clocks by the little model that comes with AsynDM.</p>"
     '<button type="button" class="studio-theme" aria-label="Light or dark" title="Light or dark"'
     ' onclick="studio.turnTheme()">◐</button></header>'
 )

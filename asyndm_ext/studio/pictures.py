@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from PIL import Image
@@ -20,6 +20,8 @@ _BEFORE: dict[Variant, str] = {
     "asyndm": "Only the objects' pixels slow, the rest on time",
 }
 """What will be there."""
+_MARKS = {True: " ✗", False: " ✓"}
+"""Of a picture with faults, and of one without."""
 
 
 def blank() -> str:
@@ -50,8 +52,9 @@ def results(outcome: Outcome) -> str:
         title = TITLES[variant]
         name = f'download="{variant}-{job.seed}.png" aria-label="Save {escape(title)}"'
         shown = zoomed(image(picture, f"{title}: {job.prompt}", source), title)
-        figures[variant] = figure(title, shown, explanation(job, variant), f'<a href="{source}" {name}>Save</a>')
-    return gallery(figures) + _compare(outcome.pictures)
+        save = f'<a href="{source}" {name}>Save</a>'
+        figures[variant] = figure(title, shown, explanation(job, variant), save, verdict(outcome.faults.get(variant)))
+    return gallery(figures) + _compare(outcome.pictures, outcome.faults)
 
 
 def parameters(outcome: Outcome) -> str:
@@ -69,6 +72,15 @@ def data_url(picture: Image.Image, infotext: str = "") -> str:
     return "data:image/png;base64," + base64.b64encode(file.getvalue()).decode("ascii")
 
 
+def verdict(faults: Sequence[str] | None) -> str:
+    """Whether a picture shows what the prompt says, as the judge sees it; nothing where it has not been judged."""
+    if faults is None:
+        return ""
+    says = f"Wrong: {', '.join(faults)}." if faults else "Right: it shows what the prompt says."
+    kind, mark = "fault" if faults else "right", _MARKS[bool(faults)].strip()
+    return f'<span class="studio-verdict studio-{kind}">{mark} {escape(says)}</span> '
+
+
 # --- parts of it ----------------------------------------------------------------------------------------------------
 
 
@@ -77,11 +89,11 @@ def gallery(figures: Mapping[Variant, str]) -> str:
     return f'<div class="studio-gallery studio-side-by-side">{"".join(figures.values())}</div>'
 
 
-def figure(title: str, shown: str, text: str = "", side: str = "") -> str:
-    """A picture with a title and words below; ``side`` stands beside the title."""
+def figure(title: str, shown: str, text: str = "", side: str = "", first: str = "") -> str:
+    """A picture with a title and words below; ``side`` stands beside the title, ``first`` before the words."""
     return (
         f'<figure class="studio-figure"><div class="studio-title"><b>{escape(title)}</b>{side}</div>{shown}'
-        f"<figcaption>{escape(text)}</figcaption></figure>"
+        f"<figcaption>{first}{escape(text)}</figcaption></figure>"
     )
 
 
@@ -100,9 +112,13 @@ def _empty(size: tuple[int, int], text: str) -> str:
     return f'<div class="studio-empty" style="aspect-ratio: {size[0]} / {size[1]}">{escape(text)}</div>'
 
 
-def _compare(pictures: Mapping[Variant, Image.Image]) -> str:
+def _compare(pictures: Mapping[Variant, Image.Image], faults: Mapping[Variant, Sequence[str]] = {}) -> str:
     """The plain picture over that of AsynDM, cut off at a slider. The slider covers the pictures, so that the mouse, a
-    finger and the arrow keys move it (assets/viewer.js)."""
+    finger and the arrow keys move it (assets/viewer.js). Where they have been judged, ``faults`` are as in Outcome."""
+
+    def tag(variant: Variant) -> str:
+        return TITLES[variant] + (_MARKS[bool(faults[variant])] if variant in faults else "")
+
     before, after = pictures.get("plain"), pictures.get("asyndm")
     if before is None or after is None:
         says = "There is something to compare as soon as both pictures are there: the plain one, and that of AsynDM."
@@ -112,8 +128,8 @@ def _compare(pictures: Mapping[Variant, Image.Image]) -> str:
         f'<div class="studio-compare" style="aspect-ratio: {width} / {height}; --shape: {width / height:.4f}">'
         f'<img src="{data_url(after)}" alt="{TITLES["asyndm"]}">'
         f'<img class="studio-before" src="{data_url(before)}" alt="{TITLES["plain"]}">'
-        f'<span class="studio-tag studio-tag-before" aria-hidden="true">{TITLES["plain"]}</span>'
-        f'<span class="studio-tag studio-tag-after" aria-hidden="true">{TITLES["asyndm"]}</span>'
+        f'<span class="studio-tag studio-tag-before" aria-hidden="true">{tag("plain")}</span>'
+        f'<span class="studio-tag studio-tag-after" aria-hidden="true">{tag("asyndm")}</span>'
         '<input type="range" min="0" max="100" value="50" aria-label="Where the plain picture ends and that of AsynDM'
         ' begins"><i class="studio-handle" aria-hidden="true"></i></div>'
     )

@@ -42,8 +42,8 @@ def written(run: Run, decode: Callable[[Tensor], Tensor]) -> tuple[str, str]:
             f"<h2>Parameters of the picture “{name}”</h2><pre>{escape(outcome.job.infotext(name))}</pre>"
             for name in outcome.results
         ),
-        f"<p>Drawn by the tiny model of AsynDM {__version__}. Each picture is a PNG with its parameters in it: save it"
-        " from here.</p>",
+        f"<p>Drawn by the little model of AsynDM {__version__}. Each picture is a PNG with its parameters in it: save"
+        " it from here.</p>",
     ]
     title = escape(f"{outcome.job.prompt}, seed {outcome.job.seed}")
     styles = "".join(f"<style>{text_of(name)}</style>" for name in ("viewer.css", "report.css"))

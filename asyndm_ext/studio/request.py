@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from asyndm_ext.embedded.sampling import SEEDS, VARIANTS, Job, Variant, automatic_objects
-from asyndm_ext.embedded.vocabulary import Tokenizer
 from asyndm_ext.objects import ObjectSpec
 from asyndm_ext.settings import Settings
 
@@ -23,9 +22,7 @@ def find_objects(prompt: str) -> list[str]:
     Raises:
         ValueError: the model cannot read the prompt.
     """
-    tokenizer = Tokenizer()
-    tokenizer.encode(prompt)
-    return automatic_objects(tokenizer.words(prompt))
+    return automatic_objects(prompt) if prompt.strip() else []
 
 
 def random_seed() -> int:
@@ -55,7 +52,7 @@ def job_from(drawing: Mapping[str, Any], panel: Mapping[str, Any]) -> tuple[Job,
     settings = {name: value for name, value in panel.items() if value is not None}
     written = Settings(**settings)
     if written.uses_objects and not written.objects:
-        found = automatic_objects(Tokenizer().words(values["prompt"]))
+        found = automatic_objects(values["prompt"])
         written = Settings(**{**settings, "objects": tuple(map(ObjectSpec, found))})
     return Job(settings=written, **values), VARIANTS
 

@@ -20,7 +20,7 @@ _EXTENSION = Path(asyndm_ext.__file__).parents[1]
 _INSTALLED = Path(sysconfig.get_path("data"), "share", "asyndm-webui")
 """Where the panel's script and style lie: in the extension's folder, or where an installed package has them."""
 
-
+_CHANCES = 5  # to find a free port
 _POLICY = (b"content-security-policy", b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:")
 
 
@@ -41,16 +41,22 @@ class Server:
         Raises:
             OSError: the port is taken.
         """
-        self.blocks.launch(
-            server_name=host,
-            server_port=port or _free_port(host),
-            inbrowser=browser,
-            prevent_thread_lock=True,
-            quiet=True,
-            show_error=True,
-            app_kwargs={"middleware": [Middleware(_OwnServerOnly)]},
-            **self._launch,
-        )
+        for chances in reversed(range(_CHANCES)):
+            try:
+                self.blocks.launch(
+                    server_name=host,
+                    server_port=port or _free_port(host),
+                    inbrowser=browser,
+                    prevent_thread_lock=True,
+                    quiet=True,
+                    show_error=True,
+                    app_kwargs={"middleware": [Middleware(_OwnServerOnly)]},
+                    **self._launch,
+                )
+                break
+            except OSError:  # a free port can be taken before gradio comes to it
+                if port or not chances:
+                    raise
         return str(self.blocks.local_url)
 
     def wait(self) -> None:

@@ -14,8 +14,9 @@ from PIL import Image
 from asyndm_ext import mask_image
 from asyndm_ext.studio import link, messages, pictures, report, runs, steps
 from asyndm_ext.studio.engine import Engine, Interrupted, Outcome
-from asyndm_ext.studio.request import DRAWING, job_from
+from asyndm_ext.studio.request import DRAWING, find_objects, job_from
 from asyndm_ext.studio.runs import Desk
+from asyndm_ext.world.words import split
 
 OUTPUTS = (
     "status", "run", "interrupt", "gallery", "desk", "steps", "slider", "step", "seed", "runs", "actions", "link",
@@ -185,8 +186,13 @@ class Studio:
             values = {name: value for name, value in values.items() if name in self.names}
             if not values and not left_out:
                 return [gr.update(), "", *self._restored({}, mask)]
-            status = messages.in_part("The link", left_out) if left_out else messages.restored("The link")
-            return [status, "run" if run and not left_out else "", *self._restored(values, mask)]
+            problem = _unreadable(values.get("prompt", ""))
+            if problem is None:
+                status = messages.in_part("The link", left_out) if left_out else messages.restored("The link")
+            else:
+                status = messages.unreadable(problem, left_out)
+            at_once = run and not left_out and problem is None
+            return [status, "run" if at_once else "", *self._restored(values, mask)]
         except Exception as error:
             traceback.print_exc()
             return [messages.accident(error), "", *self._restored({}, mask)]
@@ -228,6 +234,17 @@ def outputs(running: bool | None = None, **values: Any) -> list[Any]:
 def _address(values: Mapping[str, Any]) -> str:
     note = "" if link.fits(values) else "without the mask, which is too large for a link"
     return json.dumps({"link": link.written(values), "note": note})
+
+
+def _unreadable(prompt: str) -> str | None:
+    """Why the model cannot read a link's prompt, if so."""
+    if not messages.SHAPES.isdisjoint(split(prompt)):
+        return messages.of_shapes(prompt)
+    try:
+        find_objects(prompt)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def _painted(mask: str) -> Any:

@@ -1,7 +1,7 @@
-"""A little world of animals, things and places, drawn by code, with a model and a judge to train in it.
+"""A little world of animals, things and places, drawn by code, and the model that has learned it.
 
     python -m asyndm_ext.world.train --out training --export
     python -m asyndm_ext.world.judge
 
-No weights of it are in the package yet: the embedded model draws coloured shapes (:mod:`asyndm_ext.embedded`).
+:mod:`asyndm_ext.embedded` samples from the model.
 """

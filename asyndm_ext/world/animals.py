@@ -104,7 +104,7 @@ def rabbit(pen: Pen) -> None:
 
 
 def camel(pen: Pen) -> None:
-    coat, dark = (206, 156, 84), (170, 120, 58)
+    coat, dark = (176, 122, 62), (136, 90, 42)
     for x in (-0.52, -0.34, 0.18, 0.36):
         pen.line([(x, 0.5), (x + 0.02, 0.26), (x, 0.03)], 0.1, dark if x in (-0.34, 0.36) else coat)
     pen.line([(-0.66, 0.7), (-0.78, 0.46)], 0.05, dark)

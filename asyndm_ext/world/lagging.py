@@ -109,7 +109,7 @@ def lagging_times(times: Tensor, last: int, generator: torch.Generator) -> Tenso
 class LaggingTrainer(DiffusionTrainer):
     """The usual training, with pixels that are noisier than others."""
 
-    def levels(  # type: ignore[override]
+    def levels(
         self, times: Tensor, batch: Batch, generator: torch.Generator
     ) -> tuple[Tensor, AbstractContextManager[None]]:
         slow = lagging_times(times, self.model.config.train_timesteps, generator)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from asyndm_ext.world.pen import Colour
 
-_STARS = 40
+_STARS = 16
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,8 @@ class Light:
 
     Attributes:
         tint: what every colour but the sky's is multiplied by.
+        glance: the same for animals and things. Milder, as in a picture book, where the moon picks them out: what can
+            hardly be told from its ground nobody can learn to draw.
         top, low: the sky's colours at the top and at the horizon.
         body: the sun's or the moon's.
         radius, height: of it: fractions of the picture; how high above the horizon, as a share of the sky.
@@ -26,6 +28,7 @@ class Light:
     """
 
     tint: tuple[float, float, float]
+    glance: tuple[float, float, float]
     top: Colour
     low: Colour
     body: Colour
@@ -36,10 +39,22 @@ class Light:
 
 
 LIGHTS: dict[str, Light] = {
-    "day": Light((1.0, 1.0, 1.0), (96, 172, 240), (206, 234, 250), (255, 238, 130), 0.06, (0.6, 0.85), 0.3),
-    "dusk": Light((1.0, 0.74, 0.6), (108, 72, 140), (255, 158, 84), (255, 206, 104), 0.09, (0.06, 0.2), 0.38),
+    "day": Light(
+        (1.0, 1.0, 1.0), (1.0, 1.0, 1.0), (96, 172, 240), (206, 234, 250), (255, 238, 130), 0.06, (0.6, 0.85), 0.3
+    ),
+    "dusk": Light(
+        (1.0, 0.74, 0.6), (1.0, 0.9, 0.84), (108, 72, 140), (255, 158, 84), (255, 206, 104), 0.09, (0.06, 0.2), 0.38
+    ),
     "night": Light(
-        (0.5, 0.56, 0.82), (10, 14, 44), (44, 56, 104), (244, 242, 220), 0.055, (0.55, 0.85), 0.3, stars=True
+        (0.46, 0.52, 0.76),
+        (0.82, 0.86, 1.0),
+        (10, 14, 44),
+        (44, 56, 104),
+        (244, 242, 220),
+        0.055,
+        (0.55, 0.85),
+        0.3,
+        stars=True,
     ),
 }
 

@@ -1,8 +1,8 @@
 """The model of the little world: Stable Diffusion's architecture, small enough to train and sample on a laptop's CPU.
 
-A text transformer, latents of three channels at a quarter of the picture's side, and diffusers' own
-``UNet2DConditionModel`` with the modules of Stable Diffusion 2. A picture of 128 x 128 is a latent of 32 x 32;
-cross-attention sits at half of its side and at a quarter.
+A text transformer, latents of twelve channels at an eighth of the picture's side, and diffusers' own
+``UNet2DConditionModel`` with the modules of Stable Diffusion 2. A picture of 128 x 128 is a latent of 16 x 16;
+cross-attention sits at its side and at half of it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,17 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from asyndm_ext.embedded.model import TextEncoder, TinyConfig
 from asyndm_ext.world.tokens import Tokenizer
+
+try:
+    from diffusers import UNet2DConditionModel
+except RuntimeError as error:  # what diffusers makes of an error in a package that it imports itself
+    raise ImportError(
+        f"diffusers cannot be imported ({error.__cause__ or error}); the packages that it uses have to suit torch"
+    ) from error
 
 WEIGHTS = Path(__file__).parent / "weights"
 FILES = _WEIGHTS_FILE, _CONFIG_FILE = "world.safetensors", "config.json"
@@ -38,15 +43,51 @@ class WorldConfig:
     text_width: int = 96
     text_layers: int = 2
     text_heads: int = 4
-    latent_channels: int = 3
+    latent_channels: int = 12
     decoder_widths: tuple[int, int, int] = (96, 64, 32)
-    unet_channels: tuple[int, int, int] = (32, 64, 96)
-    unet_heads: tuple[int, int, int] = (1, 2, 4)
+    unet_channels: tuple[int, int] = (64, 128)
+    unet_heads: tuple[int, int] = (2, 4)
+    unet_layers: int = 1
     unet_groups: int = 16
     beta_start: float = 0.00085
     beta_end: float = 0.025
     train_timesteps: int = 1000
     prediction_type: str = "v_prediction"
+
+
+class TextEncoder(nn.Module):
+    """Token rows to conditioning: embeddings plus learned positions, then a pre-norm transformer.
+
+    Each word sees those before it, as in CLIP, so that a noun's row knows its adjective.
+    """
+
+    def __init__(self, config: WorldConfig, tokens: int, length: int, pad: int) -> None:
+        super().__init__()
+        self.pad = pad
+        self.token = nn.Embedding(tokens, config.text_width)
+        self.position = nn.Parameter(torch.randn(length, config.text_width) * 0.02)
+        layer = nn.TransformerEncoderLayer(
+            config.text_width,
+            config.text_heads,
+            dim_feedforward=4 * config.text_width,
+            dropout=0.0,
+            activation="gelu",
+            batch_first=True,
+            norm_first=True,
+        )
+        self.layers = nn.TransformerEncoder(layer, config.text_layers, enable_nested_tensor=False)
+        self.norm = nn.LayerNorm(config.text_width)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """``ids`` ``(B,L)`` to ``(B,L,text_width)``.
+
+        Padding comes out as zeros: columns that say nothing, where attention can rest, so that a word's column is high
+        only where the word has a say.
+        """
+        padding = ids == self.pad
+        later = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool, device=ids.device).triu(1)
+        hidden = self.layers(self.token(ids) + self.position, mask=later, src_key_padding_mask=padding)
+        return self.norm(hidden) * ~padding[..., None]
 
 
 class _Residual(nn.Module):
@@ -67,13 +108,14 @@ class _Residual(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """Pictures in [0, 1] to latents at a quarter of the side, and back.
+    """Pictures in [0, 1] to latents at an eighth of the side, and back.
 
     There is nothing to learn in encoding: a latent is the picture at a quarter of its side, each colour at mean 0 and
-    deviation 1. What that leaves out the decoder knows: it has seen the world's shapes.
+    deviation 1, and four of its pixels are one of the latent's. What that leaves out the decoder knows: it has seen the
+    world's shapes.
     """
 
-    factor = 4
+    factor = 8
     mean: Tensor
     std: Tensor
 
@@ -81,7 +123,7 @@ class Autoencoder(nn.Module):
         super().__init__()
         coarse, middle, fine = config.decoder_widths
         self.context = nn.Sequential(
-            nn.Conv2d(4 * config.latent_channels, coarse, 3, padding=1),
+            nn.Conv2d(config.latent_channels, coarse, 3, padding=1),
             _Residual(coarse),
             _Residual(coarse),
             nn.Conv2d(coarse, 4 * middle, 3, padding=1),
@@ -108,17 +150,17 @@ class Autoencoder(nn.Module):
         self.std.copy_(small.std(dim=(0, 2, 3))[:, None, None])
 
     def encode(self, images: Tensor) -> Tensor:
-        """``(B,3,H,W)`` in [0, 1] to latents ``(B,3,H/4,W/4)``."""
-        return (F.avg_pool2d(images, 4) - self.mean) / self.std
+        """``(B,3,H,W)`` in [0, 1] to latents ``(B,12,H/8,W/8)``; channels as torch's ``pixel_unshuffle`` has them."""
+        return F.pixel_unshuffle((F.avg_pool2d(images, 4) - self.mean) / self.std, 2)
 
     def small(self, latents: Tensor) -> Tensor:
-        """The picture ``(B,3,h,w)`` that latents ``(B,3,h,w)`` are, around [0, 1] but not clipped."""
-        return latents * self.std + self.mean
+        """The picture ``(B,3,2h,2w)`` that latents ``(B,12,h,w)`` are, around [0, 1] but not clipped."""
+        return F.pixel_shuffle(latents, 2) * self.std + self.mean
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents ``(B,3,h,w)``, h and w even, to ``(B,3,4h,4w)``, around [0, 1] but not clipped."""
+        """Latents ``(B,12,h,w)`` to ``(B,3,8h,8w)``, around [0, 1] but not clipped."""
         small = self.small(latents)
-        shapes = self.shapes(torch.cat([self.context(F.pixel_unshuffle(latents, 2)), small * 2 - 1], dim=1))
+        shapes = self.shapes(torch.cat([self.context(latents), small * 2 - 1], dim=1))
         rough = F.interpolate(small, scale_factor=4, mode="bilinear", align_corners=False)
         return rough + self.outlines(shapes)
 
@@ -127,15 +169,14 @@ class WorldModel(nn.Module):
     """Tokenizer, text encoder, UNet, autoencoder and noise schedule."""
 
     latent_factor: int = Autoencoder.factor
-    attention_halvings: int = 1
+    attention_halvings: int = 0
     """How often the latent was halved where the attention finds the objects."""
 
     def __init__(self, config: WorldConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or WorldConfig()
         self.tokenizer = Tokenizer()
-        text = TinyConfig(text_width=config.text_width, text_layers=config.text_layers, text_heads=config.text_heads)
-        self.text_encoder = TextEncoder(text, len(self.tokenizer), self.tokenizer.length, self.tokenizer.pad)
+        self.text_encoder = TextEncoder(config, len(self.tokenizer), self.tokenizer.length, self.tokenizer.pad)
         self.autoencoder = Autoencoder(config)
         self.unet = build_unet(config)
 
@@ -192,20 +233,20 @@ class WorldModel(nn.Module):
 
 
 def build_unet(config: WorldConfig) -> UNet2DConditionModel:
-    """Three levels, the first of convolutions alone; attention at 16 x 16 and 8 x 8.
+    """Two levels, 16 x 16 and 8 x 8, both with attention.
 
     At 256 cells attention among the pixels costs most and helps least, so there the words are all that is attended to.
     """
     return UNet2DConditionModel(
-        sample_size=32,
+        sample_size=16,
         in_channels=config.latent_channels,
         out_channels=config.latent_channels,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        only_cross_attention=(False, True, False),
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        only_cross_attention=(True, False),
         block_out_channels=tuple(config.unet_channels),
         attention_head_dim=tuple(config.unet_heads),  # diffusers' historical name: the number of heads
-        layers_per_block=1,
+        layers_per_block=config.unet_layers,
         norm_num_groups=config.unet_groups,
         cross_attention_dim=config.text_width,
         use_linear_projection=True,

@@ -29,7 +29,7 @@ class Batch:
     """Some rows of the pool.
 
     Attributes:
-        latents: ``(B,3,32,32)`` float32.
+        latents: ``(B,12,16,16)`` float32.
         ids: token numbers ``(B,L)``.
         nouns: the column of the animal's and the thing's word ``(B,2)``, 0 where there is none.
         cover: how much of each cell they cover ``(B,2,CELLS,CELLS)``, fractions.

@@ -9,19 +9,11 @@ import numpy as np
 
 from asyndm_ext.world.animals import ANIMALS
 from asyndm_ext.world.grounds import GROUNDS
+from asyndm_ext.world.kinds import KINDS
 from asyndm_ext.world.light import LIGHTS
 from asyndm_ext.world.scenes import never_things, thing_of
 from asyndm_ext.world.things import PAINTS, THINGS
 from asyndm_ext.world.words import MOST, SceneText
-
-KINDS: dict[str, str] = {
-    "unusual": "an animal with a thing that is not its own, half of these never seen together in training; half of the"
-    " prompts name a ground that is not its own either",
-    "usual": "an animal with its own thing; half of the prompts name its own ground",
-    "counted": "two or three animals; half of the prompts name a ground",
-    "painted": "an animal with any thing, whose colour is named",
-    "placed": "an animal by itself on a ground that is not its own; half of the prompts name the light",
-}
 
 
 def text_of_kind(kind: str, rng: np.random.Generator) -> SceneText:

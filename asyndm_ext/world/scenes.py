@@ -17,14 +17,20 @@ from asyndm_ext.world.animals import ANIMALS
 from asyndm_ext.world.grounds import GROUNDS, Stage
 from asyndm_ext.world.light import LIGHTS, Light, sky
 from asyndm_ext.world.pen import Colour, Pen, Stamp
-from asyndm_ext.world.things import PAINTS, THINGS
+from asyndm_ext.world.things import PAINTS, THINGS, Thing
 from asyndm_ext.world.words import MOST, SceneText
 
 SIZE = 128
+PLACES = 16
+"""Of a picture's side: where things can stand, and how high the horizon can be. Everything stands on a grid, as it does
+in an old video game, and comes in few sizes: a small network learns a shape that always falls on the same cells many
+times faster than one that can lie between them."""
+_SIZES = 1.19
+"""From one size of a thing to the next."""
 USUAL = 0.85
 """How often a part is its partner's usual one."""
 _LAYOUTS = {"used": 0.46, "beside": 0.14, "alone": 0.4}
-_COUNTS = (0.62, 0.26, 0.12)  # of animals alone; beside a thing there are at most two
+_COUNTS = (0.74, 0.2, 0.06)  # of animals alone; beside a thing there are at most two
 _LIGHTS = {"day": 0.5, "dusk": 0.25, "night": 0.25}
 
 
@@ -93,7 +99,7 @@ def random_content(rng: np.random.Generator) -> Content:
     if layout != "alone":
         thing = _mostly(rng, thing_of(home), [t for t in THINGS if t not in never_things(animal)])
         paint = str(rng.choice(list(PAINTS)))
-        count = 1 if layout == "used" or rng.random() < 0.85 else 2
+        count = 1 if layout == "used" or rng.random() < 0.95 else 2
     else:
         count = 1 + int(rng.choice(MOST, p=_COUNTS))
     light = light_of(ground) if rng.random() < 0.5 else str(rng.choice(list(_LIGHTS), p=list(_LIGHTS.values())))
@@ -146,7 +152,7 @@ class _Picture:
     def __init__(self, base: NDArray[np.float32], light: Light, side: float) -> None:
         self.image, self._light = base, light
         self.masks = np.zeros((2, *base.shape[:2]), np.float32)
-        self._tint = np.array(light.tint, np.float32)
+        self._tint, self._glance = np.array(light.tint, np.float32), np.array(light.glance, np.float32)
         self._lean = -1.0 if side > 0.5 else 1.0
 
     def put(self, placed: _Placed, sunk: float = 0.0) -> None:
@@ -162,7 +168,7 @@ class _Picture:
             stamp = Stamp(stamp.colour * fade[..., None], cover * fade, stamp.origin)
         there, here = _overlap(left, top, stamp.cover.shape, self.image.shape[:2])
         cover = stamp.cover[here][..., None]
-        self.image[there] += stamp.colour[here] * self._tint - cover * self.image[there]
+        self.image[there] += stamp.colour[here] * self._glance - cover * self.image[there]
         for part in range(2):  # what is in front hides what is behind
             self.masks[part][there] *= 1 - cover[..., 0]
         if placed.part is not None:
@@ -226,13 +232,23 @@ def draw(content: Content, rng: np.random.Generator, size: int = SIZE, extra: Se
     """The picture of a scene; ``extra``: what else stands in it, which no caption says (to teach a judge)."""
     ground, light = GROUNDS[content.ground], LIGHTS[content.light]
     low, high = ground.horizons
-    horizon = low + (high - low) * float(rng.random())
-    side = float(rng.choice([rng.uniform(0.08, 0.3), rng.uniform(0.7, 0.92)]))
+    horizon = _on_grid(low + (high - low) * float(rng.random()), 1.0)
+    side = _on_grid(float(rng.choice([rng.uniform(0.08, 0.3), rng.uniform(0.7, 0.92)])), 1.0)
     picture = _Picture(_backdrop(content, horizon, side, size, rng), light, side)
     for group in _groups(content, horizon, size, rng, extra):
         _place(picture, group, content, rng)
     image = np.clip(np.round(picture.image), 0, 255).astype(np.uint8)
     return Scene(content, image, picture.masks >= 0.5)
+
+
+def _on_grid(where: float, size: int | float, places: int = PLACES) -> float:
+    """The nearest of ``places`` in ``size``."""
+    return round(where / size * places) * size / places
+
+
+def _of_sizes(scale: float, size: int) -> float:
+    """The next smaller one of the few sizes that there are."""
+    return float(0.4 * size / _SIZES ** np.ceil(np.log(0.4 * size / scale) / np.log(_SIZES) - 1e-9))
 
 
 def _backdrop(
@@ -269,7 +285,7 @@ def _groups(
     """Where everything stands, the furthest first."""
     near = float(rng.random())
     floor = (horizon + 0.24 + (0.94 - horizon - 0.24) * (0.45 + 0.55 * near)) * size
-    unit = size / SIZE * (0.86 + 0.2 * near)
+    unit = size / SIZE / (1.0 if near > 0.4 else _SIZES)
     if content.uses:
         wanted: list[Item] = [(content.animal, content.thing)]
     else:
@@ -279,17 +295,18 @@ def _groups(
     for item in extra:
         wanted.insert(int(rng.integers(len(wanted) + 1)), item)
     half = [_half_width(animal, thing) for animal, thing in wanted]
-    largest = {1: 44.0 if content.uses else 52.0, 2: 40.0}.get(len(wanted), 33.0)
+    largest = {1: 51.2, 2: 43.1}.get(len(wanted), 36.2)
     least = 0.03 * size if len(wanted) > 1 else 0.0  # between two
     room = 0.97 * size - least * (len(wanted) + 1)
-    scale = min(float(rng.uniform(0.88, 1.0)) * largest * unit, room / (2 * sum(half)))
+    scale = _of_sizes(min(largest * unit, room / (2 * sum(half))), size)
     spare = size - 2 * scale * sum(half) - least * (len(wanted) + 1)
     gaps = least + rng.dirichlet(np.ones(len(wanted) + 1)) * spare
     groups, left = [], 0.0
     for (animal, thing), own, gap in zip(wanted, half, gaps, strict=False):
         left += float(gap) + own * scale
         y = floor + (float(rng.uniform(-0.03, 0.03)) * size if len(wanted) > 1 else 0.0)
-        groups.append(_Group(left, min(y, 0.96 * size), scale, animal, thing, bool(rng.random() < 0.5)))
+        x, y = _on_grid(left, size), _on_grid(min(y, 0.96 * size), size)
+        groups.append(_Group(x, y, scale, animal, thing, bool(rng.random() < 0.5)))
         left += own * scale
     return sorted(groups, key=lambda group: group.y)
 
@@ -302,10 +319,17 @@ def _half_width(animal: str | None, thing: str | None) -> float:
     )
 
 
+def _seat(group: _Group, thing: Thing, size: int) -> tuple[float, float]:
+    """Where who uses a thing is."""
+    x = group.x + (-1 if group.flip else 1) * thing.seat[0] * group.scale * thing.size
+    y = group.y - thing.seat[1] * group.scale * thing.size
+    return _on_grid(x, size, 2 * PLACES), _on_grid(y, size, 2 * PLACES)
+
+
 def _place(picture: _Picture, group: _Group, content: Content, rng: np.random.Generator) -> None:
     """Draw a group: its shadow, what is behind, the animal, what is in front, and what covers its feet."""
     ground, light = GROUNDS[content.ground], LIGHTS[content.light]
-    stamps = _stamps(group, PAINTS[content.paint or "red"], rng)
+    stamps = _stamps(group, PAINTS[content.paint or "red"], picture.image.shape[1])
     thing = THINGS[group.thing] if group.thing else None
     if ground.feet == "water":
         depth = (0.12 if thing and thing.floats else 0.22) * group.scale
@@ -321,7 +345,7 @@ def _place(picture: _Picture, group: _Group, content: Content, rng: np.random.Ge
     picture.cover_feet(group.x, group.y, width * group.scale, ground.feet, ground.cover, rng)
 
 
-def _stamps(group: _Group, paint: Colour, rng: np.random.Generator) -> list[_Placed]:
+def _stamps(group: _Group, paint: Colour, size: int) -> list[_Placed]:
     """The sprites of a group, the furthest first."""
     if group.animal is None and group.thing is None:
         return []
@@ -335,12 +359,11 @@ def _stamps(group: _Group, paint: Colour, rng: np.random.Generator) -> list[_Pla
             draw_part(pen, paint)
             where.append(_Placed(pen.lift(), x, y, 1))
         if group.animal:
-            x += (-1 if group.flip else 1) * thing.seat[0] * scale * thing.size
-            y -= thing.seat[1] * scale * thing.size
+            x, y = _seat(group, thing, size)
             rider = thing.rider
     if group.animal:
         animal = ANIMALS[group.animal]
-        pen = Pen(scale * animal.size * rider, group.flip, float(rng.uniform(-3, 3)))
+        pen = Pen(scale * animal.size * rider, group.flip)
         animal.draw(pen)
         behind.append(_Placed(pen.lift(), x, y, 0))
     return behind + before

@@ -34,16 +34,16 @@ def _nothing(pen: Pen, paint: Colour) -> None:
 
 
 def bike(pen: Pen, paint: Colour) -> None:
-    for x in (-0.56, 0.56):
-        pen.ring(x, 0.34, 0.31, 0.07, TYRE)
-        for dx, dy in ((0.3, 0.0), (0.15, 0.26), (-0.15, 0.26)):
-            pen.line([(x - dx, 0.34 - dy), (x + dx, 0.34 + dy)], 0.015, METAL)
-    pen.line([(-0.56, 0.34), (-0.2, 0.78), (0.4, 0.78), (0.0, 0.34), (-0.56, 0.34)], 0.075, paint)
-    pen.line([(0.0, 0.34), (-0.24, 0.86)], 0.075, paint)
-    pen.line([(0.56, 0.34), (0.38, 0.98)], 0.075, paint)
-    pen.line([(0.38, 0.98), (0.58, 1.06)], 0.065, TYRE)
-    pen.line([(-0.42, 0.9), (-0.08, 0.9)], 0.1, TYRE)
-    pen.dot(0.0, 0.34, 0.09, METAL)
+    """Stout, as a child would draw it: thin lines are lost where a picture is made of few pixels."""
+    for x in (-0.58, 0.58):
+        pen.dot(x, 0.36, 0.38, TYRE)
+        pen.dot(x, 0.36, 0.24, METAL)
+        pen.dot(x, 0.36, 0.08, TYRE)
+    pen.line([(-0.58, 0.36), (-0.2, 0.8), (0.4, 0.8), (0.0, 0.36), (-0.58, 0.36)], 0.13, paint)
+    pen.line([(0.0, 0.36), (-0.24, 0.88)], 0.13, paint)
+    pen.line([(0.58, 0.36), (0.38, 1.0)], 0.13, paint)
+    pen.line([(0.34, 1.02), (0.62, 1.1)], 0.12, TYRE)
+    pen.line([(-0.46, 0.92), (-0.04, 0.92)], 0.15, TYRE)
 
 
 def boat_back(pen: Pen, paint: Colour) -> None:

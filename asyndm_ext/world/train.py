@@ -13,15 +13,17 @@ package, or into a folder that is named. On a GPU (``--processes``: the machine'
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import time
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import torch
 
-from asyndm_ext.embedded.train import export, save_atomically, say
 from asyndm_ext.world.drawer import Drawer, scenes_of
 from asyndm_ext.world.model import WEIGHTS, WorldModel
 from asyndm_ext.world.pool import pictures
@@ -35,6 +37,18 @@ from asyndm_ext.world.trainers import (
 
 _CALIBRATION = 256  # scenes
 _STAGES = ("diffusion", "decoder")
+
+
+def save_atomically(state: Any, path: Path) -> None:
+    """Write next to ``path``, then rename, so that a kill in between leaves the last good file."""
+    partial = path.with_suffix(path.suffix + ".tmp")
+    torch.save(state, partial)
+    os.replace(partial, path)
+
+
+def say(text: str) -> None:
+    """Print a line at once, also into a file."""
+    print(text, flush=True)
 
 
 def run(trainer: Trainer, steps: int, checkpoint: Path, minutes: float, tell: Callable[[str], None] = say) -> None:
@@ -52,6 +66,16 @@ def run(trainer: Trainer, steps: int, checkpoint: Path, minutes: float, tell: Ca
         if trainer.step == steps or time.monotonic() - saved > 60 * minutes:
             save_atomically(trainer.state_dict(), checkpoint)
             saved = time.monotonic()
+
+
+def export(trainer: DiffusionTrainer, folder: Path = WEIGHTS) -> None:
+    """Write the averaged weights, their configuration and the training's log."""
+    trainer.averaged.save(folder)
+    # One point of the curve a line: short and readable in a diff.
+    log = trainer.log()
+    curve = ",\n".join("    " + json.dumps(point) for point in log.pop("loss"))
+    text = json.dumps(log, indent=2).removesuffix("\n}") + f',\n  "loss": [\n{curve}\n  ]\n}}\n'
+    (folder / "training_log.json").write_text(text, encoding="utf-8")
 
 
 def train(

@@ -7,19 +7,23 @@ alone, so the step's number is the whole state of the random generators.
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
+import copy
+import math
+import time
+from dataclasses import asdict, dataclass
+from statistics import fmean
 from typing import Any, Protocol
 
+import diffusers
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from asyndm_ext.embedded.attention_loss import attention_loss, word_attention
-from asyndm_ext.embedded.train import DiffusionTrainer as _DiffusionTrainer
-from asyndm_ext.embedded.train import precision, step_generator, unfused_attention
+from asyndm_ext.world.attention_loss import attention_loss, word_attention
 from asyndm_ext.world.drawer import Drawer
 from asyndm_ext.world.model import WorldModel
-from asyndm_ext.world.pool import CELLS, ScenePool, pictures
+from asyndm_ext.world.pool import CELLS, Batch, ScenePool, pictures
 
 LOG_EVERY = 50
 
@@ -30,8 +34,10 @@ class TrainSettings:
 
     ``exchanged``: the share of pictures whose caption is another picture's. Captions on the web lie; without lies the
     network believes the prompt at once, and guidance, through which the order of drawing acts, has nothing to do.
-    ``deciding_times``: the part of the schedule (fractions of it, noise from sigma 1.3 to 19) in which it is settled
-    what is where. ``deciding_share`` of the times come from there, the others from everywhere else.
+    ``deciding_times``: the part of the schedule (fractions of it, noise from sigma 0.2 to 13) in which it is settled
+    what is where and what shape it has. ``deciding_share`` of the times come from there, the others from elsewhere.
+    ``object_weight``: how much more the error counts where an animal or a thing is. They are a sixth of a picture, and
+    less of its contrast: without it the network draws grounds for thousands of steps before it draws an animal.
     """
 
     steps: int = 8000
@@ -42,8 +48,9 @@ class TrainSettings:
     clip: float = 1.0
     empty_prompts: float = 0.1
     exchanged: float = 0.3
-    deciding_times: tuple[float, float] = (0.35, 0.8)
-    deciding_share: float = 0.6
+    deciding_times: tuple[float, float] = (0.03, 0.75)
+    deciding_share: float = 0.87
+    object_weight: float = 4.0
     attention_weight: float = 0.02
     pool_blocks: int = 320
     pool_refresh: int = 6
@@ -70,6 +77,14 @@ class Trainer(Protocol):
         """Continue from what :meth:`state_dict` gave."""
 
 
+def rate_at(step: int, settings: TrainSettings) -> float:
+    """The diffusion's learning rate at a step (from 0): linear warm-up, then half a cosine to a hundredth."""
+    if step < settings.warmup:
+        return settings.learning_rate * (step + 1) / settings.warmup
+    progress = min(1.0, (step - settings.warmup) / max(1, settings.steps - settings.warmup))
+    return settings.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * progress)))
+
+
 def spread_times(uniform: Tensor, settings: TrainSettings) -> Tensor:
     """Numbers in [0, 1) to fractions of the schedule, in the same order, more of them in the deciding part."""
     low, high = settings.deciding_times
@@ -79,6 +94,26 @@ def spread_times(uniform: Tensor, settings: TrainSettings) -> Tensor:
     return torch.where(uniform < first, uniform / outside, middle).where(
         uniform < last, high + (uniform - last) / outside
     )
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """A generator for one step; neighbouring seeds and steps share nothing."""
+    mixed = int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]) >> 1
+    return torch.Generator().manual_seed(mixed)
+
+
+def unfused_attention() -> contextlib.AbstractContextManager[Any]:
+    """Attention step by step: at these sizes the fused one's backward pass takes several times as long on a CPU."""
+    try:
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+    except ImportError:  # torch before 2.3
+        return torch.backends.cuda.sdp_kernel(enable_flash=False, enable_mem_efficient=False)
+    return sdpa_kernel(SDPBackend.MATH)
+
+
+def _precision(settings: TrainSettings, device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    """Products in bfloat16 if asked for (weights and sums stay float32)."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=settings.bfloat16)
 
 
 # --- pictures of latents ---------------------------------------------------------------------------------------------
@@ -104,8 +139,8 @@ class DecoderTrainer:
         images = pictures(self._drawer.scenes(settings.seed + 1, self._numbers(self.step))).to(device)
         latents = self.model.encode(images)
         noise = torch.randn(latents.shape, generator=generator) * torch.rand(batch, 1, 1, 1, generator=generator)
-        with precision(settings.bfloat16, device):
-            decoded = self.trained.decode(latents + 0.1 * noise.to(device)).float()
+        with _precision(settings, device):
+            decoded = self.trained.decode(latents + 0.25 * noise.to(device)).float()
         edges = sum(F.l1_loss(decoded.diff(dim=d), images.diff(dim=d)) for d in (-1, -2))
         loss = F.l1_loss(decoded, images) + F.mse_loss(decoded, images) + 0.5 * edges
         self.optimizer.zero_grad()
@@ -132,23 +167,44 @@ class DecoderTrainer:
 # --- the diffusion --------------------------------------------------------------------------------------------------
 
 
-class DiffusionTrainer(_DiffusionTrainer):
-    """Stage 1: text encoder and UNet together on the scenes' latents; else as the embedded model's."""
+class DiffusionTrainer:
+    """Stage 1: text encoder and UNet together on the scenes' latents.
 
-    model: WorldModel  # type: ignore[assignment]
-    settings: TrainSettings  # type: ignore[assignment]
+    ``averaged`` is the exponential moving average of ``model``: what is sampled from and exported.
+    """
 
     def __init__(self, model: WorldModel, settings: TrainSettings, drawer: Drawer | None = None) -> None:
-        self._drawer = drawer
+        self.settings, self.model = settings, model.train()
+        self.model.autoencoder.requires_grad_(False)
         if settings.channels_last:
             model.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        super().__init__(model, settings)  # type: ignore[arg-type]
+        self.averaged = copy.deepcopy(model).requires_grad_(False).eval()
+        self.trained = [*model.text_encoder.parameters(), *model.unet.parameters()]
+        self.optimizer = torch.optim.AdamW(self.trained, lr=settings.learning_rate, weight_decay=0.01)
+        self.pool = ScenePool(model, settings.seed, settings.pool_blocks, refresh=settings.pool_refresh, drawer=drawer)
+        self.step = 0
+        self.seconds = 0.0
+        self.curve: list[list[float]] = []  # [step, mean loss, mean attention loss of the 50 steps up to it]
+        self._recent: list[float] = []
+        self._recent_attention: list[float] = []
 
-    def make_pool(self) -> ScenePool:
-        settings = self.settings
-        return ScenePool(
-            self.model, settings.seed, settings.pool_blocks, refresh=settings.pool_refresh, drawer=self._drawer
-        )
+    def train_step(self) -> float:
+        start, settings = time.perf_counter(), self.settings
+        self.pool.advance(self.step)
+        loss = self.loss(step_generator(settings.seed, self.step))
+        self.optimizer.param_groups[0]["lr"] = rate_at(self.step, settings)
+        self.optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.trained, settings.clip)
+        self.optimizer.step()
+        self._average()
+        self.step += 1
+        self._recent.append(loss.item())
+        if self.step % LOG_EVERY == 0:
+            self.curve.append([self.step, fmean(self._recent), fmean(self._recent_attention or [0.0])])
+            self._recent, self._recent_attention = [], []
+        self.seconds += time.perf_counter() - start
+        return loss.item()
 
     def loss(self, generator: torch.Generator) -> Tensor:
         """Mean squared error of v over a batch, plus the attention's (:mod:`.attention_loss`).
@@ -173,14 +229,71 @@ class DiffusionTrainer(_DiffusionTrainer):
         target = (alpha.sqrt() * noise - (1 - alpha).sqrt() * batch.latents).to(model.device)
         if settings.channels_last:
             noisy = noisy.contiguous(memory_format=torch.channels_last)
-        products = precision(settings.bfloat16, model.device)
+        precision = _precision(settings, model.device)
         attention = contextlib.nullcontext() if model.device.type == "cuda" else unfused_attention()
-        with products, attention, word_attention(model.unet, CELLS) as maps, conditioned:
+        with precision, attention, word_attention(model.unet, CELLS) as maps, conditioned:
             context = model.text_encoder(ids.to(model.device))
             v = model.unet(noisy, times.to(model.device), encoder_hidden_states=context).sample
-        error = F.mse_loss(v.float(), target)
+        error = (self.weights(batch, alpha).to(model.device) * (v.float() - target) ** 2).mean()
         # Where things are cannot be known in pure noise, nor from another picture's caption.
         known = (100 * alpha.amin(dim=(1, 2, 3))).clamp(max=1) * ~(empty | lied)
         beside = attention_loss(maps, batch.nouns, batch.cover, known.to(model.device))
         self._recent_attention.append(beside.item())
         return error + settings.attention_weight * beside
+
+    def weights(self, batch: Batch, alpha: Tensor) -> Tensor:
+        """How much the error of each pixel counts ``(B,1,H,W)``, given the share of signal ``alpha`` ``(B,1,1,1)`` or
+        ``(B,1,H,W)``.
+
+        More on objects, once they can be told from the noise (sigma 4): before, that would teach the network to see
+        objects everywhere.
+        """
+        cover = F.interpolate(batch.cover.sum(dim=1, keepdim=True), size=batch.latents.shape[-2:])
+        return 1 + self.settings.object_weight * cover * (17 * alpha).clamp(max=1)
+
+    def levels(
+        self, times: Tensor, batch: Batch, generator: torch.Generator
+    ) -> tuple[Tensor, contextlib.AbstractContextManager[None]]:
+        """The share of signal variance that is left of each picture at ``times`` ``(B,)``, ``(B,1,1,1)``, or of each
+        pixel, ``(B,1,H,W)``; and what the network, which is called with ``times``, is to be called within."""
+        return self.model.alphas_cumprod[times].float()[:, None, None, None], contextlib.nullcontext()
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Move the average; its memory grows with the steps so that the start is soon forgotten."""
+        decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
+        theirs = [*self.averaged.text_encoder.parameters(), *self.averaged.unet.parameters()]
+        torch._foreach_lerp_(theirs, self.trained, 1 - decay)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "model": self.model.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+            "curve": self.curve,
+            "recent": self._recent,
+            "recent_attention": self._recent_attention,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.curve, self._recent = list(state["curve"]), list(state["recent"])
+        self._recent_attention = list(state["recent_attention"])
+
+    def log(self) -> dict[str, Any]:
+        """The training's record: settings, figures and library versions."""
+        return {
+            "settings": asdict(self.settings),
+            "steps_done": self.step,
+            "seconds": round(self.seconds),
+            "device": self.model.device.type,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+            "diffusers": diffusers.__version__,
+            "loss": [[int(step), round(loss, 5), round(attention, 4)] for step, loss, attention in self.curve],
+        }

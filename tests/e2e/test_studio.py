@@ -16,8 +16,8 @@ from .studio import Studio, StudioBrowser
 
 pytestmark = pytest.mark.usefixtures("chromium", "gradio_installed")
 
-PROMPT = "a red circle and a blue square"
-SMALL = {"steps": 5, "width": 64, "height": 64, "seed": 3}
+PROMPT = "a shark riding a bike"
+SMALL = {"steps": 5, "width": 128, "height": 128, "seed": 3}
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +50,14 @@ def orange(address: str) -> float:
 
 
 def test_three_pictures_and_their_steps(browser: StudioBrowser) -> None:
-    assert wait(browser.chips, "chips") == [("a red circle", True), ("a blue square", True)]
+    assert wait(browser.chips, "chips") == [("shark", True), ("bike", True)]
     browser.press_run()
     addresses = browser.pictures()
-    assert [opened(one).size for one in addresses] == [(64, 64)] * 3
+    assert [opened(one).size for one in addresses] == [(128, 128)] * 3
     plain, concave, ours = (opened(one) for one in addresses)
     assert "AsynDM" not in plain.text["parameters"].replace("asyndm", "")
     assert "AsynDM region: everything" in concave.text["parameters"]
-    assert 'AsynDM objects: "a red circle, a blue square"' in ours.text["parameters"]
+    assert 'AsynDM objects: "shark, bike"' in ours.text["parameters"]
     assert (pixels(addresses[0]) != pixels(addresses[2])).any()
 
     slider = browser.one("#studio_step input[type=range]")
@@ -81,12 +81,12 @@ def test_the_panel_acts(browser: StudioBrowser) -> None:
     browser.write(browser.id("strength") + " input[type=number]", 1)
     browser.select(browser.id("curve"), "piecewise linear")
     browser.click(browser.id("chips") + " .asyndm-chip:last-child")
-    wait(lambda: browser.value("objects") == "a red circle", "the objects without the square")
+    wait(lambda: browser.value("objects") == "shark", "the objects without the bike")
     browser.unfold("advanced")
     browser.select(browser.id("mask_source"), "fixed")
     browser.press_run()
     text = opened(browser.pictures()[2]).text["parameters"]
-    for part in ("curve: piecewise linear", "strength: 1", "AsynDM objects: a red circle", "mask source: fixed"):
+    for part in ("curve: piecewise linear", "strength: 1", "AsynDM objects: shark", "mask source: fixed"):
         assert part in text
     assert (pixels(browser.pictures()[2]) != plain).any()
     lag = browser.one(browser.id("plot") + " .asyndm-lag").text
@@ -104,10 +104,11 @@ def test_the_panel_acts(browser: StudioBrowser) -> None:
 @pytest.mark.parametrize(
     ("prompt", "objects", "message"),
     [
-        ("a red elephant", "", "does not know 'elephant'"),
-        (PROMPT, "green star", "'green star' is not in the prompt"),
-        (PROMPT, "circle:7", "from 0 to 1"),
-        ("", "", "No object found"),
+        ("a shark riding a bik", "", "does not know the word 'bik'. Did you mean bike"),
+        ("a shark and a penguin", "", "one animal at a time; this prompt has shark and penguin"),
+        (PROMPT, "green bike", "'green bike' is not in the prompt"),
+        (PROMPT, "shark:7", "from 0 to 1"),
+        ("", "", "The prompt names no animal"),
     ],
 )
 def test_what_is_wrong_is_said(browser: StudioBrowser, prompt: str, objects: str, message: str) -> None:

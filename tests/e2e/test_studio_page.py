@@ -13,8 +13,8 @@ from .studio import Studio, StudioBrowser
 
 pytestmark = pytest.mark.usefixtures("chromium", "gradio_installed")
 
-PROMPT = "a red circle and a blue square"
-SMALL = {"steps": 4, "width": 64, "height": 64, "seed": 3}
+PROMPT = "a shark riding a bike"
+SMALL = {"steps": 4, "width": 128, "height": 128, "seed": 3}
 
 CONTRAST = """
 const parse = (text) => (text.match(/[\\d.]+/g) || [0, 0, 0, 0]).map(Number);
@@ -106,7 +106,7 @@ def test_one_step_and_on(browser: StudioBrowser) -> None:
     [
         ("#studio_steps input[type=number]", 999, "Steps must be between 1 and 150"),
         ("#asyndm_strength input[type=number]", 5, "Strength must lie between 0 and 1"),
-        ("#studio_prompt textarea", "a red elephant", "does not know 'elephant'"),
+        ("#studio_prompt textarea", "a shark riding a bik", "Did you mean bike"),
     ],
 )
 def test_an_error_is_said_once(browser: StudioBrowser, field: str, value: Any, says: str) -> None:
@@ -119,14 +119,14 @@ def test_an_error_is_said_once(browser: StudioBrowser, field: str, value: Any, s
     assert text.count(says) == 1, text
     assert not browser.all(".toast-body") or not browser.one(".toast-body").is_displayed()
     assert browser.one("#studio_status [role=alert]").is_displayed() and not browser.is_running()
-    browser.prompt("a green star")
+    browser.prompt("a penguin on a sled")
     assert not [one for one in browser.all("#studio_status [role=alert]") if one.is_displayed()], "it is another now"
 
 
 def test_return_twice_draws_once(browser: StudioBrowser) -> None:
     from selenium.webdriver.common.keys import Keys
 
-    browser.number("steps", 40)
+    browser.number("steps", 12)
     prompt = browser.one("#studio_prompt textarea")
     prompt.send_keys(Keys.ENTER)
     wait(browser.is_running, "the drawing")
@@ -138,14 +138,14 @@ def test_return_twice_draws_once(browser: StudioBrowser) -> None:
 
 def test_an_answer_that_gradio_cannot_take(monkeypatch: pytest.MonkeyPatch) -> None:
     """It raises behind our functions, which hear nothing of it."""
-    from asyndm_ext.embedded.model import load_tiny
     from asyndm_ext.studio.engine import Engine
     from asyndm_ext.studio.server import Server
+    from asyndm_ext.world.model import load_world
 
     def broken(*arguments: Any) -> None:
         raise RuntimeError("gradio is broken")
 
-    server = Server(Engine(load_tiny()))
+    server = Server(Engine(load_world()))
     try:
         url = server.start("127.0.0.1", 0, browser=False).rstrip("/")
         (slider,) = [one for one in server.blocks.blocks.values() if getattr(one, "elem_id", "") == "studio_step"]
@@ -233,6 +233,37 @@ def test_before_and_after(browser: StudioBrowser) -> None:
     assert float(browser.one(".studio-compare input").get_property("value")) == pytest.approx(80, abs=5)
 
 
+def test_right_or_wrong() -> None:
+    """Under each picture, and beside the enlarged one."""
+    from asyndm_ext.studio.engine import Engine
+    from asyndm_ext.studio.server import Server
+    from asyndm_ext.world.judge import Seen
+    from asyndm_ext.world.model import load_world
+
+    class Judged:
+        counts = iter(2 * [{"shark": 1}, {"shark": 2, "bike": 1}, {"shark": 1, "bike": 1}])
+
+        def see(self, pictures: Any) -> list[Seen]:
+            return [Seen(next(self.counts), "street", "day", "red", uses=True)]
+
+    server = Server(Engine(load_world(), Judged()))  # type: ignore[arg-type]
+    try:
+        url = server.start("127.0.0.1", 0, browser=False).rstrip("/")
+        for theme in ("light", "dark"):
+            with StudioBrowser(url, theme=theme) as browser:
+                browser.number("steps", 2)
+                browser.press_run()
+                said = [one.text for one in browser.all(".studio-verdict")]
+                assert [one.split()[:2] for one in said] == [["✗", "Wrong:"], ["✗", "Wrong:"], ["✓", "Right:"]]
+                captions = [one.text for one in browser.all("#studio_gallery .studio-side-by-side figcaption")]
+                assert all(one.startswith(verdict + "\n") for one, verdict in zip(captions, said, strict=True))
+                assert browser.run(CONTRAST)["found"] == []
+                browser.click(".studio-zoom")
+                assert f"Plain (1 of 6) {said[0]} Every" in browser.one(".studio-lightbox figcaption").text
+    finally:
+        server.stop()
+
+
 @pytest.mark.parametrize(("width", "columns", "wide"), [(1400, 2, 250), (1099, 1, 320), (1000, 1, 290), (400, 1, 330)])
 def test_how_large_pictures_are(studio: Studio, width: int, columns: int, wide: int) -> None:
     with opened(studio, (width, 1000)) as browser:
@@ -247,10 +278,10 @@ def test_how_large_pictures_are(studio: Studio, width: int, columns: int, wide: 
 
 
 def test_an_example_is_drawn_at_a_click(browser: StudioBrowser) -> None:
-    browser.write(browser.id("objects") + " textarea", "red circle")
+    browser.write(browser.id("objects") + " textarea", "shark")
     browser.click("#studio_examples button:nth-of-type(2)")
     wait(lambda: "pictures in" in browser.status(), "the pictures", 180)
-    assert "a yellow star, a green triangle" in browser.status()
+    assert "objects: penguin, sled;" in browser.status()
 
 
 def test_the_last_runs_and_links(browser: StudioBrowser, studio: Studio) -> None:
@@ -289,6 +320,32 @@ def test_the_last_runs_and_links(browser: StudioBrowser, studio: Studio) -> None
         assert other.one("#studio_steps input[type=number]").get_property("value") == "7"
 
 
+def test_a_link_to_the_old_shapes(studio: Studio) -> None:
+    with StudioBrowser(studio.url) as browser:
+        browser.driver.get(f"{studio.url}/#prompt=a+red+circle+and+a+blue+square&steps=7&run=1")
+        browser.driver.refresh()
+        wait(lambda: browser.run(browser.READY), "the page")
+        wait(lambda: browser.all("#studio_status [role=alert]"), "a message")
+        time.sleep(2)
+        assert "from an earlier version, whose model drew coloured shapes" in browser.status()
+        assert not browser.is_running() and not browser.all(".studio-thumbnail")
+        assert browser.one("#studio_steps input[type=number]").get_property("value") == "7"
+        browser.prompt(PROMPT)
+        browser.press_run()
+        assert len(browser.pictures()) == 3
+
+
+@pytest.mark.parametrize("width", [1400, 400])
+def test_what_can_be_drawn(studio: Studio, width: int) -> None:
+    with opened(studio, (width, 1000)) as browser:
+        assert not browser.one(".studio-words dl").is_displayed()
+        browser.click(".studio-words summary")
+        wait(lambda: browser.one(".studio-words dl").is_displayed(), "the words")
+        assert "polar bear" in browser.one(".studio-words").text
+        assert browser.run("return document.documentElement.scrollWidth") <= width
+        assert browser.run(CONTRAST)["found"] == []
+
+
 def test_copy_and_save(browser: StudioBrowser) -> None:
     browser.press_run()
     browser.run("""window.copied = []; window.saved = [];
@@ -323,7 +380,7 @@ def test_contrast(studio: Studio, theme: str) -> None:
         browser.press_run()
         assert browser.run(CONTRAST)["found"] == []
         browser.one("#studio_views [data-view=compare]").click()
-        browser.prompt("a red elephant")
+        browser.prompt("a shark riding a bik")
         time.sleep(1.5)
         assert browser.run(CONTRAST)["found"] == []
         browser.press_run()

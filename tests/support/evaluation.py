@@ -38,7 +38,7 @@ def page(
                 one = Result(pair.prompt.text, pair.seed, method.id, picture=picture, scores=found)
                 results[one.key] = one
     summary = Summary(plan, results, [SHARE, RARE, GRAIN], resamples=200)
-    judge = JudgeErrors(1, 0, 0, 3, 0)
+    judge = JudgeErrors(1, 0, 0, 3, 0, 1, 0)
     return report(summary, folder, {"backend": "test", "negative": "", "eta": None}, judge)
 
 

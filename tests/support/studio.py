@@ -17,9 +17,9 @@ from asyndm_ext.studio.runs import Desk
 from asyndm_ext.studio.session import OUTPUTS, Studio
 from asyndm_ext.ui.panel import NAMES
 
-PROMPT = "a red circle and a blue square"
+PROMPT = "a shark riding a bike"
 SHOWN = tuple(name for name in NAMES if name not in WITHOUT)
-SMALL = {"prompt": PROMPT, "seed": 5, "steps": 4, "width": 64, "height": 64}
+SMALL = {"prompt": PROMPT, "seed": 5, "steps": 4, "width": 128, "height": 128}
 WINDOW = SimpleNamespace(session_hash="one")
 
 

@@ -7,34 +7,33 @@ from typing import Any
 
 import torch
 
-from asyndm_ext.embedded.model import TinyConfig, TinyModel
 from asyndm_ext.embedded.sampling import Job
 from asyndm_ext.settings import Settings
+from asyndm_ext.world.model import WorldConfig, WorldModel
 
-CONFIG = TinyConfig(
+CONFIG = WorldConfig(
     text_width=16,
     text_layers=1,
     text_heads=2,
-    autoencoder_width=8,
-    autoencoder_blocks=1,
-    unet_channels=(8, 8, 16),
-    unet_heads=(1, 1, 2),
+    decoder_widths=(8, 8, 8),
+    unet_channels=(8, 16),
+    unet_heads=(1, 2),
     unet_groups=4,
 )
-OBJECTS = ("red circle", "blue square")
+OBJECTS = ("shark", "bike")
 
 
 @cache
-def random_model() -> TinyModel:
+def random_model() -> WorldModel:
     """One for all tests."""
     return fresh_model()
 
 
-def fresh_model() -> TinyModel:
+def fresh_model() -> WorldModel:
     """The same weights in a model of one's own."""
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
-        model = TinyModel(CONFIG)
+        model = WorldModel(CONFIG)
     for name, weight in model.unet.named_parameters():
         if "attn2.to_q" in name or "attn2.to_k" in name:
             weight.data *= 2  # random weights attend to everything alike
@@ -42,6 +41,6 @@ def fresh_model() -> TinyModel:
 
 
 def job(settings: dict[str, Any] | None = None, **values: Any) -> Job:
-    """Three steps of a 64 x 64 picture, unless told otherwise."""
-    chosen = {"prompt": "a red circle and a blue square", "seed": 5, "steps": 3, "width": 64, "height": 64, **values}
+    """Three steps of a 128 x 128 picture, unless told otherwise."""
+    chosen = {"prompt": "a shark riding a bike", "seed": 5, "steps": 3, **values}
     return Job(settings=Settings(**{"enabled": True, "objects": OBJECTS, **(settings or {})}), **chosen)

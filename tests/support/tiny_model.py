@@ -6,13 +6,13 @@ from functools import cache
 
 import torch
 
-from asyndm_ext.embedded import model
+from asyndm_ext.world import model
 
 
 @cache
-def tiny() -> model.TinyModel:
+def tiny() -> model.WorldModel:
     """The shipped weights, or random ones where there are none."""
     if list(model.WEIGHTS.glob("*.safetensors")):
-        return model.load_tiny()
+        return model.load_world()
     torch.manual_seed(0)
-    return model.TinyModel().eval().requires_grad_(False)
+    return model.WorldModel().eval().requires_grad_(False)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 pytest.importorskip("diffusers")
 
 from support.small import SIDE, SMALL
+from support.tiny import fresh_model
 
 from asyndm_ext.bench import cli, measure, memory, tables
 from asyndm_ext.bench.blobs import Blobs
@@ -29,6 +30,7 @@ def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(SMALL) == set(CASES)
     for name, case in SMALL.items():
         monkeypatch.setitem(CASES, name, case)
+    monkeypatch.setattr("asyndm_ext.world.model.load_world", lambda device: fresh_model().to(device))
 
 
 def subject(name: str, batch: int = 2) -> Subject:

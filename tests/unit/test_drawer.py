@@ -17,7 +17,7 @@ import torch
 
 pytest.importorskip("diffusers")
 
-from support.tiny_world import fresh_model
+from support.tiny import fresh_model
 
 from asyndm_ext.world.drawer import Drawer, scenes_of
 from asyndm_ext.world.pool import Batch, ScenePool

@@ -93,7 +93,7 @@ def test_what_is_no_metric(text, told):
 
 
 def test_a_judge_of_ones_own():
-    metric = chosen("asyndm_ext.evaluate.metrics.small_world:SmallWorld")
+    metric = chosen("asyndm_ext.evaluate.metrics.little_world:LittleWorld")
     assert metric.columns[0].name == "exact"
 
 

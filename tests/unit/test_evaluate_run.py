@@ -14,12 +14,12 @@ import torch
 
 pytest.importorskip("diffusers")
 
-from asyndm_ext.embedded.model import TinyConfig, TinyModel
 from asyndm_ext.evaluate.main import main
 from asyndm_ext.evaluate.store import Result, Store
+from asyndm_ext.world.model import WorldConfig, WorldModel
 from tests.support.processes import start
 
-PLAN = ["--prompts", "2", "--kind", "one,relation,three", "--steps", "3,2", "--size", "64", "--batch", "4"]
+PLAN = ["--prompts", "2", "--kind", "usual,counted,placed", "--steps", "3,2", "--batch", "4"]
 PLAN += ["--true-scenes", "0", "--resamples", "50", "--sheet", "2"]
 
 
@@ -28,7 +28,7 @@ def weights(tmp_path_factory):
     """A folder with random weights in a smaller network."""
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
-    TinyModel(TinyConfig(unet_channels=(16, 32, 32), unet_groups=8, autoencoder_width=16)).save(folder)
+    WorldModel(WorldConfig(unet_channels=(16, 16, 32), unet_groups=8, decoder_widths=(16, 16, 8))).save(folder)
     return folder
 
 
@@ -55,11 +55,12 @@ def test_every_picture_is_there_and_judged(whole):
         f"{kind}{more}" for kind in ("plain", "concave", "asyndm", "fixed") for more in ("", " steps 2")
     }
     assert all(row["status"] == "made" and (whole / row["picture"]).is_file() for row in found)
-    assert all(row["exact"] in ("0", "1") and row["grain"] for row in found)
-    assert all(bool(row["relation"]) == (row["kind"] == "relation") for row in found)
-    assert [row["kind"] for row in found[::8]] == ["one", "relation", "three"] * 2
+    assert all(row["exact"] in ("0", "1") and row["animal"] in ("0", "1") for row in found)
+    assert all(row["ground"] for row in found if row["kind"] == "placed")
+    assert not any(row["paint"] for row in found)
+    assert [row["kind"] for row in found[::8]] == ["usual", "counted", "placed"] * 2
     named = {row["kind"] for row in rows(whole, "differences.csv")}
-    assert named == {"all", "one", "relation", "three"}
+    assert named == {"all", "usual", "counted", "placed"}
 
 
 def test_differences_are_those_of_the_pictures(whole):
@@ -72,11 +73,11 @@ def test_differences_are_those_of_the_pictures(whole):
     row = next(
         row
         for row in rows(whole, "differences.csv")
-        if (row["kind"], row["method"], row["score"]) == ("all", "asyndm steps 2", "grain")
+        if (row["kind"], row["method"], row["score"]) == ("all", "asyndm steps 2", "animal")
     )
-    assert float(row["plain"]) == pytest.approx(mean("plain steps 2", "grain"), rel=1e-4)
+    assert float(row["plain"]) == pytest.approx(mean("plain steps 2", "animal"), rel=1e-4)
     assert float(row["difference"]) == pytest.approx(
-        mean("asyndm steps 2", "grain") - mean("plain steps 2", "grain"), rel=1e-3, abs=1e-6
+        mean("asyndm steps 2", "animal") - mean("plain steps 2", "animal"), rel=1e-3, abs=1e-6
     )
 
 
@@ -163,7 +164,7 @@ def test_a_run_can_stop_early_and_compares_what_all_have(weights, tmp_path):
 
 def test_other_weights_need_another_folder(whole, weights, tmp_path, capsys):
     torch.manual_seed(1)
-    TinyModel(TinyConfig(unet_channels=(16, 32, 32), unet_groups=8, autoencoder_width=16)).save(tmp_path)
+    WorldModel(WorldConfig(unet_channels=(16, 16, 32), unet_groups=8, decoder_widths=(16, 16, 8))).save(tmp_path)
     with pytest.raises(SystemExit):
         main([*PLAN, "--weights", str(tmp_path), "--out", str(whole)])
     assert "made with something else (weights" in capsys.readouterr().err
@@ -177,7 +178,7 @@ def test_other_weights_need_another_folder(whole, weights, tmp_path, capsys):
         (["--solver", "Eulerian"], "Eulerian"),
         (["--steps", "0"], "1 or more"),
         (["--vary", "show=mask"], "cannot be varied"),
-        (["--size", "100"], "multiples of 32"),
+        (["--size", "96"], "pictures of 128 pixels only"),
         (["--metric", "beauty"], "'beauty'"),
     ],
 )

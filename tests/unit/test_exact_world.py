@@ -173,7 +173,10 @@ def test_the_wind_tunnel_as_a_command(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (["--methods", "rest"], "the method 'rest' is a control of the exact world; give --exact, or leave it out"),
+        (
+            ["--url", "http://127.0.0.1:1", "--prompt-file", __file__, "--methods", "rest"],
+            "the method 'rest' is a control of the little world and the exact one; leave out --url, or it",
+        ),
         (["--exact", "--solver", "Euler A2"], "Euler A2 is for rectified flows"),
         (["--exact", "--kind", "two"], "the exact world has unusual and usual prompts"),
         (["--exact", "--url", "http://127.0.0.1:1"], "are two runs; take one of them"),

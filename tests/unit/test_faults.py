@@ -19,12 +19,12 @@ from support.leftovers import state, tensors
 from support.tiny import job, random_model
 
 from asyndm_ext.embedded import sampling
-from asyndm_ext.embedded.model import TinyModel
 from asyndm_ext.hosts.embedded import GuidedUNet
 from asyndm_ext.model import attention, unet_time
 from asyndm_ext.regions import ObjectRegion
 from asyndm_ext.run import Run
 from asyndm_ext.schedule import PixelSchedule
+from asyndm_ext.world.model import WorldModel
 
 
 class Callbacks:
@@ -38,7 +38,7 @@ class Callbacks:
 # A single step, a history, an SDE, timesteps.
 SOLVERS = ("Euler", "DPM++ 2M", "DPM++ SDE", "DDIM")
 PLACES = (
-    Place("text encoder", TinyModel, "encode_prompt"),
+    Place("text encoder", WorldModel, "encode_prompt"),
     Place("noise", torch, "randn"),
     Place("guided model", GuidedUNet, "__call__"),
     Place("network", type(random_model().unet), "forward"),
@@ -51,7 +51,7 @@ PLACES = (
     Place("clock", PixelSchedule, "advance"),
     Place("solver", Run, "all_on_device"),
     Place("callback", Callbacks, "on_step", answers=False),
-    Place("decode", TinyModel, "decode", answers=False),
+    Place("decode", WorldModel, "decode", answers=False),
 )
 EACH_STEP = {
     *("guided model", "network", "capture", "captured maps", "region sees", "region tells"),

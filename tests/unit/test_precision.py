@@ -21,20 +21,20 @@ from support.mmdit import MMDiT
 from support.tiny import fresh_model, job
 from torch import Tensor, nn
 
-from asyndm_ext.embedded.model import TinyModel
 from asyndm_ext.embedded.sampling import Result, run_variant
 from asyndm_ext.model import attention
 from asyndm_ext.model.attention import TokenRow, token_probabilities
 from asyndm_ext.model.network import attention_capture, time_conditioning
 from asyndm_ext.model.timesteps import TimestepTable
 from asyndm_ext.regions import ObjectRegion
+from asyndm_ext.world.model import WorldModel
 
 STEPS = 5
 SOLVERS = ("Euler", "DPM++ 2M", "DDIM")
 
 
 @contextmanager
-def block_by_block(model: TinyModel) -> Iterator[None]:
+def block_by_block(model: WorldModel) -> Iterator[None]:
     """As --lowvram does it: a block's weights come when the block is called, and those of the block before it go.
 
     The other place is another dtype here, so that whoever uses weights out of turn fails: float64 does not go with
@@ -72,8 +72,8 @@ class Way:
     the share of pixels whose mask may be another (cells at the threshold)."""
 
     name: str
-    prepare: Callable[[TinyModel], TinyModel] = lambda model: model
-    around: Callable[[TinyModel], AbstractContextManager] = lambda model: nullcontext()
+    prepare: Callable[[WorldModel], WorldModel] = lambda model: model
+    around: Callable[[WorldModel], AbstractContextManager] = lambda model: nullcontext()
     picture: float = 1e-5
     masks: float = 0.0
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import html
+import json
 import re
 import socket
 import sys
 import threading
 import urllib.request
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,31 +23,34 @@ pytest.importorskip("diffusers")
 pytest.importorskip("gradio", minversion="5.50")
 
 from support.studio import PROMPT, SHOWN, SMALL, WINDOW, array, draw, images, of, values
-from support.tiny_model import tiny
+from support.tiny import random_model
 
 from asyndm_ext import mask_image
 from asyndm_ext.commands.main import COMMANDS
 from asyndm_ext.commands.main import main as asyndm
-from asyndm_ext.drawing import clock_colours
-from asyndm_ext.embedded import model
+from asyndm_ext.drawing import clock_colours, to_picture
 from asyndm_ext.embedded.filmstrip import explanation
 from asyndm_ext.embedded.sampling import VARIANTS, run_variant, step_count
-from asyndm_ext.studio import command, page, server, steps
+from asyndm_ext.studio import command, messages, page, pictures, server, steps
 from asyndm_ext.studio.engine import Engine, Interrupted, Outcome, Progress
 from asyndm_ext.studio.request import DRAWING, WITHOUT, find_objects, job_from
 from asyndm_ext.studio.runs import Desk
 from asyndm_ext.studio.session import OUTPUTS, Studio
 from asyndm_ext.ui import chips
+from asyndm_ext.world import model
+from asyndm_ext.world.judge import Seen, load_judge, verdict
+from asyndm_ext.world.telling import faults
+from asyndm_ext.world.words import WORDS, read, split
 
 
 @pytest.fixture(scope="module")
 def built() -> Any:
-    return page.build(Engine(tiny()))
+    return page.build(Engine(random_model()))
 
 
 @pytest.fixture
 def studio() -> Studio:
-    return Studio(Engine(tiny()), SHOWN)
+    return Studio(Engine(random_model()), SHOWN)
 
 
 def outcome_of(last: dict[str, Any]) -> Outcome:
@@ -73,7 +80,7 @@ def test_the_page_as_it_opens_is_a_job(built: Any) -> None:
         dict(zip(DRAWING, sent[: len(DRAWING)], strict=True)), dict(zip(SHOWN, sent[len(DRAWING) :], strict=True))
     )
     assert variants == VARIANTS
-    assert [str(spec) for spec in job.settings.objects] == ["a red circle", "a blue square"]
+    assert [str(spec) for spec in job.settings.objects] == ["shark", "bike"]
     for example in page.EXAMPLES:
         assert len(find_objects(example)) >= 2
 
@@ -83,20 +90,20 @@ def test_run_gives_three_pictures_and_the_steps(built: Any, studio: Studio) -> N
     assert before and all(one["interrupt"]["interactive"] and not one["run"]["interactive"] for one in before)
     assert last["run"]["interactive"] and not last["interrupt"]["interactive"]
     outcome = outcome_of(last)
-    pictures = images(last["gallery"])
-    assert [one.size for one in pictures] == [(64, 64)] * 3
-    for variant, picture in zip(VARIANTS, pictures, strict=True):
-        expected = run_variant(tiny(), outcome.job, variant)
+    shown = images(last["gallery"])
+    assert [one.size for one in shown] == [(128, 128)] * 3
+    for variant, picture in zip(VARIANTS, shown, strict=True):
+        expected = run_variant(random_model(), outcome.job, variant)
         # Not to the last bit: the studio has a number of threads of its own, and sums are rounded as they are shared.
         torch.testing.assert_close(outcome.results[variant].latent, expected.latent, atol=1e-3, rtol=0)
         assert (array(picture) == array(outcome.pictures[variant])).all()
         assert picture.text["parameters"] == outcome.job.infotext(variant)
     assert (outcome.results["asyndm"].strength > 0).any()
     assert last["steps"]["visible"] is True
-    assert last["slider"]["maximum"] == step_count(tiny(), outcome.job) == 4
+    assert last["slider"]["maximum"] == step_count(random_model(), outcome.job) == 4
     assert last["slider"]["visible"] is True
     assert last["seed"] == 5 and "seed 5" in last["status"]
-    assert "a red circle, a blue square" in last["status"]
+    assert "shark, bike" in last["status"]
 
 
 def test_each_step_can_be_looked_at(built: Any, studio: Studio) -> None:
@@ -104,7 +111,7 @@ def test_each_step_can_be_looked_at(built: Any, studio: Studio) -> None:
     result = desk.shown.outcome.results["asyndm"]
     for number in range(1, 5):
         prediction, slow, clock = images(studio.step(desk, number))
-        expected = Engine(tiny()).picture(result.predictions[number - 1 : number])
+        expected = Engine(random_model()).picture(result.predictions[number - 1 : number])
         assert (array(prediction) == array(expected)).all()
         red, _, blue = np.moveaxis(array(slow), -1, 0)
         assert (red - blue > 40).mean() == pytest.approx(result.slow_fraction[number - 1], abs=0.01)
@@ -124,7 +131,7 @@ def test_strength_zero_is_the_plain_picture(built: Any, studio: Studio) -> None:
 
 
 def test_the_panel_s_values_arrive(built: Any, studio: Studio) -> None:
-    changed = {"objects": "red circle:0.4", "curve": "exponential", "threshold": 1.5, "soft": True, "end": 0.8}
+    changed = {"objects": "shark:0.4", "curve": "exponential", "threshold": 1.5, "soft": True, "end": 0.8}
     settings = outcome_of(list(draw(studio, values(built, **changed)))[-1]).job.settings
     written = {name: getattr(settings, name) for name in changed}
     assert {**written, "objects": str(settings.objects[0])} == changed
@@ -165,23 +172,26 @@ def test_a_random_seed_is_told(built: Any, studio: Studio, seed: int | None) -> 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"prompt": "a red elephant"}, "does not know 'elephant'"),
-        ({"prompt": ""}, "No object found"),
-        ({"prompt": None}, "No object found"),
-        ({"objects": "green star"}, "'green star' is not in the prompt"),
-        ({"objects": "circle:x"}, "must follow the colon"),
+        ({"prompt": "a shark riding a bik"}, "does not know the word 'bik'. Did you mean bike"),
+        ({"prompt": ""}, "The prompt names no animal"),
+        ({"prompt": None}, "The prompt names no animal"),
+        ({"prompt": "a red boat"}, "The prompt names no animal"),
+        ({"prompt": "a shark and a penguin"}, "one animal at a time; this prompt has shark and penguin"),
+        ({"prompt": "a shark " * 15}, "reads at most 22 words; this prompt has 30"),
+        ({"objects": "green bike"}, "'green bike' is not in the prompt"),
+        ({"objects": "shark:x"}, "must follow the colon"),
         ({"start": 0.9, "end": 0.1}, "Start must be less than End, but they are 0.9 and 0.1"),
         ({"region": "mask"}, "needs a mask"),
         ({"solver": "DDIM", "scheduler": "karras"}, "only the scheduler 'uniform' gives"),
         ({"solver": "DDIM", "steps": 1}, "Steps must be between 2"),
-        ({"width": 65}, "multiples of 32"),
+        ({"width": 65}, "multiples of 16"),
         ({"steps": 999}, "Steps must be between 1 and 150 for Euler, got 999"),
         ({"steps": 2.5}, "Steps must be a whole number, got 2.5"),
         ({"steps": None}, "Steps has no value"),
         ({"guidance": None}, "Guidance has no value"),
         ({"strength": 7}, "Strength must lie between 0 and 1, but it is 7"),
         ({"seed": -5}, "Seed must be between 0 and"),
-        ({"prompt": "a <b>red</b> circle"}, "'&lt;b&gt;red&lt;/b&gt;'"),
+        ({"prompt": "a shark on the <b>moon"}, "does not know the word 'b'"),
     ],
 )
 def test_what_is_wrong_is_said(built: Any, studio: Studio, changed: dict[str, Any], message: str) -> None:
@@ -198,11 +208,60 @@ def test_gradio_leaves_numbers_to_us(built: Any) -> None:
             assert control.preprocess(-7) == -7 and control.preprocess(1e9) == 1e9 and control.preprocess(None) is None
 
 
+# --- the judge ------------------------------------------------------------------------------------------------------
+
+
+class Judged:
+    """Says of one picture after the other what it was told to."""
+
+    def __init__(self, *counts: dict[str, int]) -> None:
+        self.counts, self.looked_at = list(counts), []
+
+    def see(self, pictures: Any) -> list[Seen]:
+        self.looked_at.append(pictures)
+        return [Seen(self.counts[len(self.looked_at) - 1], "street", "day", "red", uses=True)]
+
+
+def test_it_is_said_whether_a_picture_is_right(built: Any) -> None:
+    judge = Judged({"shark": 1}, {"shark": 1, "bike": 1}, {"shark": 2, "bike": 1})
+    last = list(draw(Studio(Engine(random_model(), judge), SHOWN), values(built)))[-1]
+    assert [tuple(one.shape) for one in judge.looked_at] == [(1, 3, 128, 128)] * 3
+    for shown, variant in zip(judge.looked_at, VARIANTS, strict=True):
+        assert (array(to_picture(shown[0])) == array(outcome_of(last).pictures[variant])).all()
+    asked = read(PROMPT).text
+    seen = [Seen(one, "street", "day", "red", True) for one in judge.counts]
+    expected = [faults(one, asked, verdict(one, asked)) for one in seen]
+    assert list(outcome_of(last).faults.values()) == expected and expected[1] == []
+    said = re.findall(r'<span class="studio-verdict studio-(\w+)">(.*?)</span>', last["gallery"])
+    assert [kind for kind, _ in said] == ["fault", "right", "fault"]
+    assert said[1][1] == "✓ Right: it shows what the prompt says."
+    for (_, text), found in zip(said[::2], expected[::2], strict=True):
+        assert html.unescape(text) == f"✗ Wrong: {', '.join(found)}."
+    tags = re.findall(r'<span class="studio-tag[^>]*>(.*?)</span>', last["gallery"])
+    assert tags == ["Plain ✗", "AsynDM ✗"]
+    assert pictures.verdict(["a <b>"]).count("<b>") == 0
+    saved = Studio(Engine(random_model()), SHOWN).bundle(last["desk"])[0]
+    assert json.loads(saved)["text"].count("studio-verdict studio-") == 3
+
+
+@pytest.mark.parametrize(("size", "judge"), [((64, 128), Judged()), ((128, 128), None)])
+def test_what_cannot_be_judged_is_not(built: Any, size: tuple[int, int], judge: Any) -> None:
+    studio = Studio(Engine(random_model(), judge), SHOWN)
+    last = list(draw(studio, values(built, width=size[0], height=size[1])))[-1]
+    assert outcome_of(last).faults == {} and "studio-verdict" not in last["gallery"]
+
+
+def test_a_model_without_a_judge(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
+    monkeypatch.setattr("asyndm_ext.world.judge.load_judge", partial(load_judge, tmp_path))
+    assert command._judge() is None
+    assert "the pictures are not judged: no judge.safetensors" in capsys.readouterr().err
+
+
 # --- the engine -----------------------------------------------------------------------------------------------------
 
 
 def hooks() -> int:
-    return sum(len(one._forward_hooks) + len(one._forward_pre_hooks) for one in tiny().unet.modules())
+    return sum(len(one._forward_hooks) + len(one._forward_pre_hooks) for one in random_model().unet.modules())
 
 
 def test_interrupt_ends_this_window_s_drawing(built: Any, studio: Studio) -> None:
@@ -227,7 +286,7 @@ def test_a_window_that_is_closed_leaves_nothing_running(built: Any) -> None:
     job, variants = job_from(
         {**SMALL, "steps": 100, "solver": "Euler", "scheduler": "uniform", "guidance": 4.0}, {"enabled": True}
     )
-    drawing = Engine(tiny()).draw(job, variants, threading.Event())
+    drawing = Engine(random_model()).draw(job, variants, threading.Event())
     assert isinstance(next(drawing), Progress)
     drawing.close()
     assert not [one for one in threading.enumerate() if one.name == "asyndm-drawing"]
@@ -238,7 +297,7 @@ def test_progress_counts_all_steps() -> None:
         {**SMALL, "solver": "Euler", "scheduler": "uniform", "guidance": 4.0},
         {"enabled": True, "mask_source": "fixed"},
     )
-    *progress, outcome = Engine(tiny()).draw(job, variants, threading.Event())
+    *progress, outcome = Engine(random_model()).draw(job, variants, threading.Event())
     assert isinstance(outcome, Outcome) and all(isinstance(one, Progress) for one in progress)
     steps = [one.step for one in progress]
     assert steps == sorted(steps) and steps[-1] == progress[-1].total == 16
@@ -246,27 +305,39 @@ def test_progress_counts_all_steps() -> None:
     stopped = threading.Event()
     stopped.set()
     with pytest.raises(Interrupted):
-        list(Engine(tiny()).draw(job, variants, stopped))
+        list(Engine(random_model()).draw(job, variants, stopped))
 
 
 # --- chips, views ---------------------------------------------------------------------------------------------------
 
 
 def test_chips_are_the_model_s_own_objects() -> None:
-    assert [chip.text for chip in chips.chips(PROMPT, "", find_objects)] == ["a red circle", "a blue square"]
-    line = chips.html("a red elephant", "", "objects", find_objects)
-    assert "asyndm-wrong" in line and "elephant" in line
+    assert [chip.text for chip in chips.chips(PROMPT, "", find_objects)] == ["shark", "bike"]
+    line = chips.html("a sharkk", "", "objects", find_objects)
+    assert "asyndm-wrong" in line and "Did you mean shark" in line
     assert "are shown here" in chips.html("", "", "objects", find_objects)
+    assert "one animal at a time" in chips.html("a shark and a penguin", "", "objects", find_objects)
+
+
+def test_what_can_be_drawn_is_listed() -> None:
+    rows = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", messages.words()))
+    assert {name: row.count(",") + 1 for name, row in rows.items()}["Their colours"] == 4
+    assert all(set(split(row)) <= set(WORDS) for row in rows.values()), "and every word of it is known"
+    animals, things, paints, places, times = (row.split(", ") for row in rows.values())
+    for i in range(max(map(len, (animals, things, places, times)))):
+        animal, thing, place, time = (names[i % len(names)] for names in (animals, things, places, times))
+        text = read(f"two {animal} beside a {paints[0]} {thing} {place} {time}").text
+        assert None not in (text.animal, text.thing, text.paint, text.ground, text.light)
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({}, 'Only the pixels of "a red circle" and "a blue square" keep'),
+        ({}, 'Only the pixels of "shark" and "bike" keep'),
         ({"region": "everything"}, "Every pixel keeps its noise for longer"),
         ({"region": "mask"}, "Only the pixels under the mask keep"),
         ({"region": "mask", "mask_invert": True}, "Only the pixels outside the mask keep"),
-        ({"region": "objects and mask", "objects": "circle"}, 'of "circle" that are under the mask keep'),
+        ({"region": "objects and mask", "objects": "bike"}, 'of "bike" that are under the mask keep'),
         ({"strength": 0}, "nothing is held back"),
     ],
 )
@@ -297,7 +368,7 @@ def test_the_chart_ends_where_the_noise_does(built: Any, studio: Studio) -> None
 
 
 def test_the_page_is_served_with_the_webui_s_own_script_and_style() -> None:
-    running = server.Server(Engine(tiny()))
+    running = server.Server(Engine(random_model()))
     try:
         url = running.start("127.0.0.1", 0, browser=False)
         with urllib.request.urlopen(url, timeout=60) as answer:
@@ -312,6 +383,20 @@ def test_the_page_is_served_with_the_webui_s_own_script_and_style() -> None:
         assert server._asset(name).read_text(encoding="utf-8") in server.head()
     with pytest.raises(FileNotFoundError):
         server._asset("javascript/other.js")
+
+
+def test_a_free_port_that_is_taken_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    running, free = server.Server(Engine(random_model())), server._free_port
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        ports = iter([taken.getsockname()[1], free("127.0.0.1")])
+        monkeypatch.setattr(server, "_free_port", lambda host: next(ports))
+        try:
+            assert urllib.request.urlopen(running.start("127.0.0.1", 0, browser=False), timeout=60).status == 200
+        finally:
+            running.stop()
+        assert next(ports, None) is None
 
 
 def test_it_is_a_command(capsys) -> None:
@@ -346,7 +431,7 @@ def test_a_missing_gradio_is_told_in_a_line(monkeypatch: pytest.MonkeyPatch, cap
 
 
 def test_a_port_that_is_taken_is_told(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
-    monkeypatch.setattr(model, "load_tiny", tiny)
+    monkeypatch.setattr(model, "load_world", random_model)
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

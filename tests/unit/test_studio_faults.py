@@ -12,7 +12,7 @@ pytest.importorskip("diffusers")
 pytest.importorskip("gradio", minversion="5.50")
 
 from support.studio import PROMPT, SHOWN, WINDOW, draw, images, named, of, values
-from support.tiny_model import tiny
+from support.tiny import random_model
 
 from asyndm_ext.studio import page
 from asyndm_ext.studio.engine import Engine
@@ -24,6 +24,7 @@ PIECES = (
     "asyndm_ext.studio.request.Settings",
     "asyndm_ext.studio.engine.Engine.draw",
     "asyndm_ext.studio.engine.Engine.picture",
+    "asyndm_ext.studio.engine.Engine.faults",
     "asyndm_ext.studio.engine.threads_for",
     "asyndm_ext.studio.engine.count_of_all",
     "asyndm_ext.studio.engine.run_variant",
@@ -35,6 +36,7 @@ PIECES = (
     "asyndm_ext.studio.pictures.results",
     "asyndm_ext.studio.pictures.parameters",
     "asyndm_ext.studio.pictures.data_url",
+    "asyndm_ext.studio.pictures.verdict",
     "asyndm_ext.studio.runs.Desk.with_run",
     "asyndm_ext.studio.runs.html",
     "asyndm_ext.studio.steps.most_apart",
@@ -45,18 +47,18 @@ PIECES = (
 
 @pytest.fixture(scope="module")
 def built() -> Any:
-    return page.build(Engine(tiny()))
+    return page.build(Engine(random_model()))
 
 
 @pytest.fixture
 def studio() -> Studio:
-    return Studio(Engine(tiny()), SHOWN)
+    return Studio(Engine(random_model()), SHOWN)
 
 
 @pytest.fixture(scope="module")
 def before(built: Any) -> dict[str, Any]:
     """A run without faults."""
-    return list(draw(Studio(Engine(tiny()), SHOWN), values(built)))[-1]
+    return list(draw(Studio(Engine(random_model()), SHOWN), values(built)))[-1]
 
 
 def broken(*arguments: Any, **options: Any) -> Any:

@@ -17,7 +17,7 @@ pytest.importorskip("gradio", minversion="5.50")
 from hypothesis import given
 from hypothesis import strategies as st
 from support.studio import PROMPT, SHOWN, WINDOW, array, draw, images, named, of, opened, values
-from support.tiny_model import tiny
+from support.tiny import random_model
 
 from asyndm_ext import mask_image
 from asyndm_ext.embedded.sampling import COUNTED_SOLVERS, SCHEDULERS, SEEDS
@@ -33,12 +33,12 @@ NAMES = (*DRAWING, *SHOWN)
 
 @pytest.fixture(scope="module")
 def built() -> Any:
-    return page.build(Engine(tiny()))
+    return page.build(Engine(random_model()))
 
 
 @pytest.fixture
 def studio() -> Studio:
-    return Studio(Engine(tiny()), SHOWN)
+    return Studio(Engine(random_model()), SHOWN)
 
 
 def mask() -> str:
@@ -58,7 +58,7 @@ def controls(answer: list[Any], before: int) -> dict[str, Any]:
 
 
 def test_a_run_comes_back_with_its_settings(built: Any, studio: Studio) -> None:
-    changed = {"strength": 0.3, "curve": "exponential", "steps": 6, "seed": -1, "objects": "blue square"}
+    changed = {"strength": 0.3, "curve": "exponential", "steps": 6, "seed": -1, "objects": "bike"}
     first = list(draw(studio, values(built, **changed)))[-1]
     second = list(draw(studio, values(built, enabled=False), first["desk"]))[-1]
     assert re.findall(r'data-run="(\d)"', second["runs"]) == ["2", "1"], "newest first"
@@ -137,8 +137,8 @@ RANGES = {
     "solver": st.sampled_from(COUNTED_SOLVERS),
     "scheduler": st.sampled_from(SCHEDULERS),
     "guidance": st.integers(0, 30).map(lambda half: half / 2),
-    "width": st.integers(1, 16).map(lambda cells: 32 * cells),
-    "height": st.integers(1, 16).map(lambda cells: 32 * cells),
+    "width": st.integers(1, 32).map(lambda cells: 16 * cells),
+    "height": st.integers(1, 32).map(lambda cells: 16 * cells),
     "enabled": st.booleans(),
 }
 for spec in FIELDS:
@@ -167,17 +167,17 @@ def test_any_text_behind_the_hash_is_read(text: str) -> None:
 @pytest.mark.parametrize(
     "wrong",
     [
-        "steps=0", "steps=151", "steps=x", "steps=2.5", "seed=-2", "width=65", "width=544", "guidance=nan",
+        "steps=0", "steps=151", "steps=x", "steps=2.5", "seed=-2", "width=65", "width=528", "guidance=nan",
         "guidance=16", "solver=Nobody", "scheduler=", "enabled=2", "strength=1.5", "strength=inf", "curve=round",
         "soft=true", "what=1",
     ],
 )  # fmt: skip
 def test_what_the_page_cannot_be_set_to_is_left_out(studio: Studio, wrong: str) -> None:
     assert link.read(f"#{wrong}&steps_=&prompt=x")[1] == [wrong, "steps_="]
-    answer = studio.open(f"#prompt=a+red+circle&{wrong}&run=1", "")
+    answer = studio.open(f"#prompt=a+red+boat+and+a+cat&{wrong}&run=1", "")
     assert "Left as it was" in answer[0] and wrong in answer[0]
     assert answer[1] == "", "not drawn: somebody has to look at it first"
-    assert controls(answer, 2) == {"prompt": "a red circle"}
+    assert controls(answer, 2) == {"prompt": "a red boat and a cat"}
 
 
 def test_a_link_is_opened(built: Any, studio: Studio) -> None:
@@ -192,6 +192,24 @@ def test_a_link_is_opened(built: Any, studio: Studio) -> None:
     for nothing in ("", "#", None, "#run=1"):
         assert controls(studio.open(nothing, ""), 2) == {} and studio.open(nothing, "")[1] == ""
         assert studio.open(nothing, "")[0] == {"__type__": "update"}
+
+
+@pytest.mark.parametrize(
+    ("prompt", "says"),
+    [
+        ("a red circle and a blue square", "from an earlier version, whose model drew coloured shapes: "),
+        ("two stars under a star", "from an earlier version"),
+        ("a shark riding a bik", "Did you mean bike"),
+        ("a shark and a penguin", "one animal at a time; this prompt has shark and penguin"),
+    ],
+)
+def test_a_link_whose_prompt_cannot_be_drawn(studio: Studio, prompt: str, says: str) -> None:
+    answer = studio.open(f"#prompt={prompt.replace(' ', '+')}&steps=30&run=1", "")
+    assert answer[0].count('role="alert"') == 1 and says in answer[0] and "Left as it was" not in answer[0]
+    assert answer[1] == "", "not drawn"
+    assert controls(answer, 2) == {"prompt": prompt, "steps": 30}
+    both = studio.open(f"#prompt={prompt.replace(' ', '+')}&steps=151", "")[0]
+    assert says in both and "Left as it was" in both and "steps=151" in both
 
 
 def test_a_mask_too_large_for_a_link_is_left_out_and_told(built: Any, studio: Studio) -> None:
@@ -269,7 +287,7 @@ def test_nothing_that_was_typed_is_markup_in_the_file(built: Any, studio: Studio
     run = list(draw(studio, values(built)))[-1]["desk"].shown
     evil = "</script><b id=evil>"
     typed = runs.Run(1, run.outcome, {**run.values, "prompt": evil, "objects": evil, "curve": evil})
-    _, text = report.written(typed, tiny().decode)
+    _, text = report.written(typed, random_model().decode)
     assert evil not in text and "b" not in Seen(text).tags[Seen(text).tags.index("table") :]
 
 

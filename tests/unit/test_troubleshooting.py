@@ -13,7 +13,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "asyndm_ext"
 SOURCES = [
     ROOT / "scripts" / "asyndm.py",
-    *(PACKAGE / "embedded" / f"{name}.py" for name in ("cli", "model", "sampling", "vocabulary")),
+    *(PACKAGE / "embedded" / f"{name}.py" for name in ("cli", "sampling")),
+    *(PACKAGE / "world" / f"{name}.py" for name in ("model", "tokens", "words")),
     *sorted((PACKAGE / "commands").glob("*.py")),
     *sorted(PACKAGE.glob("*.py")),
     *sorted(path for folder in ("hosts", "model", "solvers", "ui") for path in (PACKAGE / folder).rglob("*.py")),

@@ -190,6 +190,19 @@ def test_light_tints_and_ground_decides():
             assert np.abs(looks[one] - looks[other]).max() > 8, (one, other)
 
 
+@pytest.mark.parametrize("light", list(LIGHTS))
+def test_animals_stand_out_from_their_own_ground(light: str):
+    """In grey levels, from the mean of what surrounds them."""
+    for animal, of in ANIMALS.items():
+        made = scene(SceneText(animal, ground=of.home, light=light), 5)
+        inside = around = made.masks[0]
+        for _ in range(5):
+            for axis in (0, 1):
+                around = around | np.roll(around, 1, axis) | np.roll(around, -1, axis)
+        contrast = np.abs(made.image[inside] - made.image[around & ~inside].mean(0)).mean()
+        assert contrast > 24, animal
+
+
 def test_a_named_colour_is_the_things():
     for paint, colour in PAINTS.items():
         made = scene(SceneText(None, thing="car", paint=paint, ground="street", light="day"), 2)

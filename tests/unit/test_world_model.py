@@ -11,9 +11,9 @@ import torch
 pytest.importorskip("diffusers")
 
 from safetensors.torch import load_file
-from support.tiny_world import CONFIG, fresh_model
+from support.tiny import CONFIG, fresh_model
 
-from asyndm_ext.embedded.attention_loss import attention_loss, word_attention
+from asyndm_ext.world.attention_loss import attention_loss, word_attention
 from asyndm_ext.world.drawer import scenes_of
 from asyndm_ext.world.model import FILES, WEIGHTS, WorldConfig, WorldModel, load_world
 from asyndm_ext.world.pool import CELLS, pictures
@@ -74,8 +74,8 @@ def test_noise_schedule_is_stable_diffusions_with_another_end():
     assert (alphas.diff() < 0).all()
     own = fresh().alphas_cumprod
     assert own.dtype == torch.float64
-    # A scene's ground has 3 x 32 x 32 latent values: summed over them, it is still below the noise.
-    assert own[0] == alphas[0] and 3 * 32 * 32 * own[-1] < 1
+    # A scene's ground has 12 x 16 x 16 latent values: summed over them, it is still below the noise.
+    assert own[0] == alphas[0] and 12 * 16 * 16 * own[-1] < 1
 
 
 def test_what_the_network_predicts_is_v():
@@ -83,15 +83,15 @@ def test_what_the_network_predicts_is_v():
     assert fresh(WorldConfig(prediction_type="epsilon")).prediction_type == "epsilon"
 
 
-def test_words_are_attended_to_at_half_the_side_and_at_a_quarter():
+def test_words_are_attended_to_at_the_latents_side_and_at_half_of_it():
     model, sides = fresh(), []
     for name, module in model.unet.named_modules():
         if name.endswith("attn2"):
             module.register_forward_hook(lambda _, inputs, __: sides.append(round(inputs[0].shape[1] ** 0.5)))
-    v = model.unet(torch.zeros(1, 3, 32, 32), 500, model.encode_prompt([""])).sample
-    assert v.shape == (1, 3, 32, 32)
+    v = model.unet(torch.zeros(1, 12, 16, 16), 500, model.encode_prompt([""])).sample
+    assert v.shape == (1, 12, 16, 16)
     assert sides == [16, 8, 8, 8, 8, 16, 16]
-    assert 32 >> model.attention_halvings == CELLS
+    assert 16 >> model.attention_halvings == CELLS
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (128, 128), (144, 96)])
@@ -99,8 +99,8 @@ def test_pictures_to_latents_and_back(height: int, width: int):
     model = fresh()
     images = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
     latents = model.encode(images)
-    assert latents.shape == (2, model.latent_channels, height // 4, width // 4)
-    assert model.latent_channels == 3 and model.latent_factor == 4
+    assert latents.shape == (2, model.latent_channels, height // 8, width // 8)
+    assert model.latent_channels == 12 and model.latent_factor == 8
     decoded = model.decode(10 * latents)
     assert decoded.shape == images.shape
     assert decoded.min() >= 0 and decoded.max() <= 1
@@ -156,13 +156,13 @@ def test_word_attention_is_the_layers_own_softmax():
                 for project, rows in ((attn.to_q, hidden_states), (attn.to_k, context), (attn.to_v, context))
             )
             scores = attn.get_attention_scores(query, key)
-            if encoder_hidden_states is not None and hidden_states.shape[1] == 16:
+            if encoder_hidden_states is not None and hidden_states.shape[1] == 64:
                 seen.append(scores.unflatten(0, (-1, attn.heads)).mean(dim=1))
             return attn.to_out[0](attn.batch_to_head_dim(scores @ value))
 
     model.unet.set_attn_processor(Explicit())
     context = model.encode_prompt(["a red boat", "two cats"])
-    with torch.no_grad(), word_attention(model.unet, 4) as maps:
+    with torch.no_grad(), word_attention(model.unet, 8) as maps:
         model.unet(normal(2, model.latent_channels, 16, 16), torch.tensor([500, 20]), encoder_hidden_states=context)
     assert len(maps) == len(seen) == 4
     for ours, theirs in zip(maps, seen, strict=True):

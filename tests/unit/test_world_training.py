@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 pytest.importorskip("diffusers")
 
-from asyndm_ext.embedded.train import rate_at, step_generator
 from asyndm_ext.world import train as training
 from asyndm_ext.world.drawer import scenes_of
 from asyndm_ext.world.judge import Seen, _any_content, example, verdict
@@ -21,11 +22,13 @@ from asyndm_ext.world.trainers import (
     DiffusionTrainer,
     Trainer,
     TrainSettings,
+    rate_at,
     spread_times,
+    step_generator,
 )
 from asyndm_ext.world.words import SceneText, read
 
-SMALL = WorldConfig(text_width=32, text_layers=1, decoder_widths=(16, 16, 8), unet_channels=(16, 16, 32), unet_groups=8)
+SMALL = WorldConfig(text_width=32, text_layers=1, decoder_widths=(16, 16, 8), unet_channels=(16, 32), unet_groups=8)
 SETTINGS = TrainSettings(steps=4, batch=4, pool_blocks=2, pool_refresh=2, decoder_steps=2, decoder_batch=2)
 
 
@@ -125,13 +128,33 @@ def test_most_times_are_from_the_deciding_part_and_in_order():
     assert ((times >= low) & (times < high)).double().mean() == pytest.approx(settings.deciding_share, abs=1e-3)
 
 
-def test_a_latent_is_the_picture_at_a_quarter_of_its_side():
+def test_the_error_counts_more_where_an_object_is_and_not_in_pure_noise():
+    trainer = DiffusionTrainer(small_model(), replace(SETTINGS, object_weight=4.0))
+    trainer.pool.advance(0)
+    batch = trainer.pool.batch(torch.arange(4))
+    alpha = torch.tensor([0.999, 0.5, 0.001, 0.999])[:, None, None, None]
+    weights = trainer.weights(batch, alpha)
+    assert weights.shape == (4, 1, 16, 16)
+    cover = batch.cover.sum(1)
+    assert cover.max() > 0.9
+    assert torch.allclose(weights[0, 0], 1 + 4 * cover[0]) and torch.allclose(weights[1, 0], 1 + 4 * cover[1])
+    assert weights[2].max() < 1.1
+    assert torch.equal(trainer.weights(batch, alpha.expand(-1, 1, 16, 16)), weights)
+
+
+def test_a_latent_is_the_picture_at_a_quarter_of_its_side_four_pixels_in_one():
     model, images = small_model(), pictures(scenes_of(2, range(3)))
     model.autoencoder.calibrate(images)
     latents = model.encode(images)
-    assert latents.shape == (3, 3, 32, 32)
+    assert latents.shape == (3, 12, 16, 16)
     blocks = images.unfold(2, 4, 4).unfold(3, 4, 4).mean((4, 5))
-    assert torch.allclose(model.autoencoder.small(latents), blocks, atol=1e-5)
+    small = model.autoencoder.small(latents)
+    assert torch.allclose(small, blocks, atol=1e-5)
+    # One pixel of a latent is its own four of the picture's.
+    latents[1, :, 5, 9] += 1
+    moved = (model.autoencoder.small(latents) - small).abs() > 1e-3
+    assert moved[1, :, 10:12, 18:20].all() and moved.sum() == 12
+    latents[1, :, 5, 9] -= 1
     assert latents.mean().abs() < 1e-4 and abs(float(latents.std()) - 1) < 0.02
 
 

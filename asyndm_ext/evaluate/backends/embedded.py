@@ -12,7 +12,7 @@ import multiprocessing
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,21 +22,23 @@ from PIL import Image
 
 from asyndm_ext import __version__
 from asyndm_ext.embedded.batch import Variant, run_batch
-from asyndm_ext.embedded.reading import read_text
+from asyndm_ext.embedded.controls import Control
 from asyndm_ext.embedded.sampling import Job, automatic_objects
-from asyndm_ext.embedded.vocabulary import Tokenizer
-from asyndm_ext.evaluate.methods import Method, check_usual
-from asyndm_ext.evaluate.metrics.small_world import SmallWorld
+from asyndm_ext.evaluate.methods import Method
+from asyndm_ext.evaluate.metrics.little_world import SIDE, LittleWorld
 from asyndm_ext.evaluate.plan import Pair, Plan, Unit
 from asyndm_ext.evaluate.store import Result
 from asyndm_ext.objects import ObjectSpec
 from asyndm_ext.settings import Settings
 from asyndm_ext.workers import deaf_children, end_with
+from asyndm_ext.world.words import read
 
 if TYPE_CHECKING:
-    from asyndm_ext.embedded.model import TinyModel
+    from asyndm_ext.world.model import WorldModel
 
-_VARIANTS: dict[str, Variant] = {"plain": "plain", "concave": "concave", "asyndm": "asyndm", "fixed": "asyndm"}
+_VARIANTS: dict[str, Variant] = {"plain": "plain", "concave": "concave"}
+"""All others are AsynDM's."""
+_CONTROLS: dict[str, Control] = {"rest": "rest", "half": "half"}
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Drawing:
         size: side of the pictures, pixels.
         bfloat16: products in bfloat16.
         device: where the model is.
+        eta: noise weight of DDIM and the ancestral solvers; None: each one's own.
     """
 
     weights: Path | None
@@ -56,11 +59,12 @@ class Drawing:
     size: int = 128
     bfloat16: bool = False
     device: str = "cpu"
+    eta: float | None = None
 
-    def load(self) -> TinyModel:
-        from asyndm_ext.embedded.model import WEIGHTS, load_tiny
+    def load(self) -> WorldModel:
+        from asyndm_ext.world.model import WEIGHTS, load_world
 
-        return load_tiny(self.weights or WEIGHTS, self.device)
+        return load_world(self.weights or WEIGHTS, self.device)
 
 
 class EmbeddedBackend:
@@ -70,10 +74,10 @@ class EmbeddedBackend:
         self._drawing, self._batch, self._processes = drawing, batch, processes
 
     def made_with(self) -> Mapping[str, Any]:
-        from asyndm_ext.embedded.model import WEIGHTS
+        from asyndm_ext.world.model import FILES, WEIGHTS
 
         digest = hashlib.sha256()
-        for name in ("tiny.safetensors", "config.json"):
+        for name in FILES:
             digest.update(((self._drawing.weights or WEIGHTS) / name).read_bytes())
         return {
             "backend": "embedded",
@@ -81,13 +85,15 @@ class EmbeddedBackend:
             "version": __version__,
             "size": self._drawing.size,
             "precision": "bfloat16" if self._drawing.bfloat16 else "float32",
+            "eta": "the solver's own" if self._drawing.eta is None else self._drawing.eta,
             "batch": self._batch,
         }
 
     def check(self, plan: Plan) -> None:
-        check_usual(plan.methods)
+        if self._drawing.size != SIDE:
+            raise ValueError(f"the judge knows pictures of {SIDE} pixels only; leave out --size")
         for prompt in plan.prompts:
-            read_text(prompt.text)
+            read(prompt.text)
         for method in plan.methods:
             for pair in plan.pairs:
                 job_of(pair, method, self._drawing.size)
@@ -156,7 +162,7 @@ def _work(unit: Unit) -> list[list[Result]]:
     return list(draw(_worker["model"], unit, _worker["drawing"]))
 
 
-def draw(model: TinyModel, unit: Unit, drawing: Drawing) -> Iterator[list[Result]]:
+def draw(model: WorldModel, unit: Unit, drawing: Drawing) -> Iterator[list[Result]]:
     """Make, save and judge the pictures of a unit, method after method."""
     average = None
     fixed = any(method.kind == "fixed" for method in unit.methods)
@@ -174,7 +180,7 @@ def _plain(method: Method) -> Method:
 
 
 def _sample(
-    model: TinyModel,
+    model: WorldModel,
     pairs: Sequence[Pair],
     method: Method,
     drawing: Drawing,
@@ -185,7 +191,15 @@ def _sample(
     jobs = [job_of(pair, method, drawing.size) for pair in pairs]
     device = torch.device(drawing.device).type
     with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=drawing.bfloat16):
-        batch = run_batch(model, jobs, _VARIANTS[method.kind], keep_average=keep_average, average=average)
+        batch = run_batch(
+            model,
+            jobs,
+            _VARIANTS.get(method.kind, "asyndm"),
+            keep_average=keep_average,
+            average=average,
+            control=_CONTROLS.get(method.kind),
+            eta=drawing.eta,
+        )
     with torch.inference_mode():
         pictures = model.decode(batch.latents.float())
     return (pictures.permute(0, 2, 3, 1).cpu() * 255).round().to(torch.uint8).numpy(), batch.average
@@ -193,7 +207,7 @@ def _sample(
 
 def _results(images: np.ndarray, pairs: Sequence[Pair], method: Method, drawing: Drawing) -> list[Result]:
     pictures = [Image.fromarray(image) for image in images]
-    scores = SmallWorld().score(pictures, [pair.prompt for pair in pairs])
+    scores = LittleWorld().score(pictures, [pair.prompt for pair in pairs])
     place = Path("pictures") / method.slug
     (drawing.folder / place).mkdir(parents=True, exist_ok=True)
     results = []
@@ -204,11 +218,18 @@ def _results(images: np.ndarray, pairs: Sequence[Pair], method: Method, drawing:
     return results
 
 
+def _in_turn(objects: Sequence[ObjectSpec], strength: float, last_first: bool) -> tuple[ObjectSpec, ...]:
+    """The first object is on time and the last one slowest, or the other way round; one alone is slow."""
+    order = objects[::-1] if last_first else objects
+    share = {spec: number / max(1, len(order) - 1) if len(order) > 1 else 1.0 for number, spec in enumerate(order)}
+    return tuple(replace(spec, strength=strength * share[spec]) for spec in objects)
+
+
 def job_of(pair: Pair, method: Method, size: int) -> Job:
     """The embedded model's job for a picture. Raises ValueError for what it cannot draw."""
-    objects = pair.prompt.objects or tuple(
-        ObjectSpec(phrase) for phrase in automatic_objects(Tokenizer().words(pair.prompt.text))
-    )
+    objects = pair.prompt.objects or tuple(map(ObjectSpec, automatic_objects(pair.prompt.text)))
+    if method.kind in ("in turn", "last first"):
+        objects = _in_turn(objects, float(dict(method.settings)["strength"]), method.kind == "last first")
     settings = {key: value for key, value in method.asyndm().items() if key != "region"}
     host = method.host
     return Job(

@@ -45,6 +45,8 @@ class ExactBackend:
             if prompt.text not in self._asked:
                 raise ValueError(f"the exact world does not know the prompt {prompt.text!r}")
         for method in plan.methods:
+            if method.kind == "half":
+                raise ValueError("the method 'half' is for pictures; the exact world has none")
             solver = method.host["solver"]
             if solver not in SOLVERS:
                 raise ValueError(f"unknown solver {solver!r}; choose one of: {', '.join(SOLVERS)}")

@@ -19,7 +19,7 @@ _SMALL = 1e-4
 
 
 @contextmanager
-def word_attention(unet: UNet2DConditionModel, cells: int = 8) -> Iterator[list[Tensor]]:
+def word_attention(unet: UNet2DConditionModel, cells: int) -> Iterator[list[Tensor]]:
     """Collect the cross-attention ``(B,cells*cells,L)``, mean over heads, of layers of that size, with gradients."""
     maps: list[Tensor] = []
 
