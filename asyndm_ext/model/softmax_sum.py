@@ -15,6 +15,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -25,7 +26,7 @@ from asyndm_ext.model.attention import without_autocast
 from asyndm_ext.transfer import is_compiling
 
 # What torch._fused_sdp_choice answers.
-_FLASH, _EFFICIENT = 1, 2
+_FLASH, _EFFICIENT, _CUDNN = 1, 2, 3
 _TOLERANCE = {torch.float32: 1e-4}
 _HALF_TOLERANCE = 2e-3
 _PROBES = 4
@@ -161,7 +162,16 @@ def fused_kernel(q: Tensor, k: Tensor, v: Tensor) -> Kernel | None:
         return _flash
     if choice == _EFFICIENT and q.device.type == "cuda":
         return _efficient
+    if choice == _CUDNN and _cudnn_tells():
+        return _cudnn
     return None
+
+
+@cache
+def _cudnn_tells() -> bool:
+    """Whether cuDNN's attention, which torch prefers on Hopper, can be asked for the sums: not in older versions."""
+    found = getattr(torch.ops.aten, "_scaled_dot_product_cudnn_attention", None)
+    return found is not None and "bool compute_log_sumexp" in str(found.default._schema)
 
 
 def _flash_of_cpu(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -175,6 +185,11 @@ def _flash(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 def _efficient(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     answer, log_sums, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, True)
     return answer, log_sums[..., : q.shape[2]]  # padded to a multiple of 32
+
+
+def _cudnn(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    answer, log_sums, *_ = torch.ops.aten._scaled_dot_product_cudnn_attention(q, k, v, None, True)
+    return answer, log_sums.flatten(2)  # (N,heads,L,1), in other versions without the 1
 
 
 def _same(answer: Tensor, expected: Tensor) -> bool:

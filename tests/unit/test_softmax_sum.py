@@ -233,6 +233,37 @@ def test_an_old_torch_without_the_choice_has_no_kernel(monkeypatch: pytest.Monke
     assert fused_kernel(*parts()) is None
 
 
+@pytest.mark.skipif(not softmax_sum._cudnn_tells(), reason="this torch's cuDNN attention does not tell its sums")
+@pytest.mark.parametrize(("off", "believed"), [(0.0, True), (0.1, False)])
+@pytest.mark.parametrize("last", [True, False], ids=["(N,heads,L,1)", "(N,heads,L)"])
+def test_cudnns_attention_is_asked_for_its_sums(
+    off: float, believed: bool, last: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torch prefers it on Hopper; here the CPU's attention stands in for it."""
+    asked = []
+
+    def cudnn(q: Tensor, k: Tensor, v: Tensor, bias: None, compute_log_sumexp: bool, *_: Any, **__: Any) -> Any:
+        assert bias is None and compute_log_sumexp
+        asked.append(q)
+        answer, sums = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)
+        nothing = torch.empty(0)
+        return answer, (sums[..., None] if last else sums) + off, nothing, nothing, 0, 0, nothing, nothing, nothing
+
+    monkeypatch.setattr(torch, "_fused_sdp_choice", lambda *_: 3)
+    library = torch.library.Library("aten", "IMPL")
+    try:
+        library.impl("_scaled_dot_product_cudnn_attention", cudnn, "CPU")
+        (q, k, v), asking = parts(), Asking()
+        with asking.sums.attached():
+            for _ in range(2):
+                assert torch.equal(functional.scaled_dot_product_attention(q, k, v), HOST(q, k, v))
+    finally:
+        library._destroy()
+    assert (len(asked), len(asking.told), asking.missed) == ((2, 2, 0) if believed else (1, 0, 2))
+    for told in asking.told:
+        torch.testing.assert_close(told.double(), log_sums(q, k), atol=1e-5, rtol=0)
+
+
 # -- blocks that overlap
 
 
