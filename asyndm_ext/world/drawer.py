@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
+from typing import Any, TypeVar
 
 from asyndm_ext.workers import deaf_children, end_with
 from asyndm_ext.world.scenes import Scene, scene_from_seed
+
+T = TypeVar("T")
 
 
 def scenes_of(seed: int, numbers: range) -> list[Scene]:
@@ -23,13 +26,15 @@ def scenes_of(seed: int, numbers: range) -> list[Scene]:
 class Drawer:
     """Draws scenes in ``processes`` processes of its own; 0: in this one, when they are asked for.
 
+    What comes back is the scenes, or what another function makes of a seed and numbers, at the top of a module.
+
     A context manager: its processes end with the block, and with this process however it ends. Afterwards scenes are
     drawn in this process.
     """
 
     def __init__(self, processes: int = 0) -> None:
         self._executor: ProcessPoolExecutor | None = None
-        self._begun: dict[tuple[int, range], Future[list[Scene]]] = {}
+        self._begun: dict[tuple[Callable[..., Any], int, range], Future[Any]] = {}
         self.ahead = 2 * processes
         """How many askings it likes to know beforehand, so that no process waits."""
         if processes:
@@ -46,20 +51,24 @@ class Drawer:
         if executor is not None:
             executor.shutdown(wait=True, cancel_futures=True)
 
-    def begin(self, seed: int, some: Iterable[range]) -> None:
-        """Have these drawn, if there is a process for it; each has to be asked for with :meth:`scenes` later."""
+    def begin(self, seed: int, some: Iterable[range], make: Callable[[int, range], Any] = scenes_of) -> None:
+        """Have these drawn, if there is a process for it; each has to be asked for with :meth:`made` later."""
         if self._executor is None:
             return
         for numbers in some:
-            if (seed, numbers) not in self._begun:
+            if (make, seed, numbers) not in self._begun:
                 with deaf_children():
-                    self._begun[seed, numbers] = self._executor.submit(scenes_of, seed, numbers)
+                    self._begun[make, seed, numbers] = self._executor.submit(make, seed, numbers)
 
     def scenes(self, seed: int, numbers: range) -> list[Scene]:
-        """The scenes of these numbers; waits for them where they have been begun.
+        """The scenes of these numbers, as :meth:`made` has them."""
+        return self.made(seed, numbers, scenes_of)
+
+    def made(self, seed: int, numbers: range, make: Callable[[int, range], T]) -> T:
+        """What is made of these numbers; waits for it where it has been begun.
 
         Raises:
             BrokenProcessPool: a process was killed.
         """
-        begun = self._begun.pop((seed, numbers), None)
-        return scenes_of(seed, numbers) if begun is None else begun.result()
+        begun = self._begun.pop((make, seed, numbers), None)
+        return make(seed, numbers) if begun is None else begun.result()

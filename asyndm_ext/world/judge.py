@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from asyndm_ext.world.animals import ANIMALS
+from asyndm_ext.world.drawer import Drawer
 from asyndm_ext.world.grounds import GROUNDS
 from asyndm_ext.world.light import LIGHTS
 from asyndm_ext.world.model import WEIGHTS, WorldModel, load_world
@@ -96,7 +99,7 @@ def verdict(seen: Seen, text: SceneText) -> Verdict:
 class Judge(nn.Module):
     """Pictures ``(B,3,128,128)`` in [0, 1] to logits of all heads, side by side."""
 
-    def __init__(self, widths: Sequence[int] = (24, 48, 96, 160)) -> None:
+    def __init__(self, widths: Sequence[int] = (32, 64, 128, 192)) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         before = 3 * 4
@@ -186,6 +189,11 @@ def example(*seed: int) -> Example:
     return Example(made.image, [min(n, _COUNTS - 1) for n in counts.values()], rest)
 
 
+def examples_of(seed: int, numbers: range) -> list[Example]:
+    """The examples of these numbers, drawn here and now."""
+    return [example(seed, number) for number in numbers]
+
+
 def _stack(examples: Sequence[Example]) -> tuple[Tensor, Tensor, Tensor]:
     images = torch.from_numpy(np.stack([one.image for one in examples])).permute(0, 3, 1, 2)
     return images, torch.tensor([one.counts for one in examples]), torch.tensor([one.rest for one in examples])
@@ -195,23 +203,34 @@ def _loss(logits: Tensor, counts: Tensor, rest: Tensor) -> Tensor:
     parts = logits.split(list(_HEADS.values()), dim=1)
     loss = F.cross_entropy(parts[0].unflatten(1, (len(_KINDS), _COUNTS)).flatten(0, 1), counts.flatten()) * 6
     for part, answer in zip(parts[1:], rest.unbind(1), strict=True):
-        if bool((answer != _UNKNOWN).any()):
-            loss = loss + F.cross_entropy(part, answer, ignore_index=_UNKNOWN) * 0.3
+        known = (answer != _UNKNOWN).sum().clamp(min=1)
+        loss = loss + F.cross_entropy(part, answer, ignore_index=_UNKNOWN, reduction="sum") / known * 0.3
     return loss
 
 
 class _Held:
     """Scenes to learn from, as drawn and as they come out of the autoencoder; old ones make room for new ones."""
 
-    def __init__(self, model: WorldModel | None, seed: int, number: int) -> None:
-        self._model, self._seed = model, seed
-        self._generator = torch.Generator().manual_seed(seed)
-        parts = [self._made(range(start, min(start + 50, number))) for start in range(0, number, 50)]
+    def __init__(
+        self, model: WorldModel | None, seed: int, number: int, drawer: Drawer, device: torch.device | str
+    ) -> None:
+        self._model, self._seed, self._drawer, self._device = model, seed, drawer, device
+        self._generator = torch.Generator(device).manual_seed(seed)
+        self._on: dict[str, Any] = {"generator": self._generator, "device": device}
+        self._made_so_far = 0
+        parts = [self._made(min(_TOGETHER, number - start)) for start in range(0, number, _TOGETHER)]
         self.drawn, self.decoded, self.counts, self.rest = (torch.cat(part) for part in zip(*parts, strict=True))
-        self._made_so_far = number
 
-    def _made(self, numbers: range) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        images, counts, rest = _stack([example(self._seed, number) for number in numbers])
+    def _made(self, number: int) -> tuple[Tensor, ...]:
+        """The next ones; those after them are begun, if other processes draw."""
+        start = self._made_so_far
+        self._made_so_far = start + number
+        coming = [
+            range(first, first + number) for first in range(start, start + number * (1 + self._drawer.ahead), number)
+        ]
+        self._drawer.begin(self._seed, coming, examples_of)
+        made = _stack(self._drawer.made(self._seed, range(start, start + number), examples_of))
+        images, counts, rest = (part.to(self._device) for part in made)
         return images, self._through(images), counts, rest
 
     @torch.no_grad()
@@ -220,56 +239,68 @@ class _Held:
         if self._model is None:
             return images
         latents = self._model.encode(images.float() / 255)
-        noise = torch.randn(latents.shape, generator=self._generator)
-        strength = 0.12 * torch.rand(len(latents), 1, 1, 1, generator=self._generator)
+        noise = torch.randn(latents.shape, **self._on)
+        strength = 0.12 * torch.rand(len(latents), 1, 1, 1, **self._on)
         return (self._model.decode(latents + strength * noise) * 255).round().to(torch.uint8)
 
     def renew(self, number: int) -> None:
         """New scenes in the place of as many others."""
-        new = self._made(range(self._made_so_far, self._made_so_far + number))
-        slots = torch.randint(len(self.drawn), (number,), generator=self._generator)
+        new = self._made(number)
+        slots = torch.randint(len(self.drawn), (number,), **self._on)
         for held, part in zip((self.drawn, self.decoded, self.counts, self.rest), new, strict=True):
             held[slots] = part
-        self._made_so_far += number
 
     def batch(self, size: int) -> tuple[Tensor, Tensor, Tensor]:
         """Pictures in [0, 1], mirrored or not, some as drawn and some decoded, a little noisy; and the answers."""
-        generator = self._generator
-        rows = torch.randint(len(self.drawn), (size,), generator=generator)
-        decoded = torch.rand(size, 1, 1, 1, generator=generator) < 0.6
+        rows = torch.randint(len(self.drawn), (size,), **self._on)
+        decoded = torch.rand(size, 1, 1, 1, **self._on) < 0.6
         pictures = torch.where(decoded, self.decoded[rows], self.drawn[rows]).float() / 255
-        mirrored = torch.rand(size, generator=generator) < 0.5
-        pictures[mirrored] = pictures[mirrored].flip(-1)
-        noise = torch.randn(pictures.shape, generator=generator)
-        pictures += 0.02 * noise * torch.rand(size, 1, 1, 1, generator=generator)
+        mirrored = torch.rand(size, 1, 1, 1, **self._on) < 0.5
+        pictures = torch.where(mirrored, pictures.flip(-1), pictures)
+        pictures += 0.02 * torch.randn(pictures.shape, **self._on) * torch.rand(size, 1, 1, 1, **self._on)
         return pictures.clamp(0, 1), self.counts[rows], self.rest[rows]
 
 
-_RATE, _FRESH = 2e-3, 4
+_RATE, _FRESH, _TOGETHER = 2e-3, 4, 50
 
 
 def train(
-    model: WorldModel | None, steps: int, held: int, seed: int = 0, batch: int = 32, start: Judge | None = None
+    model: WorldModel | None,
+    steps: int,
+    held: int,
+    seed: int = 0,
+    batch: int = 32,
+    start: Judge | None = None,
+    drawer: Drawer | None = None,
+    device: torch.device | str = "cpu",
+    seconds: float | None = None,
 ) -> Judge:
     """A judge that has seen ``held`` scenes, each several times in other ways, and new ones as it goes.
 
     Args:
         model: whose autoencoder's pictures it is to know.
         start: go on from this one, more carefully.
+        drawer: of the scenes; without one they are drawn here.
+        seconds: as many steps as fit into these, instead of ``steps``.
 
     Returns:
         The average of the last states, which errs less than each of them.
     """
     torch.manual_seed(seed)
-    judge = Judge() if start is None else start
+    began = time.monotonic()
+    judge = (Judge() if start is None else start).to(device)
     average = torch.optim.swa_utils.AveragedModel(
         judge, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998), use_buffers=True
     )
-    scenes = _Held(model, seed, held)
+    scenes = _Held(model, seed, held, drawer or Drawer(), device)
     rate = _RATE if start is None else _RATE / 2
     optimizer = torch.optim.AdamW(judge.parameters(), lr=rate, weight_decay=0.01)
-    losses: list[float] = []
-    for step in range(steps):
+    losses: list[Tensor] = []
+    step, started = 0, time.monotonic()
+    while step < steps:
+        if seconds and step in (200, 1000, 3000):
+            pace = (time.monotonic() - started) / step
+            steps = step + int((seconds - (time.monotonic() - began)) / pace)
         optimizer.param_groups[0]["lr"] = rate * min(1.0, (step + 1) / 100) * max(0.01, 1 - step / steps)
         scenes.renew(_FRESH)
         pictures, counts, rest = scenes.batch(batch)
@@ -278,9 +309,11 @@ def train(
         loss.backward()
         optimizer.step()
         average.update_parameters(judge)
-        losses.append(loss.item())
-        if (step + 1) % 100 == 0:
-            print(f"judge step {step + 1}: loss {fmean(losses[-100:]):.4f}", flush=True)
+        losses.append(loss.detach())
+        step += 1
+        if step % 100 == 0:
+            print(f"judge step {step} of {steps}: loss {fmean(one.item() for one in losses):.4f}", flush=True)
+            losses = []
     kept: Judge = average.module  # type: ignore[assignment]
     return kept.eval()
 
@@ -308,6 +341,7 @@ class Errors:
 
 def errors(judge: Judge, model: WorldModel, number: int, seed: int = 10**6) -> Errors:
     """Measure on scenes that no training has seen."""
+    device = next(judge.parameters()).device
     drawn = decoded = accepted = doubled = 0
     for start in range(0, number, 50):
         contents, images, twice = [], [], []
@@ -319,8 +353,7 @@ def errors(judge: Judge, model: WorldModel, number: int, seed: int = 10**6) -> E
             animal = content.animal if content.animal and (i % 2 or not content.thing) else None
             twice.append(draw(content, rng, extra=[(animal, None if animal else content.thing)]).image)
         texts = [content.told(paint=content.thing is not None) for content in contents]
-        true = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 255
-        more = torch.from_numpy(np.stack(twice)).permute(0, 3, 1, 2).float() / 255
+        true, more = (torch.from_numpy(np.stack(one)).to(device).permute(0, 3, 1, 2) / 255 for one in (images, twice))
         through = model.decode(model.encode(true))
         drawn += sum(not verdict(s, t).exact for s, t in zip(judge.see(true), texts, strict=True))
         decoded += sum(not verdict(s, t).exact for s, t in zip(judge.see(through), texts, strict=True))
@@ -348,16 +381,31 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--start", type=Path, help="folder of a judge to go on from")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--held", type=int, default=8000)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--seconds", type=float, help="as many steps as fit into these")
+    parser.add_argument("--processes", type=int, default=0, help="that draw the scenes; 0: the training's own")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--scenes", type=int, default=2000, help="to measure its errors on")
     options = parser.parse_args(argv)
     torch.set_num_threads(options.threads)
-    model = load_world(options.model)
+    model = load_world(options.model, options.device)
     start = load_judge(options.start).requires_grad_(True).train() if options.start else None
-    judge = train(model, options.steps, options.held, options.seed, start=start)
+    with Drawer(options.processes) as drawer:
+        judge = train(
+            model,
+            options.steps,
+            options.held,
+            options.seed,
+            options.batch,
+            start,
+            drawer,
+            options.device,
+            options.seconds,
+        )
     options.out.mkdir(parents=True, exist_ok=True)
     state = {name: value.half() if value.is_floating_point() else value for name, value in judge.state_dict().items()}
-    save_file({name: value.contiguous() for name, value in state.items()}, options.out / FILE)
+    save_file({name: value.to("cpu").contiguous() for name, value in state.items()}, options.out / FILE)
     print(json.dumps(asdict(errors(judge, model, options.scenes))), flush=True)
 
 

@@ -86,36 +86,46 @@ def lagging_pixels(cover: Tensor, side: int, generator: torch.Generator) -> Tens
         generator: of the choices.
     """
     number = len(cover)
+    on: dict[str, Any] = {"generator": generator, "device": cover.device}
     objects = (cover > COVERED).float()
     both = objects.amax(dim=1, keepdim=True)
     there = objects.flatten(2).amax(dim=2)  # (B,2)
-    first = torch.where(there.sum(1) == 2, torch.rand(number, generator=generator) < 0.5, there[:, 0] > 0)
+    first = torch.where(there.sum(1) == 2, torch.rand(number, **on) < 0.5, there[:, 0] > 0)
     one = torch.where(first[:, None, None, None], objects[:, :1], objects[:, 1:])
     kinds = torch.stack([both, one, both.roll(1, dims=0)])
-    chosen = kinds[torch.randint(len(kinds), (number,), generator=generator), torch.arange(number)]
-    lags = torch.randperm(number, generator=generator) < number // 2
+    chosen = kinds[torch.randint(len(kinds), (number,), **on), torch.arange(number, device=cover.device)]
+    lags = torch.randperm(number, **on) < number // 2
     return F.interpolate(chosen * lags[:, None, None, None], size=(side, side), mode="nearest")
 
 
-def lagging_times(times: Tensor, last: int, generator: torch.Generator) -> Tensor:
-    """How far pixels are that lag when the others are at ``times`` ``(B,)``: timesteps of ``last``, never below."""
-    strength = torch.rand(len(times), generator=generator).tolist()
-    curve = torch.randint(len(CURVES), (len(times),), generator=generator).tolist()
-    progress = 1 - times.double() / last
-    heights = [curve_height(CURVES[c], u, w) for c, u, w in zip(curve, progress, strength, strict=True)]
+def lagging_times(last: int) -> Tensor:
+    """How far pixels are that lag, ``(ways, last)``: timesteps of ``last`` by those of the others, never below.
+
+    A way is a curve at a strength of 0, 0.01, ... 1.
+    """
+    progress = 1 - torch.arange(last, dtype=torch.float64) / last
+    heights = [curve_height(curve, progress, percent / 100) for curve in CURVES for percent in range(101)]
     return (torch.stack(heights) * last).round().long().clamp(max=last - 1)
 
 
 class LaggingTrainer(DiffusionTrainer):
     """The usual training, with pixels that are noisier than others."""
 
+    def __init__(self, model: WorldModel, settings: TrainSettings, drawer: Drawer | None = None) -> None:
+        super().__init__(model, settings, drawer)
+        self._ways = lagging_times(model.config.train_timesteps).to(model.device)
+
+    def behind(self, times: Tensor, generator: torch.Generator) -> Tensor:
+        """Timesteps ``(B,)`` of the pixels that lag where the others are at ``times``."""
+        ways = torch.randint(len(self._ways), times.shape, generator=generator, device=times.device)
+        return self._ways[ways, times]
+
     def levels(
         self, times: Tensor, batch: Batch, generator: torch.Generator
     ) -> tuple[Tensor, AbstractContextManager[None]]:
-        slow = lagging_times(times, self.model.config.train_timesteps, generator)
+        slow = self.behind(times, generator)
         mask = lagging_pixels(batch.cover, batch.latents.shape[-1], generator)
-        alphas = self.model.alphas_cumprod.float()
-        alpha = torch.where(mask > 0, alphas[slow][:, None, None, None], alphas[times][:, None, None, None])
+        alpha = torch.where(mask > 0, self._alphas[slow][:, None, None, None], self._alphas[times][:, None, None, None])
         return alpha, two_times(self.model.unet, times, slow, mask)
 
 
@@ -147,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = chosen(options, USUAL)
     with Drawer(options.processes) as drawer:
         trainer = trainer_of(load_world(options.source), settings, options.device, drawer)
-        run(trainer, settings.steps, options.out / "lagging.pt", options.minutes)
+        run(trainer, options.out / "lagging.pt", options.minutes, within=options.within)
     export(trainer, options.out / "weights")
 
 

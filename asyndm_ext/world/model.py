@@ -86,7 +86,8 @@ class TextEncoder(nn.Module):
         """
         padding = ids == self.pad
         later = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool, device=ids.device).triu(1)
-        hidden = self.layers(self.token(ids) + self.position, mask=later, src_key_padding_mask=padding)
+        # Said, or torch compares the mask with a causal one, for which a GPU would have to be waited for.
+        hidden = self.layers(self.token(ids) + self.position, mask=later, src_key_padding_mask=padding, is_causal=False)
         return self.norm(hidden) * ~padding[..., None]
 
 
@@ -151,7 +152,11 @@ class Autoencoder(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """``(B,3,H,W)`` in [0, 1] to latents ``(B,12,H/8,W/8)``; channels as torch's ``pixel_unshuffle`` has them."""
-        return F.pixel_unshuffle((F.avg_pool2d(images, 4) - self.mean) / self.std, 2)
+        return self.latents(F.avg_pool2d(images, 4))
+
+    def latents(self, small: Tensor) -> Tensor:
+        """The picture at a quarter of its side, ``(B,3,H/4,W/4)`` in [0, 1], as latents."""
+        return F.pixel_unshuffle((small - self.mean) / self.std, 2)
 
     def small(self, latents: Tensor) -> Tensor:
         """The picture ``(B,3,2h,2w)`` that latents ``(B,12,h,w)`` are, around [0, 1] but not clipped."""

@@ -33,9 +33,13 @@ from asyndm_ext.world.trainers import (
     DiffusionTrainer,
     Trainer,
     TrainSettings,
+    as_numbers,
 )
 
 _CALIBRATION = 256  # scenes
+_PACED = 100
+"""Steps before the pace is measured, and steps over which it is; later it is measured anew now and then."""
+_REPLANNED = 1000
 _STAGES = ("diffusion", "decoder")
 
 
@@ -51,19 +55,41 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-def run(trainer: Trainer, steps: int, checkpoint: Path, minutes: float, tell: Callable[[str], None] = say) -> None:
-    """Train to the planned end from the checkpoint, if there is one; save there and every so many minutes."""
+def run(
+    trainer: Trainer,
+    checkpoint: Path,
+    minutes: float,
+    tell: Callable[[str], None] = say,
+    within: float | None = None,
+    until: int | None = None,
+) -> None:
+    """Train to the planned end from the checkpoint, if there is one; save there and every so many minutes.
+
+    With ``within`` the plan is made anew once the pace is known: as many steps as fit into these seconds. ``until``
+    stops at this step, wherever the plan ends.
+    """
+    began = saved = time.monotonic()
     if checkpoint.is_file():
         trainer.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
         tell(f"{checkpoint.stem}: continuing at step {trainer.step}")
-    saved, losses, started, first = time.monotonic(), [], time.monotonic(), trainer.step
-    while trainer.step < steps:
+    first, losses = trainer.step, []
+    paced, planned_at = began, 0
+    while trainer.step < (until or trainer.planned):
         losses.append(trainer.train_step())
+        done = trainer.step - first
+        if (within and done in (_PACED, 2 * _PACED)) or (within and done % _REPLANNED == 0):
+            losses[-1].item()  # so that the clock is read when the steps are done
+            now = time.monotonic()
+            if done == 2 * _PACED or (done > _PACED and now - began < 0.95 * within):
+                pace = (now - paced) / (done - planned_at)
+                trainer.plan(trainer.step + int((within - (now - began)) / pace))
+                tell(f"{checkpoint.stem}: {1000 * pace:.1f} ms a step, so {trainer.planned} steps in all")
+            paced, planned_at = now, done
         if trainer.step % LOG_EVERY == 0:
-            pace = (time.monotonic() - started) / (trainer.step - first)
-            tell(f"{checkpoint.stem} step {trainer.step}: loss {fmean(losses):.4f}, {pace:.2f} s a step")
+            mean, pace = fmean(as_numbers(losses)), (time.monotonic() - began) / done
+            tell(f"{checkpoint.stem} step {trainer.step}: loss {mean:.4f}, {pace:.3g} s a step")
             losses = []
-        if trainer.step == steps or time.monotonic() - saved > 60 * minutes:
+        if trainer.step >= (until or trainer.planned) or time.monotonic() - saved > 60 * minutes:
             save_atomically(trainer.state_dict(), checkpoint)
             saved = time.monotonic()
 
@@ -85,6 +111,7 @@ def train(
     minutes: float,
     stage: str | None = None,
     drawer: Drawer | None = None,
+    within: float | None = None,
 ) -> DiffusionTrainer:
     """Both stages, or one of them; the trainer of the first one, with all weights in its averages.
 
@@ -95,6 +122,7 @@ def train(
         minutes: between two checkpoints.
         stage: "diffusion" or "decoder" leaves the other one as its checkpoint has it.
         drawer: of the scenes; without one they are drawn in this process.
+        within: as many steps of a stage as fit into these seconds, whatever the settings plan.
     """
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(settings.seed)
@@ -102,14 +130,18 @@ def train(
     model.autoencoder.calibrate(pictures(scenes_of(settings.seed + 2, range(_CALIBRATION))))
     trainer = DiffusionTrainer(model.to(device), settings, drawer)
     if stage in (None, "diffusion"):
-        run(trainer, settings.steps, out / "diffusion.pt", minutes)
+        run(trainer, out / "diffusion.pt", minutes, within=within)
     elif (out / "diffusion.pt").is_file():
         trainer.load_state_dict(torch.load(out / "diffusion.pt", map_location="cpu", weights_only=True))
     decoder = DecoderTrainer(model, settings, drawer)
+    trainer.decoder = decoder.log()
     if stage in (None, "decoder"):
-        run(decoder, settings.decoder_steps, out / "decoder.pt", minutes)
+        run(decoder, out / "decoder.pt", minutes, within=within)
+        trainer.decoder = decoder.log()
     elif (out / "decoder.pt").is_file():
-        decoder.load_state_dict(torch.load(out / "decoder.pt", map_location="cpu", weights_only=True))
+        state = torch.load(out / "decoder.pt", map_location="cpu", weights_only=True)
+        decoder.load_state_dict(state)
+        trainer.decoder = state["log"]
     trainer.averaged.autoencoder.load_state_dict(model.autoencoder.state_dict())
     return trainer
 
@@ -119,6 +151,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add, usual = parser.add_argument, TrainSettings()
     add("--decoder-steps", type=int, default=usual.decoder_steps, help="planned steps of the decoder (%(default)s)")
+    add("--decoder-batch", type=int, default=usual.decoder_batch, help="its pictures a step (%(default)s)")
+    add("--decoder-kept", type=int, default=usual.decoder_kept, help="batches of them at hand (%(default)s)")
     add("--stage", choices=_STAGES, help="this one alone, with what it needs")
     add("--out", type=Path, default=Path("training"), help="folder for checkpoints (%(default)s)")
     add("--export", type=Path, nargs="?", const=WEIGHTS, metavar="FOLDER", help="write the weights at the end")
@@ -140,6 +174,7 @@ def add_common(parser: argparse.ArgumentParser, usual: TrainSettings) -> None:
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--bfloat16", action="store_true", help="faster where the machine multiplies in bfloat16")
     add("--channels-last", action="store_true", help="faster on a GPU")
+    add("--within", type=float, metavar="SECONDS", help="as many steps of each stage as fit into these")
     add("--minutes", type=float, default=4.0, help="between two checkpoints (%(default)s)")
 
 
@@ -154,7 +189,7 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     settings = chosen(options, TrainSettings())
     with Drawer(options.processes) as drawer:
-        trainer = train(settings, options.out, options.device, options.minutes, options.stage, drawer)
+        trainer = train(settings, options.out, options.device, options.minutes, options.stage, drawer, options.within)
     if options.export:
         export(trainer, options.export)
 

@@ -10,7 +10,8 @@ import contextlib
 import copy
 import math
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any, Protocol
 
@@ -21,9 +22,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from asyndm_ext.world.attention_loss import attention_loss, word_attention
+from asyndm_ext.world.blocks import CELLS
 from asyndm_ext.world.drawer import Drawer
 from asyndm_ext.world.model import WorldModel
-from asyndm_ext.world.pool import CELLS, Batch, ScenePool, pictures
+from asyndm_ext.world.pool import Batch, PicturePool, ScenePool
 
 LOG_EVERY = 50
 
@@ -38,6 +40,8 @@ class TrainSettings:
     what is where and what shape it has. ``deciding_share`` of the times come from there, the others from elsewhere.
     ``object_weight``: how much more the error counts where an animal or a thing is. They are a sixth of a picture, and
     less of its contrast: without it the network draws grounds for thousands of steps before it draws an animal.
+    ``decoder_kept``: so many batches of pictures are at hand for the decoder, and now and then a new one replaces the
+    oldest; 0: each step has pictures of its own.
     """
 
     steps: int = 8000
@@ -56,6 +60,7 @@ class TrainSettings:
     pool_refresh: int = 6
     decoder_steps: int = 2400
     decoder_batch: int = 12
+    decoder_kept: int = 0
     decoder_learning_rate: float = 2e-3
     bfloat16: bool = False
     channels_last: bool = False
@@ -67,8 +72,15 @@ class Trainer(Protocol):
 
     step: int
 
-    def train_step(self) -> float:
-        """One optimizer step; returns its loss."""
+    @property
+    def planned(self) -> int:
+        """Steps in all, which the learning rate follows."""
+
+    def plan(self, steps: int) -> None:
+        """Make it so many steps in all."""
+
+    def train_step(self) -> Tensor:
+        """One optimizer step; returns its loss, a scalar on the device, for which nobody has waited."""
 
     def state_dict(self) -> dict[str, Any]:
         """All that a run needs to continue."""
@@ -96,10 +108,16 @@ def spread_times(uniform: Tensor, settings: TrainSettings) -> Tensor:
     )
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """A generator for one step; neighbouring seeds and steps share nothing."""
+def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator for one step; neighbouring seeds and steps share nothing. Each kind of device has numbers of its
+    own."""
     mixed = int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0]) >> 1
-    return torch.Generator().manual_seed(mixed)
+    return torch.Generator(device).manual_seed(mixed)
+
+
+def as_numbers(kept: Iterable[Tensor]) -> list[float]:
+    """Scalars of any device as numbers, for which the device is waited for."""
+    return [one.item() for one in kept]
 
 
 def unfused_attention() -> contextlib.AbstractContextManager[Any]:
@@ -116,6 +134,12 @@ def _precision(settings: TrainSettings, device: torch.device) -> contextlib.Abst
     return torch.autocast(device.type, torch.bfloat16, enabled=settings.bfloat16)
 
 
+def adamw(parameters: Iterable[Tensor], **options: Any) -> torch.optim.AdamW:
+    """The optimizer; on a GPU one that takes few launches for all parameters."""
+    held = list(parameters)
+    return torch.optim.AdamW(held, fused=True if held[0].is_cuda else None, **options)
+
+
 # --- pictures of latents ---------------------------------------------------------------------------------------------
 
 
@@ -124,23 +148,32 @@ class DecoderTrainer:
     are never exact. The edges' own term keeps outlines sharp."""
 
     def __init__(self, model: WorldModel, settings: TrainSettings, drawer: Drawer | None = None) -> None:
-        self.model, self.settings, self._drawer = model, settings, drawer or Drawer()
+        self.model, self.settings = model, settings
+        self._pictures = PicturePool(
+            model.device, settings.seed + 1, settings.decoder_batch, settings.decoder_kept, drawer=drawer
+        )
         self.trained = model.autoencoder.requires_grad_(True)
-        self.optimizer = torch.optim.AdamW(self.trained.parameters(), weight_decay=0.0)
+        self.optimizer = adamw(self.trained.parameters(), weight_decay=0.0)
         self.step = 0
 
-    def train_step(self) -> float:
+    @property
+    def planned(self) -> int:
+        return self.settings.decoder_steps
+
+    def plan(self, steps: int) -> None:
+        self.settings = replace(self.settings, decoder_steps=steps)
+
+    def train_step(self) -> Tensor:
         settings, device = self.settings, self.model.device
         ramp = min(1.0, (self.step + 1) / 50) * max(0.02, 1 - self.step / settings.decoder_steps)
         self.optimizer.param_groups[0]["lr"] = settings.decoder_learning_rate * ramp
-        batch, generator = settings.decoder_batch, step_generator(settings.seed, self.step)
-        coming = range(self.step, min(settings.decoder_steps, self.step + 1 + self._drawer.ahead))
-        self._drawer.begin(settings.seed + 1, map(self._numbers, coming))
-        images = pictures(self._drawer.scenes(settings.seed + 1, self._numbers(self.step))).to(device)
+        generator = step_generator(settings.seed, self.step, device)
+        images = self._pictures.at(self.step, generator)
         latents = self.model.encode(images)
-        noise = torch.randn(latents.shape, generator=generator) * torch.rand(batch, 1, 1, 1, generator=generator)
+        noise = torch.randn(latents.shape, generator=generator, device=device)
+        noise *= torch.rand(len(images), 1, 1, 1, generator=generator, device=device)
         with _precision(settings, device):
-            decoded = self.trained.decode(latents + 0.25 * noise.to(device)).float()
+            decoded = self.trained.decode(latents + 0.25 * noise).float()
         edges = sum(F.l1_loss(decoded.diff(dim=d), images.diff(dim=d)) for d in (-1, -2))
         loss = F.l1_loss(decoded, images) + F.mse_loss(decoded, images) + 0.5 * edges
         self.optimizer.zero_grad()
@@ -148,15 +181,16 @@ class DecoderTrainer:
         torch.nn.utils.clip_grad_norm_(self.trained.parameters(), settings.clip)
         self.optimizer.step()
         self.step += 1
-        return loss.item()
-
-    def _numbers(self, step: int) -> range:
-        """Of a step's scenes."""
-        batch = self.settings.decoder_batch
-        return range(step * batch, (step + 1) * batch)
+        return loss.detach()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"model": self.trained.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
+        state = {"model": self.trained.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step}
+        return {**state, "log": self.log()}
+
+    def log(self) -> dict[str, int]:
+        """The training's record."""
+        settings = self.settings
+        return {"steps_done": self.step, "batch": settings.decoder_batch, "kept": settings.decoder_kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.trained.load_state_dict(state["model"])
@@ -180,18 +214,28 @@ class DiffusionTrainer:
             model.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = copy.deepcopy(model).requires_grad_(False).eval()
         self.trained = [*model.text_encoder.parameters(), *model.unet.parameters()]
-        self.optimizer = torch.optim.AdamW(self.trained, lr=settings.learning_rate, weight_decay=0.01)
+        self.optimizer = adamw(self.trained, lr=settings.learning_rate, weight_decay=0.01)
+        self._alphas = model.alphas_cumprod.float().to(model.device)
+        self._empty = torch.tensor(model.tokenizer.encode(""), device=model.device)
         self.pool = ScenePool(model, settings.seed, settings.pool_blocks, refresh=settings.pool_refresh, drawer=drawer)
         self.step = 0
         self.seconds = 0.0
+        self.decoder: dict[str, int] = {}  # the record of the decoder's training
         self.curve: list[list[float]] = []  # [step, mean loss, mean attention loss of the 50 steps up to it]
-        self._recent: list[float] = []
-        self._recent_attention: list[float] = []
+        self._recent: list[Tensor] = []
+        self._recent_attention: list[Tensor] = []
 
-    def train_step(self) -> float:
+    @property
+    def planned(self) -> int:
+        return self.settings.steps
+
+    def plan(self, steps: int) -> None:
+        self.settings = replace(self.settings, steps=steps)
+
+    def train_step(self) -> Tensor:
         start, settings = time.perf_counter(), self.settings
         self.pool.advance(self.step)
-        loss = self.loss(step_generator(settings.seed, self.step))
+        loss = self.loss(step_generator(settings.seed, self.step, self.model.device))
         self.optimizer.param_groups[0]["lr"] = rate_at(self.step, settings)
         self.optimizer.zero_grad()
         loss.backward()
@@ -199,12 +243,13 @@ class DiffusionTrainer:
         self.optimizer.step()
         self._average()
         self.step += 1
-        self._recent.append(loss.item())
+        self._recent.append(loss.detach())
         if self.step % LOG_EVERY == 0:
-            self.curve.append([self.step, fmean(self._recent), fmean(self._recent_attention or [0.0])])
+            means = [fmean(as_numbers(kept) or [0.0]) for kept in (self._recent, self._recent_attention)]
+            self.curve.append([self.step, *means])
             self._recent, self._recent_attention = [], []
         self.seconds += time.perf_counter() - start
-        return loss.item()
+        return loss.detach()
 
     def loss(self, generator: torch.Generator) -> Tensor:
         """Mean squared error of v over a batch, plus the attention's (:mod:`.attention_loss`).
@@ -213,32 +258,33 @@ class DiffusionTrainer:
         noise.
         """
         settings, model = self.settings, self.model
-        batch = self.pool.batch(torch.randint(len(self.pool), (settings.batch,), generator=generator))
-        others = self.pool.batch(torch.randint(len(self.pool), (settings.batch,), generator=generator)).ids
-        noise = torch.randn(batch.latents.shape, generator=generator)
-        part = torch.arange(settings.batch) + torch.rand(settings.batch, generator=generator)
+        number = settings.batch
+        on: dict[str, Any] = {"generator": generator, "device": model.device}
+        batch = self.pool.batch(torch.randint(len(self.pool), (number,), **on))
+        others = self.pool.batch(torch.randint(len(self.pool), (number,), **on)).ids
+        noise = torch.randn(batch.latents.shape, **on)
+        part = torch.arange(number, device=model.device) + torch.rand(number, **on)
         last = model.config.train_timesteps
-        times = (spread_times(part / settings.batch, settings) * last).long().clamp(max=last - 1)
-        chance = torch.rand(settings.batch, generator=generator)
+        times = (spread_times(part / number, settings) * last).long().clamp(max=last - 1)
+        chance = torch.rand(number, **on)
         empty = chance < settings.empty_prompts
         lied = ~empty & (chance < settings.empty_prompts + settings.exchanged * (1 - settings.empty_prompts))
-        ids = torch.where(lied[:, None], others, batch.ids)
-        ids[empty] = torch.tensor(model.tokenizer.encode(""))
+        ids = torch.where(empty[:, None], self._empty, torch.where(lied[:, None], others, batch.ids))
         alpha, conditioned = self.levels(times, batch, generator)
-        noisy = (alpha.sqrt() * batch.latents + (1 - alpha).sqrt() * noise).to(model.device)
-        target = (alpha.sqrt() * noise - (1 - alpha).sqrt() * batch.latents).to(model.device)
+        noisy = alpha.sqrt() * batch.latents + (1 - alpha).sqrt() * noise
+        target = alpha.sqrt() * noise - (1 - alpha).sqrt() * batch.latents
         if settings.channels_last:
             noisy = noisy.contiguous(memory_format=torch.channels_last)
         precision = _precision(settings, model.device)
         attention = contextlib.nullcontext() if model.device.type == "cuda" else unfused_attention()
         with precision, attention, word_attention(model.unet, CELLS) as maps, conditioned:
-            context = model.text_encoder(ids.to(model.device))
-            v = model.unet(noisy, times.to(model.device), encoder_hidden_states=context).sample
-        error = (self.weights(batch, alpha).to(model.device) * (v.float() - target) ** 2).mean()
+            context = model.text_encoder(ids)
+            v = model.unet(noisy, times, encoder_hidden_states=context).sample
+        error = (self.weights(batch, alpha) * (v.float() - target) ** 2).mean()
         # Where things are cannot be known in pure noise, nor from another picture's caption.
         known = (100 * alpha.amin(dim=(1, 2, 3))).clamp(max=1) * ~(empty | lied)
-        beside = attention_loss(maps, batch.nouns, batch.cover, known.to(model.device))
-        self._recent_attention.append(beside.item())
+        beside = attention_loss(maps, batch.nouns, batch.cover, known)
+        self._recent_attention.append(beside.detach())
         return error + settings.attention_weight * beside
 
     def weights(self, batch: Batch, alpha: Tensor) -> Tensor:
@@ -256,7 +302,7 @@ class DiffusionTrainer:
     ) -> tuple[Tensor, contextlib.AbstractContextManager[None]]:
         """The share of signal variance that is left of each picture at ``times`` ``(B,)``, ``(B,1,1,1)``, or of each
         pixel, ``(B,1,H,W)``; and what the network, which is called with ``times``, is to be called within."""
-        return self.model.alphas_cumprod[times].float()[:, None, None, None], contextlib.nullcontext()
+        return self._alphas[times][:, None, None, None], contextlib.nullcontext()
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -273,8 +319,8 @@ class DiffusionTrainer:
             "step": self.step,
             "seconds": self.seconds,
             "curve": self.curve,
-            "recent": self._recent,
-            "recent_attention": self._recent_attention,
+            "recent": as_numbers(self._recent),
+            "recent_attention": as_numbers(self._recent_attention),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -282,8 +328,8 @@ class DiffusionTrainer:
         self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.seconds = state["step"], state["seconds"]
-        self.curve, self._recent = list(state["curve"]), list(state["recent"])
-        self._recent_attention = list(state["recent_attention"])
+        self.curve, self._recent = list(state["curve"]), list(map(torch.tensor, state["recent"]))
+        self._recent_attention = list(map(torch.tensor, state["recent_attention"]))
 
     def log(self) -> dict[str, Any]:
         """The training's record: settings, figures and library versions."""
@@ -295,5 +341,6 @@ class DiffusionTrainer:
             "threads": torch.get_num_threads(),
             "torch": torch.__version__,
             "diffusers": diffusers.__version__,
+            "decoder": self.decoder,
             "loss": [[int(step), round(loss, 5), round(attention, 4)] for step, loss, attention in self.curve],
         }

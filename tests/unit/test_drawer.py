@@ -19,6 +19,7 @@ pytest.importorskip("diffusers")
 
 from support.tiny import fresh_model
 
+from asyndm_ext.world.blocks import block_of
 from asyndm_ext.world.drawer import Drawer, scenes_of
 from asyndm_ext.world.pool import Batch, ScenePool
 from asyndm_ext.world.trainers import DecoderTrainer, TrainSettings
@@ -33,7 +34,7 @@ def pool_after(steps: list[int], drawer: Drawer | None) -> Batch:
     return pool.batch(torch.arange(len(pool)))
 
 
-def losses(drawer: Drawer | None) -> list[float]:
+def losses(drawer: Drawer | None) -> list[torch.Tensor]:
     trainer = DecoderTrainer(fresh_model().requires_grad_(True), TrainSettings(decoder_batch=2), drawer)
     return [trainer.train_step() for _ in range(3)]
 
@@ -60,16 +61,16 @@ def test_they_draw_what_comes_next() -> None:
     asked = []
 
     class Watched(Drawer):
-        def begin(self, seed, some):
+        def begin(self, seed, some, make):
             some = list(some)
-            asked.extend(numbers for numbers in some if (seed, numbers) not in self._begun)
-            super().begin(seed, some)
+            asked.extend(numbers for numbers in some if (make, seed, numbers) not in self._begun)
+            super().begin(seed, some, make)
 
     with Watched(1) as drawer:
         pool = ScenePool(fresh_model(), 3, blocks=3, block=1, refresh=1, drawer=drawer)
         for step in range(4):
             pool.advance(step)
-            assert (3, range(step + 3, step + 4)) in drawer._begun
+            assert (block_of, 3, range(step + 3, step + 4)) in drawer._begun
             assert len(drawer._begun) == drawer.ahead == 2
     assert [numbers.start for numbers in asked] == list(range(8))
 

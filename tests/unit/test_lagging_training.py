@@ -130,15 +130,15 @@ def test_lagging_pixels_are_objects_of_the_picture_or_one_of_them_or_anothers_or
 
 
 def test_lags_reach_from_nothing_to_what_the_curves_give() -> None:
-    times = torch.arange(1000).repeat(20)
-    slow = lagging.lagging_times(times, 1000, torch.Generator().manual_seed(0))
+    slow, times = lagging.lagging_times(1000), torch.arange(1000)
+    assert slow.shape == (2 * 101, 1000)
     assert (slow >= times).all() and slow.max() == 999
     progress = 1 - times.double() / 1000
     most = torch.stack([curve_height(curve, progress, 1.0) for curve in lagging.CURVES]).amax(0) * 1000
     assert (slow <= most.round()).all()
-    middle = slow[times == 500]
+    middle = slow[:, 500]
     assert middle.min() < 530 and middle.max() > 900, "at half-finished ground up to nearly pure noise"
-    assert (slow[times == 0] == 0).all(), "all pixels arrive together"
+    assert (slow[:, 0] == 0).all(), "all pixels arrive together"
 
 
 def trainer(kind: type[DiffusionTrainer] = DiffusionTrainer) -> DiffusionTrainer:
@@ -162,7 +162,7 @@ def test_a_uniform_mask_gives_the_ordinary_loss(monkeypatch: pytest.MonkeyPatch)
     def loss(kind: type[DiffusionTrainer]) -> float:
         return trainer(kind).loss(torch.Generator().manual_seed(3)).item()
 
-    monkeypatch.setattr(lagging, "lagging_times", lambda *_: slow)
+    monkeypatch.setattr(lagging.LaggingTrainer, "behind", lambda *_: slow)
     monkeypatch.setattr(lagging, "lagging_pixels", lambda cover, side, g: torch.ones(len(cover), 1, side, side))
     assert loss(lagging.LaggingTrainer) == pytest.approx(loss(AtTimes), rel=1e-5)
     assert loss(AtTimes) != pytest.approx(loss(DiffusionTrainer), rel=1e-3)
@@ -191,7 +191,7 @@ def test_a_run_that_was_stopped_ends_as_one_that_was_not(tmp_path) -> None:
         for stop in stops:
             torch.manual_seed(99 + stop)  # the state of the global generator must not matter
             made = lagging.trainer_of(model(), SETTINGS)
-            lagging.run(made, stop, checkpoint, 9, lambda text: None)
+            lagging.run(made, checkpoint, 9, lambda text: None, until=stop)
         return made.averaged.state_dict()
 
     whole, halved = state([4], tmp_path / "one.pt"), state([2, 4], tmp_path / "two.pt")

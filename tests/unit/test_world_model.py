@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 from support.tiny import CONFIG, fresh_model
 
 from asyndm_ext.world.attention_loss import attention_loss, word_attention
+from asyndm_ext.world.blocks import CELLS
 from asyndm_ext.world.drawer import scenes_of
 from asyndm_ext.world.model import FILES, WEIGHTS, WorldConfig, WorldModel, load_world
-from asyndm_ext.world.pool import CELLS, pictures
+from asyndm_ext.world.pool import pictures
 
 needs_weights = pytest.mark.skipif(not (WEIGHTS / FILES[0]).is_file(), reason="no weights yet")
 

@@ -11,10 +11,11 @@ import torch
 pytest.importorskip("diffusers")
 
 from asyndm_ext.world import train as training
+from asyndm_ext.world.blocks import CELLS, caption
 from asyndm_ext.world.drawer import scenes_of
 from asyndm_ext.world.judge import Seen, _any_content, example, verdict
 from asyndm_ext.world.model import WEIGHTS, WorldConfig, WorldModel, load_world
-from asyndm_ext.world.pool import CELLS, ScenePool, caption, pictures
+from asyndm_ext.world.pool import PicturePool, ScenePool, pictures
 from asyndm_ext.world.scenes import scene_from_seed
 from asyndm_ext.world.train import build_parser, chosen, export, run, train
 from asyndm_ext.world.trainers import (
@@ -89,7 +90,7 @@ STAGES = {"diffusion": DiffusionTrainer, "decoder": DecoderTrainer}
 
 
 def quietly(trainer: Trainer, steps: int, checkpoint) -> Trainer:
-    run(trainer, steps, checkpoint, 9, lambda text: None)
+    run(trainer, checkpoint, 9, lambda text: None, until=steps)
     return trainer
 
 
@@ -102,7 +103,7 @@ def test_a_stage_that_was_stopped_ends_as_one_that_was_not(stage: str, tmp_path)
     resumed = STAGES[stage](small_model(), SETTINGS)
     torch.manual_seed(99)
     told: list[str] = []
-    run(resumed, 1, tmp_path / "stage.pt", 9, told.append)
+    run(resumed, tmp_path / "stage.pt", 9, told.append, until=1)
     assert told == ["stage: continuing at step 1"]
     assert resumed.train_step() == losses[1] != losses[0]
     assert resumed.step == whole.step == 2
@@ -209,6 +210,47 @@ def test_the_whole_training_and_one_stage_after_the_other_end_alike(tmp_path, ca
         assert torch.equal(shipped.state_dict()[name], value.half().float()), name
     picture = shipped.decode(shipped.encode(pictures(scenes_of(1, range(1)))))
     assert picture.shape == (1, 3, 128, 128)
+
+
+def test_as_many_steps_as_fit_into_the_time(tmp_path, monkeypatch) -> None:
+    """A step takes 2 s on this clock, so 100 s are 50 steps, though 3 were planned, or 500."""
+    for name, value in (("_PACED", 5), ("_REPLANNED", 20)):
+        monkeypatch.setattr(f"asyndm_ext.world.train.{name}", value)
+    for planned in (10, 500):
+        now = [0.0]
+        monkeypatch.setattr("asyndm_ext.world.train.time.monotonic", lambda now=now: now[0])
+
+        class Steady:
+            step, planned = 0, 10
+
+            def plan(self, steps: int) -> None:
+                self.planned = steps
+
+            def train_step(self) -> torch.Tensor:
+                self.step += 1
+                now[0] += 2.0  # noqa: B023
+                return torch.tensor(1.0)
+
+            def state_dict(self) -> dict[str, int]:
+                return {"step": self.step}
+
+        trainer, told = Steady(), []
+        trainer.planned = planned
+        run(trainer, tmp_path / f"{planned}.pt", 9, told.append, within=100)
+        assert trainer.step == trainer.planned == 50
+        assert "2000.0 ms a step, so 50 steps in all" in told[0]
+
+
+def test_the_decoder_sees_all_of_the_pictures_that_are_kept() -> None:
+    pool = PicturePool(torch.device("cpu"), 5, 2, kept=3)
+    generator = torch.Generator().manual_seed(0)
+    first = torch.cat([pool.at(0, generator) for _ in range(20)]).unique(dim=0)
+    assert torch.equal(first, pictures(scenes_of(5, range(6))).unique(dim=0))
+    later = PicturePool(torch.device("cpu"), 5, 2, kept=3)
+    one, other = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1)
+    pool.at(PicturePool.REFRESH, generator)
+    assert torch.equal(pool.at(50, one), later.at(50, other)), "what is there depends on the step alone"
+    assert torch.equal(PicturePool(torch.device("cpu"), 5, 2).at(3, one), pictures(scenes_of(5, range(6, 8))))
 
 
 def test_options() -> None:
