@@ -2,7 +2,8 @@
 # What only a GPU can tell, on one card in 6 minutes at the most; needs Python with torch, numpy and tqdm, and loads nothing.
 #   OUT=results tests/gpu/run.sh
 #   DEVICE=cpu MODELS=sd21 LATENTS=32 DTYPES=float32 tests/gpu/run.sh      # to see whether it runs at all
-# Results: checks.json (the same numbers as on the CPU, what waits, launches by the profiler), bench-*.json, log.txt.
+# At most a third of the time goes to the checks. Results: checks.json (the same numbers as on the CPU, what waits, launches
+# by the profiler), bench.json (a line of JSON for each network, precision and size), log.txt.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 out=${OUT:-gpu} device=${DEVICE:-cuda}
@@ -19,7 +20,7 @@ report() { # what it was, its exit code
 }
 main() {
     nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null || echo "no nvidia-smi"
-    timeout "$(left)" python3 -u -m tests.gpu.on_device --device "$device" --models "${models[@]}" \
+    timeout "$(($(left) / 3))" python3 -u -m tests.gpu.on_device --device "$device" --models "${models[@]}" \
         --json "$out/checks.json"
     report checks $?
     for dtype in "${dtypes[@]}"; do
@@ -27,8 +28,10 @@ main() {
             for model in "${models[@]}"; do
                 timeout "$(left)" python3 -u -m asyndm_ext bench --devices "$device" --models "$model" --dtype "$dtype" \
                     --latent "$latent" --batches 1 4 --pairs "${PAIRS:-6}" --no-naive --json \
-                    >"$out/bench-$dtype-$latent-$model.json"
+                    >"$out/bench.part"
                 report "$model, $dtype, latent $latent" $?
+                [ -s "$out/bench.part" ] && tr -d '\n' <"$out/bench.part" | sed 's/$/\n/' >>"$out/bench.json"
+                rm "$out/bench.part"
             done
         done
     done

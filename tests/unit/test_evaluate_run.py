@@ -28,7 +28,7 @@ def weights(tmp_path_factory):
     """A folder with random weights in a smaller network."""
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
-    WorldModel(WorldConfig(unet_channels=(16, 16, 32), unet_groups=8, decoder_widths=(16, 16, 8))).save(folder)
+    WorldModel(WorldConfig(unet_channels=(16, 32), unet_groups=8, decoder_widths=(16, 16, 8))).save(folder)
     return folder
 
 
@@ -164,7 +164,7 @@ def test_a_run_can_stop_early_and_compares_what_all_have(weights, tmp_path):
 
 def test_other_weights_need_another_folder(whole, weights, tmp_path, capsys):
     torch.manual_seed(1)
-    WorldModel(WorldConfig(unet_channels=(16, 16, 32), unet_groups=8, decoder_widths=(16, 16, 8))).save(tmp_path)
+    WorldModel(WorldConfig(unet_channels=(16, 32), unet_groups=8, decoder_widths=(16, 16, 8))).save(tmp_path)
     with pytest.raises(SystemExit):
         main([*PLAN, "--weights", str(tmp_path), "--out", str(whole)])
     assert "made with something else (weights" in capsys.readouterr().err

@@ -122,7 +122,7 @@ def mask() -> str:
 
 REGIONS: dict[str, dict[str, Any]] = {
     "objects": {},
-    "four objects": {"objects": ("red", "circle:0.5", "blue", "square:0.2")},
+    "four objects": {"objects": ("shark", "red:0.5", "bike", "night:0.2")},
     "mask": {"region": "mask", "objects": (), "mask": mask()},
     "objects or mask": {"region": "objects or mask", "mask": mask()},
     "everything": {"region": "everything", "objects": ()},
@@ -135,7 +135,8 @@ REGIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("batch", [1, 4])
 @pytest.mark.parametrize("region", REGIONS)
 def test_every_region(region: str, batch: int) -> None:
-    jobs = [job(REGIONS[region], seed=seed, steps=8, width=64, height=96) for seed in range(batch)]
+    settings, prompt = REGIONS[region], "a shark riding a red bike at night"
+    jobs = [job(settings, prompt=prompt, seed=seed, steps=8, width=64, height=96) for seed in range(batch)]
     expected, found, steps = both(jobs)
     if region == "soft":  # what pixels are slow by depends on the attention's last bits
         assert float((found - expected).abs().max()) < 1e-4
