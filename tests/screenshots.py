@@ -39,7 +39,7 @@ from tests.e2e.studio import Studio, StudioBrowser
 from tests.e2e.studio import problem as studio_problem
 
 OUTPUT = REPOSITORY / "docs" / "images"
-PROMPT, SEED, STEPS = "a shark riding a bike", 12, 20
+PROMPT, SEED, STEPS = "an owl under an umbrella", 1, 20
 OBJECTS = parse_objects(automatic_objects(PROMPT))
 EFFECTS: dict[str, tuple[Any, ...]] = {
     "strength": (0.0, 0.35, 0.7, 1.0),

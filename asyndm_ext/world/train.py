@@ -7,7 +7,7 @@ which can run beside the first stage (``--stage decoder``). Each writes a checkp
 it when started again with the same ``--out``. ``--export`` writes the averaged weights and the training's log into the
 package, or into a folder that is named. On a GPU (``--processes``: the machine's cores but one):
 
-    python -m asyndm_ext.world.train --device cuda --bfloat16 --channels-last --batch 256 --steps 2500 --processes 15
+    python -m asyndm_ext.world.train --device cuda --bfloat16 --channels-last --batch 1024 --within 360 --processes 15
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 import torch
 
 from asyndm_ext.world.drawer import Drawer, scenes_of
-from asyndm_ext.world.model import WEIGHTS, WorldModel
+from asyndm_ext.world.model import WEIGHTS, WorldModel, load_world
 from asyndm_ext.world.pool import pictures
 from asyndm_ext.world.trainers import (
     LOG_EVERY,
@@ -112,6 +112,7 @@ def train(
     stage: str | None = None,
     drawer: Drawer | None = None,
     within: float | None = None,
+    source: Path | None = None,
 ) -> DiffusionTrainer:
     """Both stages, or one of them; the trainer of the first one, with all weights in its averages.
 
@@ -123,11 +124,15 @@ def train(
         stage: "diffusion" or "decoder" leaves the other one as its checkpoint has it.
         drawer: of the scenes; without one they are drawn in this process.
         within: as many steps of a stage as fit into these seconds, whatever the settings plan.
+        source: folder of weights to begin with; without it they are drawn at random.
     """
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(settings.seed)
-    model = WorldModel()
-    model.autoencoder.calibrate(pictures(scenes_of(settings.seed + 2, range(_CALIBRATION))))
+    if source is None:
+        model = WorldModel()
+        model.autoencoder.calibrate(pictures(scenes_of(settings.seed + 2, range(_CALIBRATION))))
+    else:
+        model = load_world(source).requires_grad_(True)
     trainer = DiffusionTrainer(model.to(device), settings, drawer)
     if stage in (None, "diffusion"):
         run(trainer, out / "diffusion.pt", minutes, within=within)
@@ -153,6 +158,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--decoder-steps", type=int, default=usual.decoder_steps, help="planned steps of the decoder (%(default)s)")
     add("--decoder-batch", type=int, default=usual.decoder_batch, help="its pictures a step (%(default)s)")
     add("--decoder-kept", type=int, default=usual.decoder_kept, help="batches of them at hand (%(default)s)")
+    add("--from", dest="source", type=Path, metavar="FOLDER", help="weights to begin with, not those of chance")
     add("--stage", choices=_STAGES, help="this one alone, with what it needs")
     add("--out", type=Path, default=Path("training"), help="folder for checkpoints (%(default)s)")
     add("--export", type=Path, nargs="?", const=WEIGHTS, metavar="FOLDER", help="write the weights at the end")
@@ -189,7 +195,16 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(options.threads)
     settings = chosen(options, TrainSettings())
     with Drawer(options.processes) as drawer:
-        trainer = train(settings, options.out, options.device, options.minutes, options.stage, drawer, options.within)
+        trainer = train(
+            settings,
+            options.out,
+            options.device,
+            options.minutes,
+            options.stage,
+            drawer,
+            options.within,
+            options.source,
+        )
     if options.export:
         export(trainer, options.export)
 

@@ -288,6 +288,20 @@ def test_the_command(tmp_path, monkeypatch) -> None:
     assert all(torch.equal(a, b) for a, b in zip(done.parameters(), so_far.parameters(), strict=True))
 
 
+def test_a_training_can_begin_with_weights(tmp_path) -> None:
+    """They are what a first step changes; the decoder and the colours' calibration stay."""
+    torch.manual_seed(7)
+    begun = WorldModel(SMALL)
+    begun.autoencoder.mean.fill_(0.25)
+    begun.save(tmp_path / "begun")
+    stored = load_world(tmp_path / "begun").state_dict()
+    settings = replace(SETTINGS, steps=1, decoder_steps=0, learning_rate=1e-6)
+    after = train(settings, tmp_path / "run", "cpu", 9, source=tmp_path / "begun").model.state_dict()
+    for name, value in stored.items():
+        assert torch.allclose(after[name], value, atol=1e-5), name
+    assert any(not torch.equal(after[name], value) for name, value in stored.items() if name.startswith("unet"))
+
+
 def test_exchanged_captions_are_others(monkeypatch):
     """With all captions exchanged none reaches the network with its own picture; with none, all do."""
     for share in (0.0, 1.0):
