@@ -44,7 +44,7 @@ OBJECTS = parse_objects(automatic_objects(PROMPT))
 EFFECTS: dict[str, tuple[Any, ...]] = {
     "strength": (0.0, 0.35, 0.7, 1.0),
     "curve": ("linear", "exponential", "quadratic", "piecewise linear"),
-    "threshold": (0.8, 1.0, 1.2, 1.5),
+    "threshold": (0.3, 1.0, 2.0, 4.0),
     "region": ("objects", "everything"),
     "soft": (False, True),
     "smoothing": (0.0, 1.0, 2.0),

@@ -52,10 +52,18 @@ def build(spec: Field, elem_id: Callable[[str], str]) -> MaskControl:
         whole = hidden_button("Use the picture as it is", elem_id(mask_line.WHOLE))
     for control in (editor, text, kind):
         control.do_not_save_to_config = True
-    written = []
-    for event in (*changes, again.click):
-        listener = event(fn=_read, inputs=[editor, text], outputs=[text, kind], show_progress="hidden")
-        written.append(listener.then)
+    read: dict[str, Any] = {
+        "fn": _read,
+        "inputs": [editor, text],
+        "outputs": [text, kind],
+        "show_progress": "hidden",
+    }
+    if hasattr(gr, "ImageEditor"):
+        # One after the other, and once more for what came meanwhile: or a stroke may be read after the mask is removed.
+        listeners = [gr.on([*changes, again.click], trigger_mode="always_last", **read)]
+    else:
+        listeners = [event(**read) for event in (*changes, again.click)]
+    written = [listener.then for listener in listeners]
     listener = whole.click(fn=_read_whole, inputs=[editor], outputs=[text, kind], show_progress="hidden")
     return MaskControl(text, kind, (*written, listener.then))
 
