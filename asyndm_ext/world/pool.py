@@ -40,7 +40,7 @@ class Batch:
 
 def pictures(scenes: Sequence[Scene]) -> Tensor:
     """``(B,3,H,W)`` in [0, 1]."""
-    return torch.from_numpy(np.stack([scene.image for scene in scenes])).permute(0, 3, 1, 2).float() / 255
+    return _in_unit(_stacked(scenes))
 
 
 class ScenePool:
@@ -154,8 +154,12 @@ class PicturePool:
         return range(block * self._batch, (block + 1) * self._batch)
 
     def _new(self, block: int) -> Tensor:
-        scenes = self._drawer.scenes(self._seed, self._numbers(block))
-        return torch.from_numpy(np.stack([scene.image for scene in scenes])).to(self._device)
+        return _stacked(self._drawer.scenes(self._seed, self._numbers(block))).to(self._device)
+
+
+def _stacked(scenes: Sequence[Scene]) -> Tensor:
+    """``(B,H,W,3)`` uint8."""
+    return torch.from_numpy(np.stack([scene.image for scene in scenes]))
 
 
 def _in_unit(images: Tensor) -> Tensor:

@@ -77,7 +77,7 @@ def run(
     while trainer.step < (until or trainer.planned):
         losses.append(trainer.train_step())
         done = trainer.step - first
-        if (within and done in (_PACED, 2 * _PACED)) or (within and done % _REPLANNED == 0):
+        if within and (done in (_PACED, 2 * _PACED) or done % _REPLANNED == 0):
             losses[-1].item()  # so that the clock is read when the steps are done
             now = time.monotonic()
             if done == 2 * _PACED or (done > _PACED and now - began < 0.95 * within):
