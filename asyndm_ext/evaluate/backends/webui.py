@@ -20,7 +20,9 @@ from asyndm_ext.evaluate.backends.api import Api, Refused, Unreachable
 from asyndm_ext.evaluate.methods import Method, check_usual
 from asyndm_ext.evaluate.plan import Pair, Plan, Unit
 from asyndm_ext.evaluate.store import MADE, Result
+from asyndm_ext.rivals import cfgpp
 from asyndm_ext.settings import FIELDS, Settings
+from asyndm_ext.solvers import SOLVERS
 
 _WAITS = (2.0, 5.0, 15.0)  # seconds before another try
 _LOOK_UP = 0.5  # seconds
@@ -52,14 +54,15 @@ class Request:
     def body(self, pair: Pair, method: Method) -> dict[str, Any]:
         """For ``/sdapi/v1/txt2img``."""
         host = method.host
+        sampler, guidance = sampler_of(method)
         body: dict[str, Any] = {
             "prompt": pair.prompt.text,
             "negative_prompt": self.negative,
             "seed": pair.seed,
-            "sampler_name": host["solver"],
+            "sampler_name": sampler,
             "scheduler": host["scheduler"],
             "steps": host["steps"],
-            "cfg_scale": host["guidance"],
+            "cfg_scale": guidance,
             "width": self.width,
             "height": self.height,
             "batch_size": 1,
@@ -78,12 +81,22 @@ class Request:
         return body
 
 
+def sampler_of(method: Method) -> tuple[str, float]:
+    """The WebUI's sampler and CFG scale for this method."""
+    name, guidance = str(method.host["solver"]), float(method.host["guidance"])
+    if method.rival != "cfg++":
+        return name, guidance
+    name = cfgpp.sibling(name)
+    # DDIM's form divides the scale itself; the others take it for lambda.
+    return name, round(guidance / cfgpp.WHOLE / SOLVERS[name].guidance, 4)
+
+
 def asked(pair: Pair, method: Method) -> dict[str, Any]:
     """AsynDM's settings for this picture as the API takes them; empty: off."""
-    settings = method.asyndm()
+    settings, objects = method.asyndm(), method.objects(pair.prompt.objects)
     if settings and method.kind != "concave":
-        settings["objects"] = [str(spec) for spec in pair.prompt.objects]
-    own = [spec.strength for spec in pair.prompt.objects if spec.strength is not None]
+        settings["objects"] = [str(spec) for spec in objects]
+    own = [spec.strength for spec in objects if spec.strength is not None]
     if method.kind == "concave" and own:
         settings["strength"] = max(own)  # as the authors' code has it
     return {"enabled": True, **settings} if settings else {}
@@ -98,7 +111,7 @@ def parameters(infotext: str) -> dict[str, str]:
 def state_of(method: Method, infotext: str) -> tuple[str, str]:
     """Status and note of a picture: what its infotext says was done, against what was asked for."""
     said = parameters(infotext)
-    if method.kind == "plain":
+    if method.base == "plain":
         return ("failed: AsynDM is in the plain picture's infotext" if _STRENGTH in said else MADE), ""
     if "AsynDM" in said:
         return said["AsynDM"], ""  # "not applied: ..."
@@ -174,7 +187,8 @@ class WebUIBackend:
         ):
             for api, listed in self._answers(path):
                 known = {text for item in listed for text in (item["name"], item.get("label")) if text}
-                missing = {str(m.host[name]) for m in plan.methods} - known
+                wanted = {sampler_of(m)[0] if name == "solver" else str(m.host[name]) for m in plan.methods}
+                missing = wanted - known
                 if missing:
                     raise ValueError(f"{api.url} has no {what} {', '.join(sorted(missing))}")
         for api, scripts in self._answers("/sdapi/v1/scripts"):
