@@ -24,7 +24,7 @@ PLAN += ["--true-scenes", "0", "--resamples", "50", "--sheet", "1"]
 def weights(tmp_path_factory):
     folder = tmp_path_factory.mktemp("weights")
     torch.manual_seed(0)
-    WorldModel(WorldConfig(unet_channels=(16, 16, 32), unet_groups=8, decoder_widths=(16, 16, 8))).save(folder)
+    WorldModel(WorldConfig(unet_channels=(16, 32), unet_groups=8, decoder_widths=(16, 16, 8))).save(folder)
     return folder
 
 

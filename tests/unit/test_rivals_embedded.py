@@ -14,6 +14,7 @@ from support.tiny import fresh_model, job
 from asyndm_ext.embedded.batch import run_batch
 from asyndm_ext.rivals.choice import Rival
 
+GUIDANCE = job().guidance
 NEUTRAL = {
     "zigzag": Rival("zigzag", {"zigzag_rounds": 0}),
     "seg": Rival("seg", {"seg_scale": 0.0}),
@@ -55,7 +56,7 @@ def test_neutral_settings_are_plain_guidance(model, solver, variant, neutral):
     found = drawn(model, NEUTRAL[neutral], variant, solver=solver)
     # Another size of the batch and another order of sums are rounded otherwise, and a threshold makes more of it.
     assert near(found.latents, plain.latents) < 5e-4
-    assert torch.allclose(found.scales, plain.scales, rtol=1e-4) and set(plain.scales.flatten().tolist()) == {5.0}
+    assert torch.allclose(found.scales, plain.scales, rtol=1e-4) and set(plain.scales.flatten().tolist()) == {GUIDANCE}
 
 
 @pytest.mark.parametrize("solver", ["Euler", "DDIM"])
@@ -106,7 +107,7 @@ def test_nothing_is_left_on_the_network_after_an_error(model):
 def test_cfgpp_scales_fall_from_step_to_step_where_levels_fall_alike(model):
     scales = drawn(model, RIVALS["cfg++"], scheduler="exponential").scales[0].tolist()
     assert all(a == pytest.approx(b, rel=1e-3) for a, b in pairwise(scales[:-1]))
-    assert scales[-1] == pytest.approx(5.0 / 12.5)
+    assert scales[-1] == pytest.approx(GUIDANCE / 12.5)
 
 
 def test_zigzag_as_published_is_what_the_authors_schedulers_do():
