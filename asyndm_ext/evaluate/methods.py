@@ -34,8 +34,8 @@ KINDS: dict[str, str] = {
 }
 USUAL = ("plain", "concave", "asyndm", "fixed")
 """The paper's four."""
-ON_WEBUIS = (*USUAL, "cfg++", "asyndm+cfg++")
-"""What a WebUI can carry out; CFG++ is a sampler of its own there."""
+ON_WEBUIS = (*USUAL, *OPTIONS, *(kind for kind in KINDS if kind.startswith("asyndm+")))
+"""What a WebUI can carry out; CFG++ is a sampler of its own there, the other methods go with the key "compare"."""
 _TOGETHER = "asyndm+"
 FILE = "file"
 """As a strength: each object's own, from the prompts' files, where they have it."""
@@ -137,12 +137,8 @@ def _written(value: Any) -> str:
 
 
 def check_usual(methods: Iterable[Method]) -> None:
-    """Raises ValueError for a method that a WebUI cannot carry out yet."""
+    """Raises ValueError for a method that a WebUI cannot carry out."""
     for method in methods:
-        if method.rival and method.kind not in ON_WEBUIS:
-            raise ValueError(
-                f"the method {method.kind!r} is there for the embedded model only, so far; leave out --url, or it"
-            )
         if method.kind not in ON_WEBUIS:
             raise ValueError(
                 f"the method {method.kind!r} is a control of the little world and the exact one; leave out --url, or it"

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from asyndm_ext.rivals import OPTIONS, cfgpp, scfg, seg, zigzag
+from asyndm_ext.rivals import OPTIONS, cfgpp, read_option, scfg, seg, zigzag
 from asyndm_ext.rivals.guidance import Guidance
 from asyndm_ext.solvers import SOLVERS, Solver
 
@@ -36,6 +36,24 @@ class Rival:
         unknown = set(self.options) - set(OPTIONS[self.name])
         if unknown:
             raise ValueError(f"{self.name} has no option {', '.join(sorted(unknown))}")
+
+    @classmethod
+    def read(cls, value: Any) -> Rival:
+        """As a request names it: ``"seg"`` or ``{"method": "seg", "seg_scale": 2.5}``. Raises ValueError."""
+        if isinstance(value, str):
+            return cls(value)
+        if not isinstance(value, Mapping) or not isinstance(value.get("method"), str):
+            allowed = 'the name of a method, or {"method": name, option: value}'
+            raise ValueError(f"it must be {allowed}, but it is {value!r}")
+        options = {}
+        for name, one in value.items():
+            if name != "method":
+                options[name] = read_option(name, str(one).lower() if isinstance(one, bool) else str(one))
+        return cls(value["method"], options)
+
+    def __str__(self) -> str:
+        """Reads ``seg seg_scale=2.5``."""
+        return " ".join([self.name, *(f"{name}={value}" for name, value in self.options.items())])
 
     def __getitem__(self, option: str) -> Any:
         return self.options.get(option, OPTIONS[self.name][option])

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from asyndm_ext.model.attention import halved_grid, without_autocast
-from asyndm_ext.rivals.guidance import Row
+from asyndm_ext.rivals.guidance import Row, Unreadable
 
 HALVINGS = 2
 """Of the latent, at the finer of the two sizes at which attention is looked at: Stable Diffusion's."""
@@ -91,10 +91,10 @@ class SemanticMaps:
         self._own.clear()
 
     def masks(self) -> Masks:
-        """Raises RuntimeError: no layer was seen, or not of every image."""
+        """Raises Unreadable: no layer was seen, or not of every image."""
         tokens, ground = ([one for one in maps if one is not None] for maps in (self._tokens, self._ground))
         if not len(tokens) == len(ground) == self._images:
-            raise RuntimeError(
+            raise Unreadable(
                 "S-CFG could not read the attention: another extension changes it, or no layer has a grid of a quarter"
                 " or an eighth of the latent's side"
             )
