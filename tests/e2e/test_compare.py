@@ -9,7 +9,8 @@ from .server import ApiError, WebUI
 from .test_asyndm import GREY_LEVELS, SETTINGS, difference, levels, nothing_left, off, on
 
 ALONE = {"enabled": True, "region": "everything", "strength": 0}
-METHODS = ("zigzag", "seg", "s-cfg")
+# The middle of a tiny network says little, so it takes much of SEG to see it.
+METHODS = {"zigzag": "zigzag", "seg": {"method": "seg", "seg_scale": 40, "seg_blur": "inf"}, "s-cfg": "s-cfg"}
 NEUTRAL = (
     {"method": "seg", "seg_scale": 0},
     {"method": "seg", "seg_blur": 0},
@@ -43,12 +44,12 @@ def test_neutral_settings_are_the_host_s_picture(webui: WebUI, model: str, sampl
 @pytest.mark.parametrize("method", METHODS)
 def test_each_changes_the_picture_alone_and_beside_asyndm(webui: WebUI, model: str, sampler: str, method: str) -> None:
     plain = off(webui, model, sampler_name=sampler)
-    alone = on(webui, model, {**ALONE, "compare": method}, sampler_name=sampler)
+    alone = on(webui, model, {**ALONE, "compare": METHODS[method]}, sampler_name=sampler)
     assert f"AsynDM compare: {method}" in alone.infotext and "not applied" not in alone.infotext
     assert difference(alone.image, plain.image) > 2 * GREY_LEVELS
     assert np.isfinite(scales(alone.infotext)).all()
     slow = on(webui, model, sampler_name=sampler)
-    both = on(webui, model, {**SETTINGS, "compare": method}, sampler_name=sampler)
+    both = on(webui, model, {**SETTINGS, "compare": METHODS[method]}, sampler_name=sampler)
     _, level, _ = levels(webui)
     assert len(np.unique(level[2])) > 1, "the clock is AsynDM's"
     assert min(difference(both.image, one.image) for one in (alone, slow, plain)) > 2 * GREY_LEVELS
@@ -58,7 +59,7 @@ def test_each_changes_the_picture_alone_and_beside_asyndm(webui: WebUI, model: s
 
 def test_a_batch_is_its_pictures_one_by_one(webui: WebUI) -> None:
     for method in METHODS:
-        settings = {**SETTINGS, "compare": method}
+        settings = {**SETTINGS, "compare": METHODS[method]}
         together = on(webui, "tiny-sd2", settings, batch_size=2, seed=3)
         for number in (0, 1):
             alone = on(webui, "tiny-sd2", settings, seed=3 + number)
@@ -88,7 +89,7 @@ def test_zigzag_s_many_calls_are_one_step_for_the_host(webui: WebUI) -> None:
 def test_what_cannot_be_goes_on_without_us_and_says_so(webui: WebUI) -> None:
     plain = off(webui, "tiny-sd2", prompt="a cat AND a dog")
     several = on(webui, "tiny-sd2", {**ALONE, "compare": "s-cfg"}, prompt="a cat AND a dog")
-    assert "not applied: compare: a prompt with AND" in several.infotext and several.png == plain.png
+    assert "not applied: compare: a prompt with AND" in several.infotext and difference(several.image, plain.image) == 0
     nothing_left(webui)
 
 
