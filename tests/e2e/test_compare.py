@@ -58,8 +58,8 @@ def test_each_changes_the_picture_alone_and_beside_asyndm(webui: WebUI, model: s
 
 
 def test_a_batch_is_its_pictures_one_by_one(webui: WebUI) -> None:
-    for method in METHODS:
-        settings = {**SETTINGS, "compare": METHODS[method]}
+    for method, compare in METHODS.items():
+        settings = {**SETTINGS, "compare": compare}
         together = on(webui, "tiny-sd2", settings, batch_size=2, seed=3)
         for number in (0, 1):
             alone = on(webui, "tiny-sd2", settings, seed=3 + number)

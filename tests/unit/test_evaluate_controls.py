@@ -76,9 +76,7 @@ def test_rivals_are_methods_with_settings_of_their_own():
     assert seg.asyndm() == zigzag.asyndm() == plain.asyndm() == {} and both.asyndm() == asyndm.asyndm()
     assert wide.rival_options == {"seg_blur": math.inf} and zigzag.settings == ()
     assert {kind.removeprefix("asyndm+") for kind in KINDS} >= {"zigzag", "seg", "s-cfg", "cfg++"}
-    with pytest.raises(ValueError, match="'seg' is there for the embedded model only"):
-        check_usual([seg])
-    check_usual([plain, asyndm])
+    check_usual(methods)
 
 
 def test_strengths_of_the_files_are_rows_beside_one_strength_for_all():

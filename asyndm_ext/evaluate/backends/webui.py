@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import queue
 import re
 import sys
@@ -100,7 +101,9 @@ def asked(pair: Pair, method: Method) -> dict[str, Any]:
     if not asks(method):
         return {}
     if method.rival in ON_COMPARE:
-        settings["compare"] = {"method": method.rival, **method.rival_options}
+        # JSON has no infinity.
+        options = {name: str(value) if value == math.inf else value for name, value in method.rival_options.items()}
+        settings["compare"] = {"method": method.rival, **options}
     if method.base == "plain":
         return {"enabled": True, "region": "everything", "strength": 0, **settings}  # the host's own clock
     if method.kind != "concave":
