@@ -13,14 +13,17 @@ difference in another unit would weigh the pixels differently.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from asyndm_ext.grid import enlarge
+from asyndm_ext.model.transformers.mmdit import is_mmdit
 from asyndm_ext.rivals.guidance import Part, Row
-from asyndm_ext.rivals.semantic import HALVINGS, Masks, SemanticMaps, smoothed
+from asyndm_ext.rivals.semantic import HALVINGS, Masks, SemanticMaps, WordMaps, smoothed
+from asyndm_ext.rivals.semantic_joint import JointMaps
 
 LEAST, MOST, CEILING = 0.8, 3.0, 15.0
 """The authors': limits of the rate, and of w times the rate."""
@@ -30,7 +33,7 @@ class SCFG:
     """See above (:class:`asyndm_ext.rivals.guidance.Guidance`).
 
     Args:
-        network: a UNet.
+        network: a UNet, or an MMDiT.
         guidance: CFG scale w.
         images: number of images in the batch.
         published: read the attention as the authors' program does; see :class:`SemanticMaps`.
@@ -43,9 +46,13 @@ class SCFG:
         self, network: nn.Module, guidance: float, images: int, published: bool = False, halvings: int = HALVINGS
     ) -> None:
         self._guidance = guidance
-        self._maps = SemanticMaps(network, images, published, halvings)
+        self._maps: WordMaps
+        if is_mmdit(network):
+            self._maps = JointMaps(network, images, published)
+        else:
+            self._maps = SemanticMaps(network, images, published, halvings)
 
-    def attached(self) -> Any:
+    def attached(self) -> AbstractContextManager[Any]:
         return self._maps.attached()
 
     def begin(self, latent_size: tuple[int, int]) -> None:

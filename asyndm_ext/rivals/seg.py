@@ -19,17 +19,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from asyndm_ext.model.transformers.mmdit import is_mmdit
 from asyndm_ext.rivals.guidance import Part, Row
 
 _WITHOUT_END = 9999.0
 _MIDDLE = ("mid_block", "middle_block")
+_JOINT = (7, 3, 24)
+"""Of an MMDiT: the first block and how many, of so many."""
 
 
 class SEG:
     """See above (:class:`asyndm_ext.rivals.guidance.Guidance`).
 
     Args:
-        network: a UNet.
+        network: a UNet, or an MMDiT.
         guidance: CFG scale w.
         scale: s.
         blur: standard deviation in cells of the attention's grid; infinite, as SEG's authors have it: every query
@@ -57,7 +60,10 @@ class SEG:
 
 
 class QueryBlur:
-    """Blurs the queries of a UNet's middle block's self-attention, in chosen rows.
+    """Blurs the queries of the self-attention in the middle of a network, in chosen rows.
+
+    Of a UNet that is the middle block's. Of an MMDiT, whose attention is joint, these are the picture's queries in
+    three blocks as deep as diffusers' 7, 8 and 9 of SD3.5 medium's 24.
 
     Attributes:
         size: of the latent, ``(H, W)``.
@@ -70,13 +76,20 @@ class QueryBlur:
 
     def __init__(self, network: nn.Module, sigma: float) -> None:
         self._sigma = sigma
-        self._layers = [
-            module
-            for name, module in network.named_modules()
-            if any(f"{middle}." in name for middle in _MIDDLE)
-            and name.rsplit(".", 1)[-1] == "attn1"
-            and hasattr(module, "to_q")
-        ]
+        self._layers: list[Any]
+        if is_mmdit(network):
+            blocks = list[Any](network.joint_blocks)  # type: ignore[arg-type]
+            first = round(len(blocks) * _JOINT[0] / _JOINT[2])
+            self._layers = [block.x_block.attn.qkv for block in blocks[first : first + _JOINT[1]]]
+        else:
+            self._layers = [
+                module.to_q
+                for name, module in network.named_modules()
+                if any(f"{middle}." in name for middle in _MIDDLE)
+                and name.rsplit(".", 1)[-1] == "attn1"
+                and hasattr(module, "to_q")
+            ]
+        self._share = 3 if is_mmdit(network) else 1
         if not self._layers:
             raise ValueError(f"{type(network).__name__} has no self-attention in its middle that SEG could blur")
         self.size = (0, 0)
@@ -85,7 +98,7 @@ class QueryBlur:
 
     @contextmanager
     def attached(self) -> Iterator[QueryBlur]:
-        handles = [layer.to_q.register_forward_hook(self._on_query) for layer in self._layers]
+        handles = [layer.register_forward_hook(self._on_query) for layer in self._layers]
         self.calls = 0
         try:
             yield self
@@ -99,8 +112,8 @@ class QueryBlur:
             return None
         grid = grid_of(q.shape[1], self.size)
         q = q.clone()
-        rows = list(self.rows)
-        q[rows] = blurred(q[rows], grid, self._sigma)
+        rows, width = list(self.rows), q.shape[-1] // self._share  # queries come before keys and values
+        q[rows, :, :width] = blurred(q[rows, :, :width], grid, self._sigma)
         self.calls += 1
         return q
 

@@ -1,4 +1,4 @@
-"""What S-CFG reads off a UNet's attention: which word every cell belongs to, and where the background is.
+"""What S-CFG reads off a network's attention: which word every cell belongs to, and where the background is.
 
 Of every transformer block the self-attention says which cells belong together, and the cross-attention which word a
 cell looks at. Both are worked out again from the outputs of ``to_q`` and ``to_k``, whatever attention the host runs;
@@ -7,8 +7,9 @@ they are wanted whole, so this costs memory: a layer's self-attention is cells x
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,8 +36,64 @@ class Masks:
     foreground: Tensor
 
 
-class SemanticMaps:
-    """Captures a UNet's attention and makes :class:`Masks` of it.
+class WordMaps(ABC):
+    """Sums up what the layers of a network say, and makes :class:`Masks` of it.
+
+    Args:
+        images: number of images in the batch.
+        published: sum up the powers of the self-attention as the authors' program does, not as their paper says.
+    """
+
+    def __init__(self, images: int, published: bool) -> None:
+        self._images, self._published = images, published
+        self._rows: Sequence[Row | None] = ()
+        self._tokens: list[Tensor | None] = []
+        self._ground: list[Tensor | None] = []
+
+    @abstractmethod
+    def attached(self) -> AbstractContextManager[Any]:
+        """Hooks on the network live inside this block only."""
+
+    @abstractmethod
+    def begin(self, latent_size: tuple[int, int]) -> None:
+        """Forget what was seen; the next calls are on latents of this ``(H, W)``."""
+
+    def _forget(self) -> None:
+        self._tokens, self._ground = [None] * self._images, [None] * self._images
+
+    def read(self, rows: Sequence[Row | None]) -> None:
+        """The rows of the next call; none: nothing is looked at."""
+        self._rows = rows
+
+    def masks(self) -> Masks:
+        """Raises Unreadable: no layer was seen, or not of every image."""
+        tokens, ground = ([one for one in maps if one is not None] for maps in (self._tokens, self._ground))
+        if not len(tokens) == len(ground) == self._images:
+            raise Unreadable(
+                "S-CFG could not read the attention: another extension changes it, or no layer has a grid of a quarter"
+                " or an eighth of the latent's side"
+            )
+        return Masks(winners(torch.stack(tokens)), 1 - winners(torch.stack(ground))[:, :1])
+
+    def _add(self, own: Tensor, words: Tensor, grid: tuple[int, int], finest: tuple[int, int]) -> None:
+        """What a layer says: self-attention ``(N,L,L)`` and cross-attention ``(N,L,T)`` of the rows."""
+        for row, belong, look in zip(self._rows, own, words, strict=True):
+            if row is None or row.part == "perturbed":
+                continue
+            spread = mixed(belong, look, self._published).T.unflatten(-1, grid)[None]
+            if grid != finest:
+                spread = F.interpolate(spread, size=finest, mode="bilinear")
+            spread = smoothed(spread)[0]
+            if row.part == "uncond":
+                spread = torch.stack([spread[0], spread[1:].sum(dim=0)])
+            into = self._ground if row.part == "uncond" else self._tokens
+            before = into[row.image]
+            even = spread / spread.mean(dim=(-2, -1), keepdim=True).clamp_min(torch.finfo(spread.dtype).tiny)
+            into[row.image] = even if before is None else before + even
+
+
+class SemanticMaps(WordMaps):
+    """Captures a UNet's attention.
 
     Args:
         network: a UNet of transformer blocks with ``attn1`` and ``attn2``.
@@ -57,13 +114,10 @@ class SemanticMaps:
         ]
         if not self._blocks:
             raise ValueError(f"{type(network).__name__} has no blocks with self- and cross-attention")
-        self._images, self._published = images, published
-        self._rows: Sequence[Row | None] = ()
+        super().__init__(images, published)
         self._grids: dict[int, tuple[int, int]] = {}
         self._queries: dict[tuple[int, str], Tensor] = {}
         self._own: dict[int, Tensor] = {}
-        self._tokens: list[Tensor | None] = []
-        self._ground: list[Tensor | None] = []
 
     @contextmanager
     def attached(self) -> Iterator[SemanticMaps]:
@@ -83,22 +137,12 @@ class SemanticMaps:
     def begin(self, latent_size: tuple[int, int]) -> None:
         grids = [halved_grid(*latent_size, self._halvings + more) for more in (0, 1)]
         self._grids = {h * w: (h, w) for h, w in grids}
-        self._tokens, self._ground = [None] * self._images, [None] * self._images
+        self._forget()
 
     def read(self, rows: Sequence[Row | None]) -> None:
-        self._rows = rows
+        super().read(rows)
         self._queries.clear()
         self._own.clear()
-
-    def masks(self) -> Masks:
-        """Raises Unreadable: no layer was seen, or not of every image."""
-        tokens, ground = ([one for one in maps if one is not None] for maps in (self._tokens, self._ground))
-        if not len(tokens) == len(ground) == self._images:
-            raise Unreadable(
-                "S-CFG could not read the attention: another extension changes it, or no layer has a grid of a quarter"
-                " or an eighth of the latent's side"
-            )
-        return Masks(winners(torch.stack(tokens)), 1 - winners(torch.stack(ground))[:, :1])
 
     # -- what the layers make of their inputs
 
@@ -119,25 +163,10 @@ class SemanticMaps:
                 if k.shape[1] == q.shape[1]:
                     self._own[number] = attention(q, k, layer)
             elif number in self._own:
-                self._add(self._own.pop(number), attention(q, k, layer), self._grids[q.shape[1]])
+                finest = max(self._grids.values())
+                self._add(self._own.pop(number), attention(q, k, layer), self._grids[q.shape[1]], finest)
 
         return hook
-
-    def _add(self, own: Tensor, words: Tensor, grid: tuple[int, int]) -> None:
-        finest = max(self._grids.values())
-        for row, belong, look in zip(self._rows, own, words, strict=True):
-            if row is None or row.part == "perturbed":
-                continue
-            spread = mixed(belong, look, self._published).T.unflatten(-1, grid)[None]
-            if grid != finest:
-                spread = F.interpolate(spread, size=finest, mode="bilinear")
-            spread = smoothed(spread)[0]
-            if row.part == "uncond":
-                spread = torch.stack([spread[0], spread[1:].sum(dim=0)])
-            into = self._ground if row.part == "uncond" else self._tokens
-            before = into[row.image]
-            even = spread / spread.mean(dim=(-2, -1), keepdim=True).clamp_min(torch.finfo(spread.dtype).tiny)
-            into[row.image] = even if before is None else before + even
 
 
 def attention(q: Tensor, k: Tensor, layer: Any) -> Tensor:
