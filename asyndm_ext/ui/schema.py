@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from asyndm_ext.rivals import OPTIONS
 from asyndm_ext.settings import FIELDS, Field, Settings
 
 Schema = dict[str, Any]
@@ -45,8 +46,24 @@ def settings_schema() -> Schema:
     What it cannot say: min_area < max_area, start < end, and that a mask is a picture.
     """
     enabled = {"type": "boolean", "default": True, "description": "Off means that nothing at all happens."}
-    properties = {"enabled": enabled, **{spec.name: _setting(spec) for spec in FIELDS}}
+    properties = {"enabled": enabled, **{spec.name: _setting(spec) for spec in FIELDS}, "compare": _compare()}
     return {"title": "AsynDM settings", "type": "object", "properties": properties, "additionalProperties": False}
+
+
+def _compare() -> Schema:
+    methods = [name for name in OPTIONS if name != "cfg++"]  # which is a sampler of its own in the WebUI
+    options: dict[str, Schema] = {}
+    for name in methods:
+        for option, default in OPTIONS[name].items():
+            kind = SWITCH if isinstance(default, bool) else {"type": ["number", "string"]}
+            options[option] = {**kind, "default": default}
+    named: Schema = {"type": "string", "enum": methods}
+    return {
+        "title": "Compare",
+        "description": "Another method, for comparisons: it guides beside AsynDM, or in its place at strength 0.",
+        "anyOf": [named, record({"method": named}, options), {"type": "null"}],
+        "default": None,
+    }
 
 
 def _setting(spec: Field) -> Schema:

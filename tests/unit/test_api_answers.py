@@ -28,7 +28,7 @@ def test_schemas_are_schemas(name: str) -> None:
 def test_settings_schema_is_the_table() -> None:
     described = schema.settings_schema()
     Draft202012Validator.check_schema(described)
-    assert list(described["properties"]) == ["enabled", *(spec.name for spec in FIELDS)]
+    assert list(described["properties"]) == ["enabled", *(spec.name for spec in FIELDS), "compare"]
     defaults = Settings().to_dict()
     for spec in FIELDS:
         row = described["properties"][spec.name]
@@ -36,6 +36,11 @@ def test_settings_schema_is_the_table() -> None:
         assert row.get("enum") == (list(spec.choices) or None)
         assert (row.get("minimum"), row.get("maximum")) == (spec.limits or (None, None))
     SETTINGS.validate({name: row["default"] for name, row in described["properties"].items()})
+    for compare in ("seg", {"method": "zigzag", "zigzag_rounds": 2}, {"method": "seg", "seg_blur": "inf"}):
+        SETTINGS.validate({"compare": compare})
+        assert Settings.from_dict({"compare": compare}).compare is not None
+    for wrong in ("sag", 3, {"method": "cfg++"}, {"method": "seg", "blur": 1}, {"seg_scale": 2}):
+        assert not SETTINGS.is_valid({"compare": wrong})
 
 
 anything = st.one_of(

@@ -109,7 +109,7 @@ def test_a_small_run_of_table_1(stand_in, sets, tmp_path, capsys):  # noqa: F811
     assert main(command) == 0, capsys.readouterr().err
     rows = list(csv.DictReader((out / "pictures.csv").open(encoding="utf-8")))
     assert {row["method"] for row in rows} == {
-        *("plain", "concave", "cfg++", "asyndm"),
+        *("plain", "concave", "zigzag", "seg", "s-cfg", "cfg++", "asyndm"),
         *("concave strength 0.7", "asyndm strength 0.7"),
     }
     assert all((row["steps"], row["guidance"], row["solver"]) == ("50", "5.0", "DDIM") for row in rows)
@@ -117,9 +117,10 @@ def test_a_small_run_of_table_1(stand_in, sets, tmp_path, capsys):  # noqa: F811
     assert sent == {("DDIM", 5.0, 1.0), ("DDIM CFG++", 5.0, 1.0)}
     asked = [b["alwayson_scripts"]["AsynDM"]["args"][0] for b in server.bodies if "alwayson_scripts" in b]
     assert {tuple(one.get("objects", ())) for one in asked} >= {("cat:0.3", "bike:0.5"), ("cat", "bike")}
-    assert {one["strength"] for one in asked if one.get("region") == "everything"} == {0.5, 0.7}
+    everything = {(one["strength"], one.get("compare", {}).get("method")) for one in asked if "region" in one}
+    assert everything == {(0.5, None), (0.7, None), (0, "zigzag"), (0, "seg"), (0, "s-cfg")}
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert "Table 1 of the paper" in page and "All 48 pictures are there. Not drawn here: zigzag, seg, s-cfg." in page
+    assert "Table 1 of the paper" in page and "All 72 pictures are there." in page and "Not drawn here" not in page
     assert re.search(r"<tr><th>asyndm</th><td data-of=\"CLIPScore: paper\">0.3750</td>", page)
     assert "gains 3.7 points" in page
 

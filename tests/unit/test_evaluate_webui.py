@@ -7,6 +7,7 @@ import contextlib
 import csv
 import io
 import json
+import math
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,6 +23,7 @@ from asyndm_ext.evaluate.plan import Pair, Plan
 from asyndm_ext.evaluate.prompts import Prompt
 from asyndm_ext.evaluate.store import MADE
 from asyndm_ext.objects import parse_objects
+from asyndm_ext.settings import Settings
 
 METHODS = lay_out(
     ["concave", "asyndm", "fixed"],
@@ -85,7 +87,10 @@ class StandIn:
         settings = (body.get("alwayson_scripts") or {}).get("AsynDM", {}).get("args", [{}])[0]
         said = f"Steps: {body['steps']}, Sampler: {body['sampler_name']}, Seed: {body['seed']}"
         if settings:
-            said += f", AsynDM strength: {settings.get('strength', 0.7)}, AsynDM curve: {settings['curve']}"
+            strength, curve = settings.get("strength", 0.7), settings.get("curve", "quadratic")
+            said += f", AsynDM strength: {strength}, AsynDM curve: {curve}"
+        if settings.get("compare"):
+            said += f", AsynDM compare: {settings['compare']['method']}, AsynDM equivalent guidance: 6 8.5"
         picture = io.BytesIO()
         Image.new("RGB", (16, 16), (body["seed"] % 256, 0, 0)).save(picture, "PNG")
         image = base64.b64encode(picture.getvalue()).decode()
@@ -173,6 +178,38 @@ def test_cfgpp_is_a_sampler_of_the_webui():
                 assert sampler_of(method) == told
         assert sampler_of(methods[0]) == (solver, 5.0)
     assert state_of(methods[1], "a cat, AsynDM strength: 0.7\nSteps: 4") == (MADE, "")
+
+
+def test_other_methods_go_with_a_key_of_their_own(stand_in, tmp_path):
+    conditions = {name: [value] for name, value in PLAIN.conditions}
+    kinds = ["zigzag", "seg", "s-cfg", "asyndm+seg"]
+    methods = lay_out(kinds, {"strength": [0.7], "seg_blur": [math.inf], "seg_scale": [2.0]}, conditions)
+    server, pair = stand_in(), Pair(Prompt("a cat", "pets", parse_objects("cat")), 3)
+    sent = {method.kind: asked(pair, method) for method in methods}
+    host_s_clock = {"enabled": True, "region": "everything", "strength": 0}
+    options = {"seg_blur": "inf", "seg_scale": 2.0}
+    assert sent.pop("plain") == {}
+    assert sent == {
+        "zigzag": {**host_s_clock, "compare": {"method": "zigzag"}},
+        "seg": {**host_s_clock, "compare": {"method": "seg", **options}},
+        "s-cfg": {**host_s_clock, "compare": {"method": "s-cfg"}},
+        "asyndm+seg": {
+            **{"enabled": True, "strength": 0.7, "objects": ["cat"]},
+            "compare": {"method": "seg", **options},
+        },
+    }
+    for settings in sent.values():
+        assert Settings.from_dict(json.loads(json.dumps(settings))).compare.name in ("zigzag", "seg", "s-cfg")
+    results = run(backend(tmp_path, server), Plan([pair.prompt], methods, first_seed=3))
+    assert [result.status for result in results] == [MADE] * 5
+    assert [result.scales for result in results] == [[], *[[6.0, 8.5]] * 4]
+    # An older AsynDM would have drawn without it.
+    assert state_of(methods[2], "a cat\nAsynDM strength: 0, Steps: 4")[0].startswith(
+        "not applied: the infotext names no"
+    )
+    other = "a cat\nAsynDM strength: 0, AsynDM compare: s-cfg, Steps: 4"
+    assert state_of(methods[2], other)[0] == "not applied: the infotext names s-cfg"
+    assert state_of(methods[2], 'a\nSteps: 4, AsynDM: "not applied: compare: AND"')[0] == "not applied: compare: AND"
 
 
 # What the infotext says
