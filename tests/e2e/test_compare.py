@@ -46,6 +46,7 @@ def test_each_changes_the_picture_alone_and_beside_asyndm(webui: WebUI, model: s
     plain = off(webui, model, sampler_name=sampler)
     alone = on(webui, model, {**ALONE, "compare": METHODS[method]}, sampler_name=sampler)
     assert f"AsynDM compare: {method}" in alone.infotext and "not applied" not in alone.infotext
+    assert "AsynDM note" not in alone.infotext
     assert difference(alone.image, plain.image) > 2 * GREY_LEVELS
     assert np.isfinite(scales(alone.infotext)).all()
     slow = on(webui, model, sampler_name=sampler)
@@ -106,4 +107,29 @@ def test_what_cannot_be_goes_on_without_us_and_says_so(webui: WebUI) -> None:
 def test_a_wrong_request_stops_with_a_message(webui: WebUI, compare: object, sampler: str, message: str) -> None:
     with pytest.raises(ApiError, match=message):
         on(webui, "tiny-sd2", {**ALONE, "compare": compare}, sampler_name=sampler)
+    nothing_left(webui)
+
+
+@pytest.mark.parametrize("method", ["seg", "s-cfg"])
+def test_sd3(webui: WebUI, method: str) -> None:
+    """As in the paper's Table 5."""
+    plain = off(webui, "tiny-sd3", sampler_name="Euler", scheduler="Simple")
+    neutral = {**ALONE, "compare": {"method": "seg", "seg_scale": 0}}
+    zero = on(webui, "tiny-sd3", neutral, sampler_name="Euler", scheduler="Simple")
+    assert difference(zero.image, plain.image) <= GREY_LEVELS
+    alone = on(webui, "tiny-sd3", {**ALONE, "compare": METHODS[method]}, sampler_name="Euler", scheduler="Simple")
+    assert "not applied" not in alone.infotext and np.isfinite(scales(alone.infotext)).all()
+    assert difference(alone.image, plain.image) > 2 * GREY_LEVELS
+    both = on(webui, "tiny-sd3", {**SETTINGS, "compare": METHODS[method]}, sampler_name="Euler", scheduler="Simple")
+    _, level, _ = levels(webui)
+    assert len(np.unique(level[2])) > 1 and difference(both.image, alone.image) > 2 * GREY_LEVELS
+    nothing_left(webui)
+
+
+def test_a_network_that_a_method_does_not_know_is_drawn_without_it(webui: WebUI) -> None:
+    if webui.kind == "a1111":
+        pytest.skip("A1111 has none")
+    plain = off(webui, "tiny-flux", sampler_name="Euler", scheduler="Simple")
+    without = on(webui, "tiny-flux", {**ALONE, "compare": "seg"}, sampler_name="Euler", scheduler="Simple")
+    assert "not applied: compare: " in without.infotext and difference(without.image, plain.image) == 0
     nothing_left(webui)

@@ -16,7 +16,7 @@ from modules import sd_samplers_lcm, sd_samplers_timesteps, sd_unet
 from modules.models.sd3.sd3_model import SD3Denoiser
 from torch import Tensor
 
-from asyndm_ext.hosts.webui.compare import Compared, several_prompts
+from asyndm_ext.hosts.webui.compare import Compared, refuse_several_prompts
 from asyndm_ext.hosts.webui.denoiser import PassDenoiser
 from asyndm_ext.hosts.webui.errors import AsynDMError, NotApplied
 from asyndm_ext.hosts.webui.neighbours import others_listen
@@ -100,7 +100,7 @@ class PixelDenoiser(PassDenoiser):
         """What the host has made of its rows, and what another method adds to it."""
         with self._nothing_lost():
             if any(len(conds) > 1 for conds in conds_list):
-                raise several_prompts()
+                refuse_several_prompts()
         cond = x_out[[conds[0][0] for conds in conds_list]]
         return self._led(guided, cond, x_out[-len(conds_list) :], self._space == "timestep")
 

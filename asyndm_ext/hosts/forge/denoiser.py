@@ -16,7 +16,7 @@ from torch import Tensor
 
 from asyndm_ext.hosts.forge.patcher import ALWAYS_UNCOND, ROWS, changes_calls, patched
 from asyndm_ext.hosts.forge.relatives import check_calls, prediction_of, predictor_of, takes_model_options
-from asyndm_ext.hosts.webui.compare import Compared, several_prompts
+from asyndm_ext.hosts.webui.compare import Compared, refuse_several_prompts
 from asyndm_ext.hosts.webui.denoiser import LAST_UNCOND, PassDenoiser
 from asyndm_ext.hosts.webui.errors import NotApplied
 from asyndm_ext.hosts.webui.neighbours import others_listen
@@ -164,7 +164,7 @@ class PixelDenoiser(PassDenoiser):
         sides: list[Part] = ["uncond" if condition < 0 else "cond" for _, condition in marks]
         if self._compared is not None and any(condition > 0 for _, condition in marks):
             with self._nothing_lost():
-                raise several_prompts()
+                refuse_several_prompts()
         images = [image for image, _ in marks]
         return self._network_call(partial(apply_model, **c), x, sigma, images, token_rows, sides)
 

@@ -149,6 +149,6 @@ class Compared:
         return (guided.to(precise) + more * unit).to(guided.dtype)
 
 
-def several_prompts() -> NotApplied:
-    """Why a prompt with AND is left alone."""
-    return NotApplied("compare: a prompt with AND is guided in several directions, and the method knows one")
+def refuse_several_prompts() -> None:
+    """A prompt with AND is left alone: raises NotApplied."""
+    raise NotApplied("compare: a prompt with AND is guided in several directions, and the method knows one")

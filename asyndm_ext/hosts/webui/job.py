@@ -234,7 +234,9 @@ class _Pass:
             raise
         if recording is not None:
             recording.finish()
-        notes = [note for note in (*self.notes, coverage.note(self.settings)) if note]
+        # With another method alone no pixel is to lag, and the picture is not the ordinary one.
+        alone = self.compared is not None and not self.settings.strongest
+        notes = [note for note in (*self.notes, None if alone else coverage.note(self.settings)) if note]
         for note in notes:
             where = "in ADetailer's pass " if belonging.is_inner(self.p) else ""
             infotext.note(belonging.outer(self.p), where + note)
