@@ -21,7 +21,7 @@ from asyndm_ext.schedule import CURVES
 if TYPE_CHECKING:
     from asyndm_ext.rivals.choice import Rival
 
-COMPARE_KEY = "AsynDM compare"
+COMPARE_KEY = "AsynDM other method"
 REGIONS = ("objects", "everything", "mask", "objects or mask", "objects and mask")
 MASK_SOURCES = ("dynamic", "fixed")
 PASSES = ("both", "first", "hires")

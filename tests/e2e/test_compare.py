@@ -45,7 +45,7 @@ def test_neutral_settings_are_the_host_s_picture(webui: WebUI, model: str, sampl
 def test_each_changes_the_picture_alone_and_beside_asyndm(webui: WebUI, model: str, sampler: str, method: str) -> None:
     plain = off(webui, model, sampler_name=sampler)
     alone = on(webui, model, {**ALONE, "compare": METHODS[method]}, sampler_name=sampler)
-    assert f"AsynDM compare: {method}" in alone.infotext and "not applied" not in alone.infotext
+    assert f"AsynDM other method: {method}" in alone.infotext and "not applied" not in alone.infotext
     assert "AsynDM note" not in alone.infotext
     assert difference(alone.image, plain.image) > 2 * GREY_LEVELS
     assert np.isfinite(scales(alone.infotext)).all()

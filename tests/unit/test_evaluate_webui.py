@@ -90,7 +90,7 @@ class StandIn:
             strength, curve = settings.get("strength", 0.7), settings.get("curve", "quadratic")
             said += f", AsynDM strength: {strength}, AsynDM curve: {curve}"
         if settings.get("compare"):
-            said += f", AsynDM compare: {settings['compare']['method']}, AsynDM equivalent guidance: 6 8.5"
+            said += f", AsynDM other method: {settings['compare']['method']}, AsynDM equivalent guidance: 6 8.5"
         picture = io.BytesIO()
         Image.new("RGB", (16, 16), (body["seed"] % 256, 0, 0)).save(picture, "PNG")
         image = base64.b64encode(picture.getvalue()).decode()
@@ -207,7 +207,7 @@ def test_other_methods_go_with_a_key_of_their_own(stand_in, tmp_path):
     assert state_of(methods[2], "a cat\nAsynDM strength: 0, Steps: 4")[0].startswith(
         "not applied: the infotext names no"
     )
-    other = "a cat\nAsynDM strength: 0, AsynDM compare: s-cfg, Steps: 4"
+    other = "a cat\nAsynDM strength: 0, AsynDM other method: s-cfg, Steps: 4"
     assert state_of(methods[2], other)[0] == "not applied: the infotext names s-cfg"
     assert state_of(methods[2], 'a\nSteps: 4, AsynDM: "not applied: compare: AND"')[0] == "not applied: compare: AND"
 
