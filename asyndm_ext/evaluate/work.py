@@ -18,6 +18,7 @@ from asyndm_ext.evaluate import paper
 from asyndm_ext.evaluate.backends import Backend
 from asyndm_ext.evaluate.controls import FILE as MATCHED
 from asyndm_ext.evaluate.controls import chooses, complete, extended, matched
+from asyndm_ext.evaluate.estimate import Estimate
 from asyndm_ext.evaluate.methods import FILE as FILE_STRENGTH
 from asyndm_ext.evaluate.methods import ON_WEBUIS, lay_out
 from asyndm_ext.evaluate.metrics import Column
@@ -154,6 +155,8 @@ def draw(plan: Plan, backend: Backend, store: Store, deadline: float | None) -> 
     wanted = {pair.key(method) for pair in plan.pairs for method in plan.methods}
     if wanted <= done:
         return
+    estimate = Estimate(plan, done)
+    print(f"asyndm evaluate: {estimate.before()}", file=sys.stderr)
     with (
         frame.progress(total=len(wanted), initial=len(wanted & done), unit="picture") as bar,
         closing(backend.run(_until(plan.units(done), deadline))) as coming,
@@ -162,6 +165,9 @@ def draw(plan: Plan, backend: Backend, store: Store, deadline: float | None) -> 
             fresh = sum(result.final and result.key not in done for result in results)
             store.add(results)
             bar.update(fresh)
+            said = estimate.after(result.method for result in results)
+            if said:
+                bar.write(f"asyndm evaluate: {said}", file=sys.stderr)
     failed = [result for result in store.results.values() if not result.final]
     if failed:
         pictures = "1 picture failed" if len(failed) == 1 else f"{len(failed)} pictures failed"

@@ -16,7 +16,7 @@ from PIL import Image
 from asyndm_ext.evaluate.main import main
 
 from .browser import wait
-from .server import REPOSITORY, WebUI
+from .server import REPOSITORY, Install, WebUI
 
 pytestmark = pytest.mark.xdist_group("webui")
 
@@ -97,11 +97,7 @@ def test_a_table_of_the_paper_is_killed_and_goes_on(
     webui: WebUI, launch: Callable[..., WebUI], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Table 2 at a small size, drawn by two WebUIs: killed in the middle, continued, and the same as undisturbed."""
-    texts = [f"a cat eating a sandwich, number {n}" for n in range(40)]
-    path = tmp_path / "animal.json"
-    path.write_text(json.dumps(texts))
-    items = {"item_idx": {t: [1, 4] for t in texts}, "item_k": {t: [0.7, 0.5] for t in texts}}
-    (tmp_path / "animal_item.json").write_text(json.dumps(items))
+    path = _animals(tmp_path)
     second = launch("second for the paper", extensions={"asyndm": REPOSITORY})
     command = ["--paper", "table2", "--prompt-file", str(path), "--prompts", "2", "--seeds", "1", "--steps", "4"]
     command += ["--methods", "concave,asyndm,cfg++,asyndm+cfg++", "--size", "128", "--model", "tiny-sd2.safetensors"]
@@ -141,6 +137,68 @@ def test_a_table_of_the_paper_is_killed_and_goes_on(
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "Table 2 of the paper" in page and "All 28 pictures are there." in page and "CLIPScore: paper" in page
     assert (out / "vote.html").is_file()
+
+
+def test_all_methods_of_the_paper_on_webuis_of_two_kinds(
+    webui: WebUI,
+    launch: Callable[..., WebUI],
+    models_of: Callable[[Install], Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Table 4 at a small size by two of the one and one of the other; killed in the middle and continued."""
+    other = Install.from_environment("ASYNDM_WEBUI_2")
+    if other is None:
+        pytest.skip("set ASYNDM_WEBUI_2 (and ASYNDM_WEBUI_2_PYTHON) to a WebUI of another kind")
+    prompts, second = _animals(tmp_path), launch("second of the same", extensions={"asyndm": REPOSITORY})
+    folder = tmp_path / "data"
+    folder.mkdir()
+    with WebUI(other, models_of(other), folder, {"asyndm": REPOSITORY}, options={}, name="other") as third:
+        out, log = tmp_path / "run", tmp_path / "log"
+        command = ["--paper", "table4", "--prompt-file", str(prompts), "--prompts", "2", "--seeds", "2", "--steps", "4"]
+        command += ["--size", "128", "--model", "tiny-sdxl.safetensors", "--metric", f"{__name__}:Likeness"]
+        for one in (webui, second, third):
+            command += ["--url", one.url]
+        run = [sys.executable, "-m", "asyndm_ext", "evaluate", *command, "--out", str(out)]
+        results = out / "results.jsonl"
+        path_of_tests = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
+        with log.open("wb") as said:
+            environment = {**os.environ, "PYTHONPATH": path_of_tests}
+            process = subprocess.Popen(run, cwd=REPOSITORY, stdout=said, stderr=said, env=environment)
+
+        def under_way() -> bool:
+            assert process.poll() is None, log.read_text(encoding="utf-8")
+            return results.is_file() and results.read_bytes().count(b"\n") >= 10
+
+        wait(under_way, "nine pictures")
+        process.kill()
+        process.wait()
+        assert main([*command, "--out", str(out)]) == 0, capsys.readouterr().err
+    found = rows(out)
+    assert {row["status"] for row in found} == {"made"}
+    methods = list(dict.fromkeys(row["method"] for row in found))
+    assert methods[:8] == ["plain", "concave", "zigzag", "seg", "s-cfg", "cfg++", "asyndm", "concave strength 0.7"]
+    drawn = [line for line in map(json.loads, _lines(results)) if line.get("scales")]
+    scales = {line["method"].split()[0]: line["scales"] for line in drawn}
+    for method in ("zigzag", "seg", "s-cfg"):
+        assert len(scales[method]) >= 3 and min(scales[method]) > 0
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "Table 4 of the paper" in page and f"All {len(found)} pictures are there." in page
+    assert "Not drawn here" not in page
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()[1:]
+
+
+def _animals(folder: Path) -> Path:
+    """A set of 40 prompts under the name of one of the authors'."""
+    texts = [f"a cat eating a sandwich, number {n}" for n in range(40)]
+    path = folder / "animal.json"
+    path.write_text(json.dumps(texts))
+    items = {"item_idx": {t: [1, 4] for t in texts}, "item_k": {t: [0.7, 0.5] for t in texts}}
+    (folder / "animal_item.json").write_text(json.dumps(items))
+    return path
 
 
 class Brightness:
