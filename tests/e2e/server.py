@@ -212,7 +212,8 @@ class WebUI:
 
     def prepare(self) -> None:
         """Lays out the data folder: settings, links to extensions, checkpoints and tokenizers."""
-        (self.folder / "extensions").mkdir(parents=True, exist_ok=True)
+        for child in ("extensions", "tmp"):  # Neo writes the page's pictures into the second and does not make it
+            (self.folder / child).mkdir(parents=True, exist_ok=True)
         for child in ("openai", "asyndm-tiny"):  # A1111 looks them up relative to the working directory
             if (self.models / child).exists():
                 (self.folder / child).symlink_to(self.models / child)
