@@ -16,7 +16,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -227,7 +227,12 @@ class WebUI:
             (self.folder / "extensions" / child.name).symlink_to(child)
         for name, path in self.extensions.items():
             link_extension(self.folder / "extensions" / name, Path(path).resolve())
-        settings = {**OPTIONS, "sd_model_checkpoint": "tiny-sd1.safetensors", **self.options}
+        settings = {
+            **OPTIONS,
+            "sd_model_checkpoint": "tiny-sd1.safetensors",
+            **self.about.options,
+            **self.options,
+        }
         (self.folder / "config.json").write_text(json.dumps(settings), encoding="utf-8")
         (self.folder / "styles.csv").write_text(STYLES, encoding="utf-8")
 
@@ -363,6 +368,15 @@ class WebUI:
         if name not in self._names("/sdapi/v1/samplers"):
             raise Lacking(f"{self.about.title} has no sampler '{name}'")
 
+    def needs_scripts(self, titles: Iterable[str]) -> None:
+        """Raises ``Lacking`` where an extension that the WebUI brings along, or does not, is not there."""
+        if "scripts" not in self._listed:
+            self._listed["scripts"] = set(self.get("/sdapi/v1/scripts")["txt2img"])
+        for title in titles:
+            ours = title.lower().startswith("asyndm")  # where one of ours is missing, that is no reason to skip
+            if not ours and title.lower() not in self._listed["scripts"]:
+                raise Lacking(f"{self.about.title} has no {title}")
+
     def has_model(self, name: str) -> bool:
         """Whether it loads this tiny checkpoint."""
         return name in self.about.models
@@ -412,6 +426,8 @@ class WebUI:
         for sampler in (request.get("sampler_name"), request.get("hr_sampler_name")):
             if sampler is not None:
                 self.needs_sampler(sampler)
+        if self.about.is_forge:  # their own extensions differ
+            self.needs_scripts(request.get("alwayson_scripts", ()))
         if request.get("enable_hr"):
             defaults.update(self.about.hires)
             if "hr_upscaler" in request:
