@@ -33,8 +33,11 @@ def plot_args(webui: WebUI, x: tuple[str, list], y: tuple[str, list] = ("Nothing
         line = io.StringIO()
         csv.writer(line).writerow(values)
         args += [labels.index(label), line.getvalue().strip(), []]
-    # Legend off, with single pictures, values as text.
-    return [*args, False, True, False, False, False, False, False, 0, True]
+    # Legend off, with single pictures, values as text; by name, as each WebUI has more of them, in an order of its own.
+    wanted = {"Draw legend": False, "Include Sub Images": True, "Use text inputs instead of dropdowns": True}
+    rest = {one["label"]: one["value"] for one in plot["args"][len(args) :]}
+    assert set(wanted) < set(rest)
+    return [*args, *{**rest, **wanted}.values()]
 
 
 def plot(
