@@ -371,7 +371,7 @@ class WebUI:
     def needs_scripts(self, titles: Iterable[str]) -> None:
         """Raises ``Lacking`` where an extension that the WebUI brings along, or does not, is not there."""
         if "scripts" not in self._listed:
-            self._listed["scripts"] = set(self.get("/sdapi/v1/scripts")["txt2img"])
+            self._listed["scripts"] = {name for tab in self.get("/sdapi/v1/scripts").values() for name in tab}
         for title in titles:
             ours = title.lower().startswith("asyndm")  # where one of ours is missing, that is no reason to skip
             if not ours and title.lower() not in self._listed["scripts"]:
