@@ -389,10 +389,14 @@ class WebUI:
             else "None"
         )
 
-    def use_model(self, name: str) -> None:
-        """Loads a checkpoint, as choosing it on the page does. Raises ``Lacking`` where the WebUI cannot."""
+    def needs_model(self, name: str) -> None:
+        """Raises ``Lacking`` where the WebUI cannot load this tiny checkpoint."""
         if name in TINY and not self.has_model(name):
             raise Lacking(f"{self.about.title} does not load {name}")
+
+    def use_model(self, name: str) -> None:
+        """Loads a checkpoint, as choosing it on the page does. Raises ``Lacking`` where the WebUI cannot."""
+        self.needs_model(name)
         title = f"{name}.safetensors"
         if self.get("/sdapi/v1/options")["sd_model_checkpoint"].partition(" [")[0] != title:
             self.post("/sdapi/v1/options", {"sd_model_checkpoint": title})
@@ -426,6 +430,7 @@ class WebUI:
         for sampler in (request.get("sampler_name"), request.get("hr_sampler_name")):
             if sampler is not None:
                 self.needs_sampler(sampler)
+        self.needs_model(request.get("refiner_checkpoint", ""))
         if self.about.is_forge:  # their own extensions differ
             self.needs_scripts(request.get("alwayson_scripts", ()))
         if request.get("enable_hr"):
