@@ -14,7 +14,7 @@ from PIL import Image
 
 from asyndm_ext.settings import FIELDS
 
-from .server import ApiError, Pictures, WebUI
+from .server import ApiError, Pictures, WebUI, to_base64
 from .test_asyndm import PROMPT, SETTINGS, asyndm, levels, off, on
 from .test_regions import picture
 
@@ -135,7 +135,9 @@ def test_every_setting_has_an_axis_that_works(webui: WebUI, tmp_path: Path) -> N
     for spec in FIELDS:
         fallback = "True" if spec.is_switch else spec.choices[-1] if spec.choices else "0.5"
         value = values.get(spec.name, fallback)
-        settings = {**SETTINGS, "enabled": False, **({"region": "mask"} if spec.name == "mask" else {})}
+        settings = {**SETTINGS, "enabled": False, **({"region": "mask"} if spec.part == "mask" else {})}
+        if spec.part == "mask" and spec.name != "mask":  # what stands in the infotext where there is a mask
+            settings["mask"] = to_base64(np.repeat(np.uint8([[255, 0]]), 2, axis=0))
         _, (infotext,) = plot(webui, (f"[AsynDM] {spec.label}", [value]), settings=settings, steps=2)
         written = f'"{value}"' if ":" in value and spec.name == "objects" else value
         if spec.name == "mask":
