@@ -368,14 +368,14 @@ class WebUI:
         if name not in self._names("/sdapi/v1/samplers"):
             raise Lacking(f"{self.about.title} has no sampler '{name}'")
 
-    def needs_scripts(self, titles: Iterable[str]) -> None:
-        """Raises ``Lacking`` where an extension that the WebUI brings along, or does not, is not there."""
-        if "scripts" not in self._listed:
-            self._listed["scripts"] = {name for tab in self.get("/sdapi/v1/scripts").values() for name in tab}
+    def needs_scripts(self, titles: Iterable[str], tab: str) -> None:
+        """Raises ``Lacking`` where an extension that the WebUI brings along, or does not, is not in that tab."""
+        if tab not in self._listed:
+            self._listed[tab] = set(self.get("/sdapi/v1/scripts")[tab])
         for title in titles:
             ours = title.lower().startswith("asyndm")  # where one of ours is missing, that is no reason to skip
-            if not ours and title.lower() not in self._listed["scripts"]:
-                raise Lacking(f"{self.about.title} has no {title}")
+            if not ours and title.lower() not in self._listed[tab]:
+                raise Lacking(f"{self.about.title} has no {title} in {tab}")
 
     def has_model(self, name: str) -> bool:
         """Whether it loads this tiny checkpoint."""
@@ -432,7 +432,7 @@ class WebUI:
                 self.needs_sampler(sampler)
         self.needs_model(request.get("refiner_checkpoint", ""))
         if self.about.is_forge:  # their own extensions differ
-            self.needs_scripts(request.get("alwayson_scripts", ()))
+            self.needs_scripts(request.get("alwayson_scripts", ()), path.rpartition("/")[2])
         if request.get("enable_hr"):
             defaults.update(self.about.hires)
             if "hr_upscaler" in request:
