@@ -85,7 +85,7 @@ KINDS = {
         ),
         Kind(
             "ersatz",
-            "Forge",  # which it continues, and whose packages it has
+            "ersatzForge",
             (*_COMMON, "--disable-safe-unpickle", "--always-cpu", "--all-in-fp32", "--skip-install"),
             (*_SD, "tiny-edit", "tiny-sd2", "tiny-sd2v", "tiny-sdxl"),
             attention="--attention-pytorch",
