@@ -44,6 +44,8 @@ class Kind:
     """Whether a checkpoint is loaded by the first job only, not when it is chosen."""
     hires: dict[str, object] = field(default_factory=dict)
     """What a request has to say besides ``enable_hr``, or the WebUI fails on it."""
+    options: dict[str, object] = field(default_factory=dict)
+    """Settings without which it would download something."""
 
     @property
     def is_forge(self) -> bool:
@@ -80,6 +82,18 @@ KINDS = {
             code="backend",
             loads_late=True,
             hires={"hr_additional_modules": ["Use same choices"]},
+        ),
+        Kind(
+            "ersatz",
+            "ersatzForge",
+            (*_COMMON, "--disable-safe-unpickle", "--always-cpu", "--all-in-fp32", "--skip-install"),
+            (*_SD, "tiny-edit", "tiny-sd2", "tiny-sd2v", "tiny-sdxl"),
+            attention="--attention-pytorch",
+            attention_is="--attention-",
+            code="backend",
+            loads_late=True,
+            hires={"hr_additional_modules": ["Use same choices"]},
+            options={"show_progress_type": "Approx cheap"},  # otherwise an autoencoder for previews, needed or not
         ),
         Kind(
             "neo",
@@ -126,6 +140,8 @@ TINY = frozenset(name for kind in KINDS.values() for name in kind.models)
 
 def kind_of(folder: Path) -> Kind:
     """The kind of the WebUI in this folder; what is none of Forge's relatives passes for AUTOMATIC1111."""
+    if (folder / "backend" / "sampling").is_dir() and (folder / "packages" / "huggingface_guess").is_dir():
+        return KINDS["ersatz"]
     if (folder / "backend" / "sampling").is_dir():
         return KINDS["neo" if (folder / "modules_forge" / "packages").is_dir() else "forge"]
     if (folder / "ldm_patched").is_dir() and (folder / "modules_forge").is_dir():

@@ -16,7 +16,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -212,7 +212,8 @@ class WebUI:
 
     def prepare(self) -> None:
         """Lays out the data folder: settings, links to extensions, checkpoints and tokenizers."""
-        (self.folder / "extensions").mkdir(parents=True, exist_ok=True)
+        for child in ("extensions", "tmp"):  # Neo writes the page's pictures into the second and does not make it
+            (self.folder / child).mkdir(parents=True, exist_ok=True)
         for child in ("openai", "asyndm-tiny"):  # A1111 looks them up relative to the working directory
             if (self.models / child).exists():
                 (self.folder / child).symlink_to(self.models / child)
@@ -226,7 +227,12 @@ class WebUI:
             (self.folder / "extensions" / child.name).symlink_to(child)
         for name, path in self.extensions.items():
             link_extension(self.folder / "extensions" / name, Path(path).resolve())
-        settings = {**OPTIONS, "sd_model_checkpoint": "tiny-sd1.safetensors", **self.options}
+        settings = {
+            **OPTIONS,
+            "sd_model_checkpoint": "tiny-sd1.safetensors",
+            **self.about.options,
+            **self.options,
+        }
         (self.folder / "config.json").write_text(json.dumps(settings), encoding="utf-8")
         (self.folder / "styles.csv").write_text(STYLES, encoding="utf-8")
 
@@ -362,6 +368,15 @@ class WebUI:
         if name not in self._names("/sdapi/v1/samplers"):
             raise Lacking(f"{self.about.title} has no sampler '{name}'")
 
+    def needs_scripts(self, titles: Iterable[str], tab: str) -> None:
+        """Raises ``Lacking`` where an extension that the WebUI brings along, or does not, is not in that tab."""
+        if tab not in self._listed:
+            self._listed[tab] = set(self.get("/sdapi/v1/scripts")[tab])
+        for title in titles:
+            ours = title.lower().startswith("asyndm")  # where one of ours is missing, that is no reason to skip
+            if not ours and title.lower() not in self._listed[tab]:
+                raise Lacking(f"{self.about.title} has no {title} in {tab}")
+
     def has_model(self, name: str) -> bool:
         """Whether it loads this tiny checkpoint."""
         return name in self.about.models
@@ -374,10 +389,14 @@ class WebUI:
             else "None"
         )
 
-    def use_model(self, name: str) -> None:
-        """Loads a checkpoint, as choosing it on the page does. Raises ``Lacking`` where the WebUI cannot."""
+    def needs_model(self, name: str) -> None:
+        """Raises ``Lacking`` where the WebUI cannot load this tiny checkpoint."""
         if name in TINY and not self.has_model(name):
             raise Lacking(f"{self.about.title} does not load {name}")
+
+    def use_model(self, name: str) -> None:
+        """Loads a checkpoint, as choosing it on the page does. Raises ``Lacking`` where the WebUI cannot."""
+        self.needs_model(name)
         title = f"{name}.safetensors"
         if self.get("/sdapi/v1/options")["sd_model_checkpoint"].partition(" [")[0] != title:
             self.post("/sdapi/v1/options", {"sd_model_checkpoint": title})
@@ -411,6 +430,9 @@ class WebUI:
         for sampler in (request.get("sampler_name"), request.get("hr_sampler_name")):
             if sampler is not None:
                 self.needs_sampler(sampler)
+        self.needs_model(request.get("refiner_checkpoint", ""))
+        if self.about.is_forge:  # their own extensions differ
+            self.needs_scripts(request.get("alwayson_scripts", ()), path.rpartition("/")[2])
         if request.get("enable_hr"):
             defaults.update(self.about.hires)
             if "hr_upscaler" in request:

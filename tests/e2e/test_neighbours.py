@@ -108,11 +108,15 @@ class TestAttention:
 
     @pytest.mark.parametrize("sampler", ["Euler a", "DPM++ 2M SDE", "DDIM"])
     @pytest.mark.parametrize("settings", [{}, {"mask_source": "fixed"}], ids=["dynamic", "fixed"])
-    def test_where_the_text_is_another_it_goes_on_without(self, webui: WebUI, settings: dict, sampler: str) -> None:
-        """The host's own picture: the same random numbers, from the beginning."""
+    @pytest.mark.parametrize("mode", ["foreign", "foreign later"])
+    def test_where_the_text_is_another_it_goes_on_without(
+        self, webui: WebUI, mode: str, settings: dict, sampler: str
+    ) -> None:
+        """The host's own picture: the same random numbers, from the beginning, also where that turns out in the middle
+        of the pass."""
         request = {"sampler_name": sampler, "batch_size": 2}
-        alone = with_neighbour(webui, "foreign", **request)
-        both = with_neighbour(webui, "foreign", {**SETTINGS, **settings}, **request)
+        alone = with_neighbour(webui, mode, **request)
+        both = with_neighbour(webui, mode, {**SETTINGS, **settings}, **request)
         assert both.png[0] != b"" and all(difference(a, b) == 0 for a, b in zip(alone.images, both.images, strict=True))
         assert "not applied: the network's attention to the objects cannot be read" in both.infotext
         assert "AsynDM strength" not in both.infotext

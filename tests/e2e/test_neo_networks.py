@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from .server import WebUI
+from .server import WebUI, to_base64
 from .test_asyndm import GREY_LEVELS, PROMPT, SETTINGS, difference, levels, nothing_left, off, on
 from .test_regions import box, paint
 
@@ -85,6 +85,20 @@ class TestNetworks:
         assert 0 < (strength > 0).mean() < 1
         if model != "tiny-klein":  # whose picture is nearly its reference's
             assert difference(plain.image, slow.image) > LEAST.get(model, 3)
+
+    def test_a_given_mask(self, webui: WebUI, model: str) -> None:
+        """In txt2img, where FLUX.2 has no picture that it keeps to."""
+        request = {**SIMPLE, "steps": 8, "prompt": f"{PROMPT} beside a mask"}
+        settings = {"region": "mask", "mask": to_base64(box(64, 64, 192, 192))}
+        plain = off(webui, model, **request)
+        slow = on(webui, model, settings, **request)
+        strength = levels(webui)[2][0, 0]
+        quarter = len(strength) // 4
+        assert np.all(strength[quarter : 3 * quarter, quarter : 3 * quarter] == 0.7)
+        assert (strength > 0).sum() == (2 * quarter) ** 2
+        assert difference(plain.image, slow.image) > LEAST.get(model, 3)
+        zero = on(webui, model, {**settings, "strength": 0}, **request)
+        assert difference(plain.image, zero.image) <= GREY_LEVELS
 
     def test_words_are_found_in_their_columns(self, webui: WebUI, model: str) -> None:
         """The tokens at an object's columns spell it, whatever the template around; the template's words are none."""

@@ -14,7 +14,7 @@ from PIL import Image
 
 from asyndm_ext.settings import FIELDS
 
-from .server import ApiError, Pictures, WebUI
+from .server import ApiError, Pictures, WebUI, to_base64
 from .test_asyndm import PROMPT, SETTINGS, asyndm, levels, off, on
 from .test_regions import picture
 
@@ -33,8 +33,11 @@ def plot_args(webui: WebUI, x: tuple[str, list], y: tuple[str, list] = ("Nothing
         line = io.StringIO()
         csv.writer(line).writerow(values)
         args += [labels.index(label), line.getvalue().strip(), []]
-    # Legend off, with single pictures, values as text.
-    return [*args, False, True, False, False, False, False, False, 0, True]
+    # Legend off, with single pictures, values as text; by name, as each WebUI has more of them, in an order of its own.
+    wanted = {"Draw legend": False, "Include Sub Images": True, "Use text inputs instead of dropdowns": True}
+    rest = {one["label"]: one["value"] for one in plot["args"][len(args) :]}
+    assert set(wanted) < set(rest)
+    return [*args, *{**rest, **wanted}.values()]
 
 
 def plot(
@@ -132,7 +135,9 @@ def test_every_setting_has_an_axis_that_works(webui: WebUI, tmp_path: Path) -> N
     for spec in FIELDS:
         fallback = "True" if spec.is_switch else spec.choices[-1] if spec.choices else "0.5"
         value = values.get(spec.name, fallback)
-        settings = {**SETTINGS, "enabled": False, **({"region": "mask"} if spec.name == "mask" else {})}
+        settings = {**SETTINGS, "enabled": False, **({"region": "mask"} if spec.part == "mask" else {})}
+        if spec.part == "mask" and spec.name != "mask":  # what stands in the infotext where there is a mask
+            settings["mask"] = to_base64(np.repeat(np.uint8([[255, 0]]), 2, axis=0))
         _, (infotext,) = plot(webui, (f"[AsynDM] {spec.label}", [value]), settings=settings, steps=2)
         written = f'"{value}"' if ":" in value and spec.name == "objects" else value
         if spec.name == "mask":

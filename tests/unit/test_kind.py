@@ -17,6 +17,7 @@ LAYOUTS = {
     "AUTOMATIC1111": ("modules/processing.py", "ldm/__init__.py"),
     "Forge": FORGE,
     "Forge Neo": (*FORGE, "modules_forge/packages/huggingface_guess/__init__.py"),
+    "ersatzForge": (*FORGE, "packages/huggingface_guess/__init__.py"),
     "Forge Classic": PATCHED,
     "reForge": (*PATCHED, "k_diff/__init__.py"),
     "another backend": ("modules_forge/main_entry.py", "ldm_patched/modules/samplers.py", "backend/__init__.py"),
@@ -32,7 +33,7 @@ def webui(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.syspath_prepend(tmp_path)
     importlib.invalidate_caches()
     yield request.param
-    packages = ("backend", "modules_forge", "ldm_patched", "k_diff")
+    packages = ("backend", "modules_forge", "ldm_patched", "k_diff", "packages")
     for name in [name for name in sys.modules if name.partition(".")[0] in packages]:
         del sys.modules[name]
 
@@ -42,7 +43,7 @@ def test_automatic1111(webui: str) -> None:
     assert webui_kind() == "a1111"
 
 
-@pytest.mark.parametrize("webui", ["Forge", "Forge Neo", "Forge Classic", "reForge"], indirect=True)
+@pytest.mark.parametrize("webui", ["Forge", "Forge Neo", "ersatzForge", "Forge Classic", "reForge"], indirect=True)
 def test_forge_and_its_relatives(webui: str) -> None:
     from asyndm_ext.hosts.forge.relatives import relative
 

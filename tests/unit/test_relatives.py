@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from support.nextdit import NextDiT
 from torch import Tensor, nn
 
 from asyndm_ext.hosts.forge import relatives
@@ -125,6 +126,16 @@ def test_a_relative_that_keeps_things_elsewhere_is_told_what_is_missed() -> None
     del without_options.forge_objects.unet.model_options
     with pytest.raises(UnsupportedModel, match=r"has no forge_objects\.unet\.model_options"):
         relatives.check_calls(without_options)
+
+
+@pytest.mark.parametrize("missing", ["time_scale", "rope_embedder"])
+def test_a_network_that_only_looks_like_a_known_one_is_left_alone(missing: str) -> None:
+    """ersatzForge's own class of Z-Image and Lumina 2 has the parts of Forge Neo's, and is told the time otherwise."""
+    network = NextDiT(z_image=True)
+    NetworkHooks(network, 1, 1)
+    delattr(network, missing)
+    with pytest.raises(UnsupportedModel, match=rf"NextDiT is another one than it seems \(.*{missing}.*\)"):
+        NetworkHooks(network, 1, 1)
 
 
 def loaded(**model: Any) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 from asyndm_ext.model.transformers import anima, chroma, flux, mmdit, nextdit, qwen_image
 from asyndm_ext.model.transformers.layout import Layout
+from asyndm_ext.model.unet_time import UnsupportedModel
 
 KINDS: tuple[tuple[Callable[[Any], bool], Callable[[Any], Layout]], ...] = (
     (mmdit.is_mmdit, mmdit.layout),
@@ -24,6 +25,11 @@ def layout_of(network: Any) -> Layout | None:
     """The layout of a diffusion transformer, None where it is none that AsynDM knows.
 
     Raises:
-        UnsupportedModel: a variant of a known one that is modulated otherwise.
+        UnsupportedModel: a variant of a known one that is modulated otherwise, or lacks what the known one has (a
+            host's own class of it).
     """
-    return next((layout(network) for is_kind, layout in KINDS if is_kind(network)), None)
+    layout = next((layout for is_kind, layout in KINDS if is_kind(network)), None)
+    try:
+        return layout(network) if layout is not None else None
+    except (AttributeError, IndexError) as error:
+        raise UnsupportedModel(f"{type(network).__name__} is another one than it seems ({error})") from error

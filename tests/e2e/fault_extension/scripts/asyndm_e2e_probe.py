@@ -308,8 +308,8 @@ def model_state(model) -> dict:
 def host_state() -> dict:
     """Everything that an extension may leave changed, without ids and addresses."""
     callbacks = {
-        category: sorted(origin(getattr(entry, "callback", entry)) for entry in entries)
-        for category, entries in script_callbacks.enumerate_callbacks()
+        category.removeprefix("callbacks_"): sorted(origin(getattr(entry, "callback", entry)) for entry in entries)
+        for category, entries in script_callbacks.callback_map.items()
     }
     global_hooks = torch.nn.modules.module
     return {

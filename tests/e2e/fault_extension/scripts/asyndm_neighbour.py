@@ -3,7 +3,7 @@
 In both WebUIs: ``level ...`` changes the noise level before each call of the network (in place, by another tensor,
 for the rows with the prompt only, to what is none); ``back`` puts the first call's latent and level in the place of
 the third call's. ``regions`` gives every chunk of the prompt to the cross-attentions by itself, ``foreign`` a text of
-its own.
+its own, ``foreign later`` only from the fourth step on.
 
 In Forge: ``wrapper`` puts a model_function_wrapper of its own on the patcher that only passes calls on; ``slices``
 makes Forge run the rows of a step one set after the other, as it does when memory is short; ``wrapped slices`` is a
@@ -54,7 +54,7 @@ class NeighbourScript(scripts.Script):
             listening.append(Back() if mode == "back" else LEVELS[mode])
             script_callbacks.on_cfg_denoiser(listening[0])
         if mode in ATTENTIONS:
-            replace_attention(ATTENTIONS[mode])
+            replace_attention(ATTENTIONS[mode], since=LATER if mode.endswith("later") else 0)
         if not hasattr(shared.sd_model, "forge_objects"):
             return
         patcher = shared.sd_model.forge_objects.unet
@@ -143,6 +143,7 @@ class Back:
 
 
 CHUNK = 77
+LATER = 3
 
 
 def attend(module, x, context):
@@ -168,21 +169,25 @@ def to_another_text(module, x, context):
     return attend(module, x, torch.roll(context[:, :40], 1, dims=-1))
 
 
-ATTENTIONS = {"regions": by_region, "foreign": to_another_text}
+ATTENTIONS = {"regions": by_region, "foreign": to_another_text, "foreign later": to_another_text}
 
 
-def replace_attention(function):
-    """In the place of every cross-attention's forward."""
+def replace_attention(function, since):
+    """In the place of every cross-attention's forward, from that step of the job's on."""
     objects = getattr(shared.sd_model, "forge_objects", None)
     network = objects.unet.model if objects is not None else shared.sd_model.model.diffusion_model
     for name, module in network.named_modules():
         if name.endswith("attn2"):
-            module.forward = forward_of(module, function)
+            module.forward = forward_of(module, function, since)
             replaced.append(module)
 
 
-def forward_of(module, function):
+def forward_of(module, function, since):
+    own = module.forward
+
     def forward(x, context=None, *args, **kwargs):
+        if shared.state.sampling_step < since:
+            return own(x, context, *args, **kwargs)
         return function(module, x, context)
 
     return forward

@@ -5,6 +5,8 @@ JSON files that they ship: the sizes in the classes are swapped, and the folder 
 for a copy of it.
 """
 
+import importlib
+import itertools
 import json
 import os
 import tempfile
@@ -26,8 +28,11 @@ T5_TOKENIZER = SHIPPED / "black-forest-labs" / "FLUX.1-dev" / "tokenizer_2" / "t
 
 def shrink_classes() -> None:
     """The sizes by which a UNet is recognised, and those that are given to it."""
-    for name, sizes in SIZES["unets"].items():
-        guess = getattr(model_list, name, None)
+    lists = [model_list]
+    if IS_NEO:  # its control nets are recognised by the same module under another name, which is another module then
+        lists.append(importlib.import_module("modules_forge.packages.huggingface_guess.model_list"))
+    for one, (name, sizes) in itertools.product(lists, SIZES["unets"].items()):
+        guess = getattr(one, name, None)
         if guess is None:  # Forge Neo has fewer of them
             continue
         guess.unet_config = {**guess.unet_config, **sizes["recognised_by"]}
