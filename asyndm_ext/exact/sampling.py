@@ -50,6 +50,7 @@ def sample(
     settings: Settings | None = None,
     slow: Slow = "objects",
     made: Callable[..., ExactModel] = ExactModel,
+    region: Region | None = None,
 ) -> Tensor:
     """Finished latents ``(B,D,1,P)`` float64.
 
@@ -60,6 +61,7 @@ def sample(
         settings: AsynDM's; None: plain sampling.
         slow: which parts lag, where the settings' region is one of objects.
         made: makes the model, to look over its shoulder.
+        region: another one than the settings ask for.
     """
     solver = SOLVERS[conditions.solver]
     table = NoiseTable.from_alphas_cumprod(world.alphas_cumprod)
@@ -75,7 +77,7 @@ def sample(
     run = Run(
         model,
         PixelSchedule(base, shape, settings.curve if settings else "quadratic"),
-        _region(settings, slow, shape, model),
+        region or _region(settings, slow, shape, model),
         x,
         randn_like=lambda like: normals(like.shape).to(like),
         table=table,
