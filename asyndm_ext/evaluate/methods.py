@@ -13,6 +13,7 @@ from itertools import product
 from typing import Any
 
 from asyndm_ext.objects import short
+from asyndm_ext.turns import IN_TURN, LAST_FIRST
 
 KINDS: dict[str, str] = {
     "plain": "the host's own picture",
@@ -21,11 +22,14 @@ KINDS: dict[str, str] = {
     "fixed": "the same with a fixed mask, from a plain pass",
     "rest": "everything but the objects is slow",
     "half": "half of the picture is slow, whatever it shows",
-    "in turn": "the objects are slow one after the other, the last one most",
+    "in turn": "the objects are drawn one after the other, the first one of the prompt first",
     "last first": "the same from the last one to the first",
+    "guidance": "the pixels where the prompt makes a difference are slow",
 }
 USUAL = ("plain", "concave", "asyndm", "fixed")
-"""The paper's four. The others are controls, which no WebUI can carry out."""
+"""The paper's four."""
+CONTROLS = ("rest", "half")
+"""These no WebUI can carry out."""
 CONDITIONS = ("solver", "scheduler", "steps", "guidance")
 VARIED = (
     "strength",
@@ -81,8 +85,10 @@ class Method:
         own = dict(self.settings)
         if self.kind == "concave":
             own["region"] = "everything"
-        if self.kind == "fixed":
-            own["mask_source"] = "fixed"
+        if self.kind in ("fixed", "guidance"):
+            own["mask_source"] = self.kind
+        if self.kind in ("in turn", "last first"):
+            own["order"] = IN_TURN if self.kind == "in turn" else LAST_FIRST
         return own
 
 
@@ -93,7 +99,7 @@ def _written(value: Any) -> str:
 def check_usual(methods: Iterable[Method]) -> None:
     """Raises ValueError for a method that a WebUI cannot carry out."""
     for method in methods:
-        if method.kind not in USUAL:
+        if method.kind in CONTROLS:
             raise ValueError(
                 f"the method {method.kind!r} is a control of the little world and the exact one; leave out --url, or it"
             )

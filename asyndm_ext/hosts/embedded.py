@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from asyndm_ext.model.attention import CrossAttentionCapture, TokenRow
+from asyndm_ext.model.prompt_effect import difference
 from asyndm_ext.model.timesteps import QUANTUM, TimestepTable, is_uniform
 from asyndm_ext.model.unet_time import UNetTimeConditioning
 from asyndm_ext.noise import NoiseTable
@@ -29,6 +30,7 @@ class GuidedUNet:
             space and the answer is eps.
         columns: per image, per object, the text columns of its tokens; None captures nothing.
         halvings: how often the latent was halved where the attention is looked at.
+        effect: tell, in place of the attention, where the prompt makes a difference, ``(B,1,H,W)``.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class GuidedUNet:
         space: Literal["sigma", "timestep"],
         columns: Sequence[Sequence[Sequence[int]]] | None = None,
         halvings: int = 2,
+        effect: bool = False,
     ) -> None:
         if prediction_type not in ("epsilon", "v_prediction"):
             raise ValueError(f"unsupported prediction type {prediction_type!r}")
@@ -59,6 +62,8 @@ class GuidedUNet:
             self._capture = CrossAttentionCapture(unet, len(columns[0]), images, halvings)
             self._token_rows = [None] * images + [TokenRow(b, c) for b, c in enumerate(columns)]
         self._time = UNetTimeConditioning(unet)
+        self._effect = effect
+        self._difference: Tensor | None = None
         self.last_output: Tensor | None = None
         self.last_uncond: Tensor | None = None
 
@@ -72,6 +77,8 @@ class GuidedUNet:
             yield self
 
     def attention(self) -> Tensor | None:
+        if self._effect:
+            return self._difference
         return self._capture.maps() if self._capture is not None else None
 
     def __call__(self, x: Tensor, nominal: float, level: Tensor) -> Tensor:
@@ -100,6 +107,11 @@ class GuidedUNet:
             return x - sigma * eps if sigma_space else eps
 
         self.last_uncond = answer(uncond)
+        if self._effect:
+            # What the two take the picture for: of eps that is sigma times as far apart.
+            self._difference = difference(answer(cond), self.last_uncond)
+            if not sigma_space:
+                self._difference = self._difference * ((1 - alpha) / alpha).sqrt()
         return answer(uncond + self._guidance * (cond - uncond))
 
     def _network(self, x: Tensor, t: Tensor, by_pixel: bool) -> tuple[Tensor, Tensor]:

@@ -45,10 +45,18 @@ class A1111:
         return isinstance(shared.sd_model, SD3Inferencer)
 
     def pass_model(
-        self, denoiser: Any, arguments: Mapping[str, Any], solver: Solver, images: int, objects: ObjectColumns | None
+        self,
+        denoiser: Any,
+        arguments: Mapping[str, Any],
+        solver: Solver,
+        images: int,
+        objects: ObjectColumns | None,
+        effect: bool = False,
     ) -> PixelDenoiser:
         extra_args = arguments["extra_args"] or {}
-        return PixelDenoiser(denoiser, extra_args, solver.space, images, objects, solver.guidance, solver.uncond)
+        return PixelDenoiser(
+            denoiser, extra_args, solver.space, images, objects, solver.guidance, solver.uncond, effect
+        )
 
     def finder(self) -> Finder:
         conditioner = shared.sd_model.cond_stage_model

@@ -53,6 +53,7 @@ class PixelDenoiser(PassDenoiser):
     Args:
         denoiser, extra_args, space, images, objects: as of :class:`PassDenoiser`.
         uncond: keep each call's answer without the prompt.
+        effect: tell, in place of the attention, where the prompt makes a difference.
     """
 
     def __init__(
@@ -63,9 +64,10 @@ class PixelDenoiser(PassDenoiser):
         images: int,
         objects: ObjectColumns | None,
         uncond: bool = False,
+        effect: bool = False,
     ) -> None:
         switches = {"classic_ddim_eps_estimation": False, "need_last_noise_uncond": uncond and space == "timestep"}
-        super().__init__(denoiser, extra_args, space, images, objects, switches)
+        super().__init__(denoiser, extra_args, space, images, objects, switches, effect)
         self._after_guidance = uncond and space == "sigma"
         if self._after_guidance and takes_model_options(denoiser):
             self._more_args = {"model_options": {ALWAYS_UNCOND: True}}
@@ -155,7 +157,16 @@ class PixelDenoiser(PassDenoiser):
                 raise NotApplied("another extension calls the model in a way that hides which image is which")
         marks = c.pop(ROWS).tolist()
         token_rows = [self._token_row(*mark) for mark in marks]
-        return self._network_call(partial(apply_model, **c), x, sigma, [image for image, _ in marks], token_rows)
+        prompted = [self._prompted(*mark) for mark in marks] if self._effect is not None else []
+        images = [image for image, _ in marks]
+        return self._network_call(partial(apply_model, **c), x, sigma, images, token_rows, prompted)
+
+    def _prompted(self, image: int, condition: int) -> bool | None:
+        """Whether a row has the prompt; None the second time, which is another extension's call."""
+        if (image, condition) in self._read:
+            return None
+        self._read.add((image, condition))
+        return condition >= 0
 
     def _token_row(self, image: int, condition: int) -> TokenRow | None:
         """What to read from a row: nothing from the negative prompt, nor a second time in another extension's call."""

@@ -45,14 +45,20 @@ class Forge:
         return getattr(self._predictor(), "percent_to_sigma", None)
 
     def pass_model(
-        self, denoiser: Any, arguments: Mapping[str, Any], solver: Solver, images: int, objects: ObjectColumns | None
+        self,
+        denoiser: Any,
+        arguments: Mapping[str, Any],
+        solver: Solver,
+        images: int,
+        objects: ObjectColumns | None,
+        effect: bool = False,
     ) -> PixelDenoiser:
         _check()
         if self._mistakes_the_flow(solver):
             raise NotApplied("UniPC takes Flux's timesteps for others than they are")
         # Not the solver's guidance: Forge sets CFG++'s multiplier of the CFG scale, but never reads it.
         extra_args = arguments["extra_args"] or {}
-        return PixelDenoiser(denoiser, extra_args, solver.space, images, objects, solver.uncond)
+        return PixelDenoiser(denoiser, extra_args, solver.space, images, objects, solver.uncond, effect)
 
     def finder(self) -> Finder:
         _check()

@@ -56,7 +56,13 @@ class Host(Protocol):
         """Why a sampler does not go with the loaded model, "it ..."; None where it does."""
 
     def pass_model(
-        self, denoiser: Any, arguments: Mapping[str, Any], solver: Solver, images: int, objects: ObjectColumns | None
+        self,
+        denoiser: Any,
+        arguments: Mapping[str, Any],
+        solver: Solver,
+        images: int,
+        objects: ObjectColumns | None,
+        effect: bool = False,
     ) -> PassModel:
         """The guided model of the pass that is about to run.
 
@@ -66,6 +72,7 @@ class Host(Protocol):
             solver: what will call the model.
             images: batch size.
             objects: whose attention to capture, or None.
+            effect: tell, in place of the attention, where the prompt makes a difference.
 
         Raises:
             NotApplied: the loaded model is of a kind that is not supported.
