@@ -158,6 +158,19 @@ def _ordered(
     )
 
 
+def without(objects: Sequence[ObjectSpec], one: ObjectSpec) -> list[ObjectSpec]:
+    """The other objects; those that came after it come after what it came after."""
+    rest = []
+    for spec in objects:
+        if spec.label == one.label:
+            continue
+        before = dict.fromkeys(label for label in spec.after if label != one.label)
+        if one.label in spec.after:
+            before.update(dict.fromkeys(one.after))
+        rest.append(replace(spec, after=tuple(before)))
+    return rest
+
+
 def written(objects: Sequence[ObjectSpec]) -> list[str]:
     """The objects as the text field has them between its commas: each once, and then their orders."""
     by_label = {spec.label: spec for spec in objects}

@@ -13,7 +13,7 @@ from asyndm_ext.settings import FIELDS, MASK_SOURCES, PASSES, REGIONS, SHOWN, Se
 
 MASK = encode(Image.new("L", (4, 4), 255))
 
-words = st.text(alphabet=st.characters(blacklist_characters=",:#", blacklist_categories=("Cs", "Cc")), max_size=12)
+words = st.text(alphabet=st.characters(blacklist_characters=",:#>", blacklist_categories=("Cs", "Cc")), max_size=12)
 valid = st.builds(
     dict,
     enabled=st.booleans(),
