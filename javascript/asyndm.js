@@ -18,8 +18,8 @@ var asyndm = (function() {
 
     /** Until which parts of the steps the objects lag, as their chips say; all of them where none is known. */
     function ends(prefix) {
-        const slow = gradioApp().querySelectorAll('#' + prefix + 'chips .asyndm-on[data-until]');
-        const found = new Set(Array.from(slow, (chip) => Number(chip.dataset.until)));
+        const slow = gradioApp().querySelectorAll('#' + prefix + 'chips .asyndm-on');
+        const found = new Set(Array.from(slow, (chip) => Number(chip.dataset.until || 1)));
         return found.size ? [...found] : [1];
     }
 

@@ -24,7 +24,7 @@ class Chip:
         in_prompt: whether its words stand in the prompt, as often as it says; if not, the job would stop.
         after: the Objects field once it has been clicked.
         places: how often its words stand in the prompt, where it names one of these places.
-        until: until which part of the steps it lags, fraction; None: it is not slow.
+        until: up to which part of the steps it would be slow, fraction.
     """
 
     text: str
@@ -32,7 +32,7 @@ class Chip:
     in_prompt: bool
     after: str
     places: int | None = None
-    until: float | None = None
+    until: float = 1.0
 
 
 Places = Callable[[str], Callable[[str], int]]
@@ -80,8 +80,7 @@ def chips(
         there = count(spec.name)
         after = _joined(written(without(named, spec)))
         in_prompt = there >= (spec.occurrence or 1)
-        lags = part if in_prompt else None
-        return Chip(str(spec), in_prompt, in_prompt, after, None if spec.occurrence is None else there, lags)
+        return Chip(str(spec), in_prompt, in_prompt, after, None if spec.occurrence is None else there, part)
 
     others = [Chip(spec.name, False, True, _joined(written([*named, spec]))) for spec in missing]
     return [*map(chip, named, lags_until(named, prompt, order)), *others]
@@ -130,9 +129,10 @@ def _line(text: str, kind: str = "asyndm-lead", after: str = "") -> str:
 def _button(chip: Chip) -> str:
     classes = "asyndm-chip" + (" asyndm-on" if chip.on else "") + ("" if chip.in_prompt else " asyndm-wrong")
     title = "Slow: click to take it out" if chip.on else "On time: click to make it slow"
-    if chip.until is not None and chip.until < 1:
+    lags = ""
+    if chip.on and chip.until < 1:
         title = f"Slow until {chip.until:.0%} of the steps: click to take it out"
-    lags = "" if chip.until is None else f'data-until="{chip.until:.4g}" '
+        lags = f'data-until="{chip.until:.4g}" '
     if not chip.in_prompt:
         title = "Not in the prompt: click to take it out"
         if chip.places:
