@@ -30,7 +30,7 @@ See = Callable[[Tensor], object]
 
 CELL = 4
 """Latent pixels along a side of one of the attention's cells."""
-GRAIN = 1 / 32
+GRAIN = 1 / 16
 """How wide what the prompt does to a pixel is smoothed, of the picture's shorter side."""
 
 # Progress is a sum of float64 shares.
