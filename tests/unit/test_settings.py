@@ -21,7 +21,7 @@ from asyndm_ext.settings import FIELDS, Settings, SettingsError, is_enabled
 from asyndm_ext.ui import infotext
 from asyndm_ext.ui.coverage import Coverage
 
-OF_OBJECTS = {"objects", "threshold", "mask_source", "soft", "smoothing", "min_area", "max_area", "hold_after"}
+OF_OBJECTS = {"objects", "order", "threshold", "mask_source", "soft", "smoothing", "min_area", "max_area", "hold_after"}
 """Settings that only the regions with objects use."""
 README = Path(__file__).parents[2] / "README.md"
 
