@@ -132,3 +132,15 @@ class TestGuidance:
             return
         found = on(webui, "tiny-sd1", {"mask_source": "guidance"}, prompt=PROMPT, s_min_uncond=3.0, steps=12)
         assert "the answer without the prompt could not be read in every step" in found.infotext
+
+    @pytest.mark.parametrize("model", ["tiny-sdxl", "tiny-sd3", "tiny-flux", "tiny-zimage"])
+    def test_in_any_network(self, webui: WebUI, model: str) -> None:
+        request = {"prompt": "slowly, very softly", "steps": 8}
+        plain = off(webui, model, **request)
+        found = on(webui, model, {"mask_source": "guidance"}, **request)
+        assert "not applied" not in found.infotext and "AsynDM note" not in found.infotext
+        share = slow(webui)[:-1].mean(axis=(1, 2))
+        assert np.all((share > 0.02) & (share < 0.98)), share
+        assert difference(found.image, plain.image) > 2
+        zero = on(webui, model, {"mask_source": "guidance", "strength": 0}, **request)
+        assert difference(plain.image, zero.image) <= GREY_LEVELS
