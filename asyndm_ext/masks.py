@@ -46,9 +46,9 @@ def strength_of_cells(weights: Tensor, strengths: Tensor) -> Tensor:
     """The strength map of several objects, ``(B,1,h,w)``: where they overlap, the stronger wins.
 
     Args:
-        weights: ``(B,n,h,w)``. strengths: fractions ``(n,)``.
+        weights: ``(B,n,h,w)``. strengths: fractions ``(n,)`` or per image ``(B,n)``.
     """
-    return (weights * strengths.to(weights).view(1, -1, 1, 1)).amax(dim=1, keepdim=True)
+    return (weights * strengths.to(weights)[..., None, None]).amax(dim=1, keepdim=True)
 
 
 def smooth(maps: Tensor, sigma: float) -> Tensor:

@@ -70,14 +70,24 @@ def occurrences(prompt: str, name: str) -> int:
     What a text encoder would find, as far as that can be told without one: emphasis may begin and end within the words,
     a comma may not stand between them. Of a schedule all texts count at once.
     """
+    return len(_starts(prompt, name))
+
+
+def place(prompt: str, name: str, occurrence: int | None = None) -> int:
+    """Where they stand first, or the time that is meant, as a number of characters; behind all others if nowhere."""
+    starts = _starts(prompt, name)[(occurrence or 1) - 1 :]
+    return starts[0] if starts else len(prompt) + 1
+
+
+def _starts(prompt: str, name: str) -> list[int]:
     text = _WEIGHT.sub(" ", _ESCAPED.sub(r"\1", _EXTRA_NETWORK.sub(" ", prompt)))
     text = _BRACKET.sub(" ", re.sub(r"\b(?:AND|BREAK)\b|[|:]", ",", text))
     words = _BRACKET.sub(" ", name).split()
     if not words:
-        return 0
+        return []
     letter = r"[^\W_]"  # tags are words with lines between them: "long_hair"
     pattern = rf"(?<!{letter})" + r"\s+".join(map(re.escape, words)) + rf"(?!{letter})"
-    return sum(1 for _ in re.finditer(pattern, text, re.IGNORECASE))
+    return [match.start() for match in re.finditer(pattern, text, re.IGNORECASE)]
 
 
 def _plain_character(character: str) -> str:

@@ -6,7 +6,9 @@ whether it came from attention, from a painted mask or from a single number.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Literal, Protocol
 
 import torch
@@ -16,13 +18,20 @@ from asyndm_ext.grid import enlarge
 from asyndm_ext.masks import MaskOptions, object_weights, strength_of_cells
 from asyndm_ext.model.patches import PATCH, patch_constant
 from asyndm_ext.settings import Settings
+from asyndm_ext.strengths import Strengths
 
 
 class NoAttention(RuntimeError):
-    """The model call gave no attention, so the objects cannot be located: a plain image must not pass for AsynDM."""
+    """The model call gave nothing that tells where the slow pixels are: a plain image must not pass for AsynDM."""
 
 
 Shape = tuple[int, int, int, int]
+See = Callable[[Tensor], object]
+
+CELL = 4
+"""Latent pixels along a side of one of the attention's cells."""
+GRAIN = 1 / 16
+"""How wide what the prompt does to a pixel is smoothed, of the picture's shorter side."""
 
 # Progress is a sum of float64 shares.
 _SLACK = 1e-9
@@ -55,47 +64,142 @@ class FixedRegion:
         return self._strength
 
 
+class _Look(Protocol):
+    """What one look says."""
+
+    def strength(self, strengths: Tensor) -> Tensor:
+        """The strength map ``(B,1,H,W)`` for these strengths of the objects."""
+
+
+class _Given:
+    """A strength map that is none of the objects'."""
+
+    def __init__(self, strength: Tensor) -> None:
+        self._map = strength
+
+    def strength(self, strengths: Tensor) -> Tensor:
+        return self._map
+
+
+class _Mask:
+    """Where the objects are in one look at the attention, read when it is first asked for: that has to wait for the
+    device, and a solver with two model calls in a step asks after one of them only.
+
+    Args:
+        maps: the attention ``(B,n,h,w)``, or None: not looked yet, every pixel is as slow as the slowest object.
+        options: how it becomes a mask.
+        shape: of the strength map, ``(B,1,H,W)``.
+        see: called once with how much each cell belongs to each object, ``(B,n,h,w)``.
+    """
+
+    def __init__(self, maps: Tensor | None, options: MaskOptions, shape: Shape, see: See | None = None) -> None:
+        self._maps, self._options, self._shape, self._see = maps, options, shape, see
+        self._weights: Tensor | None = None
+        self._made: tuple[Tensor, Tensor] | None = None
+
+    def strength(self, strengths: Tensor) -> Tensor:
+        """The strength map; the same tensor for the same strengths ``(n,)`` or ``(B,n)``."""
+        if self._made is None or self._made[0] is not strengths:
+            self._made = strengths, self._strength(strengths)
+        return self._made[1]
+
+    def _strength(self, strengths: Tensor) -> Tensor:
+        if self._maps is not None:
+            self._weights = object_weights(checked(self._maps).double(), self._options)
+            self._maps = None
+            if self._see is not None:
+                self._see(self._weights)
+        if self._weights is None:
+            return strengths.amax(-1).view(-1, 1, 1, 1).expand(self._shape).clone()
+        return enlarge(strength_of_cells(self._weights, strengths), (self._shape[-2], self._shape[-1]))
+
+
 class ObjectRegion:
     """The pixels of the prompt's objects, found anew from the attention of every step (Eq. 7).
 
     Args:
         shape: of the strength map, ``(B,1,H,W)``.
-        strengths: one per object, ``(n,)``, fraction.
+        strengths: of the objects; numbers stay as they are over the steps.
         options: how attention becomes a mask.
         lag: how many steps old the mask is that steers a transition. 0: the attention of the step that is
             being finished. 1: the authors' loop, which decides the next levels before it calls the model.
         initial: strength of every pixel as long as no mask exists.
         hold_after: from this progress on (fraction) the last mask stays; 1: never.
+        see: called with the objects' cells ``(B,n,h,w)`` of every mask that is used.
     """
 
     def __init__(
         self,
         shape: Shape,
-        strengths: Tensor | Sequence[float],
+        strengths: Strengths | Tensor | Sequence[float],
         options: MaskOptions = MaskOptions(),  # noqa: B008 (immutable)
         lag: int = 0,
         initial: float | None = None,
         hold_after: float = 1.0,
+        see: See | None = None,
     ) -> None:
         self.shape = shape
-        self.strengths = torch.as_tensor(strengths, dtype=torch.float64)
+        self.strengths = Strengths.of(strengths)
         self.options = options
         self.hold_after = hold_after
-        first = float(self.strengths.max()) if initial is None else initial
-        self._masks: list[Callable[[], Tensor]] = [_known(torch.full(shape, first, dtype=torch.float64))] * (lag + 1)
+        self._see = see
+        first: _Look = _Mask(None, options, shape)
+        if initial is not None:
+            first = _Given(torch.full(shape, initial, dtype=torch.float64))
+        self._masks = [first] * (lag + 1)
         self._seen = False
 
     def observe(self, maps: Tensor | None, progress: float = 0.0) -> None:
         """Raises NoAttention when the model call gave no attention."""
         maps = looked_at(maps)
         held = self._seen and self.hold_after < 1 and progress >= self.hold_after - _SLACK
-        strengths, options, shape = self.strengths, self.options, self.shape  # not this object, which would hold itself
-        newest = self._masks[-1] if held else _once(lambda: strength_from(checked(maps), strengths, options, shape))
+        newest = self._masks[-1] if held else _Mask(maps, self.options, self.shape, self._see)
         self._seen = True
         self._masks = [*self._masks[1:], newest]
 
     def strength(self, progress: float = 0.0) -> Tensor:
-        return self._masks[0]()
+        return self._masks[0].strength(self.strengths.at(progress))
+
+
+class GuidanceRegion(ObjectRegion):
+    """The pixels where the prompt makes a difference, found anew in every step: there the answers with the prompt and
+    without it are at least so many times as far apart as they are on average.
+
+    Args:
+        shape: of the strength map, ``(B,1,H,W)``.
+        strength: of these pixels, fraction.
+        options: how the difference ``(B,1,H,W)`` becomes a mask; smoothed in cells as wide as the attention's.
+        hold_after: as of :class:`ObjectRegion`.
+    """
+
+    def __init__(self, shape: Shape, strength: float, options: MaskOptions, hold_after: float = 1.0) -> None:
+        # What single pixels say is noise.
+        smoothing = math.hypot(GRAIN * min(shape[-2:]), CELL * options.smoothing)
+        super().__init__(shape, [strength], replace(options, smoothing=smoothing), hold_after=hold_after)
+
+    def observe(self, maps: Tensor | None, progress: float = 0.0) -> None:
+        """Raises NoAttention when the model call gave no answer without the prompt."""
+        if maps is None:
+            raise NoAttention(
+                "the mask source 'guidance' compares the model's answers with the prompt and without it, and there is "
+                "none without it (at CFG scale 1 nobody asks for it); take a higher CFG scale or another mask source"
+            )
+        super().observe(maps, progress)
+
+
+class FixedObjects:
+    """The same with masks that stay, from the attention ``(B,n,h,w)`` of a plain pass."""
+
+    def __init__(
+        self, shape: Shape, strengths: Strengths, maps: Tensor, options: MaskOptions, see: See | None = None
+    ) -> None:
+        self._strengths, self._mask = strengths, _Mask(maps, options, shape, see)
+
+    def observe(self, maps: Tensor | None, progress: float = 0.0) -> None:
+        pass
+
+    def strength(self, progress: float = 0.0) -> Tensor:
+        return self._mask.strength(self._strengths.at(progress))
 
 
 class AverageAttention:
@@ -183,30 +287,6 @@ class PerPatch:
         return patch_constant(self._region.strength(progress), self._patch)
 
 
-def strength_from(maps: Tensor, strengths: Tensor, options: MaskOptions, shape: Shape) -> Tensor:
-    """The strength map ``(B,1,H,W)`` that Eq. 7 reads from attention ``(B,n,h,w)``."""
-    cells = strength_of_cells(object_weights(maps.double(), options), strengths)
-    return enlarge(cells, (shape[-2], shape[-1]))
-
-
-def _known(strength: Tensor) -> Callable[[], Tensor]:
-    return lambda: strength
-
-
-def _once(work: Callable[[], Tensor]) -> Callable[[], Tensor]:
-    """A strength map that is worked out when it is first asked for: reading the attention has to wait for the device,
-    and a solver with two model calls in a step asks after one of them only."""
-    waiting, known = [work], []
-
-    def strength() -> Tensor:
-        if waiting:
-            known.append(waiting[0]())
-            waiting.clear()
-        return known[0]
-
-    return strength
-
-
 def looked_at(maps: Tensor | None) -> Tensor:
     """:func:`checked` on the CPU at once; elsewhere later, when it is read. Raises NoAttention for what is missing."""
     return checked(maps) if maps is None or maps.device.type == "cpu" else maps
@@ -233,27 +313,33 @@ def checked(maps: Tensor | None) -> Tensor:
 def region_for(
     settings: Settings,
     shape: Shape,
-    strengths: Sequence[float] | None = None,
+    strengths: Strengths | Sequence[float] | None = None,
     mask: Tensor | None = None,
     average: Tensor | None = None,
+    see: See | None = None,
 ) -> Region:
     """The region that the settings ask for.
 
     Args:
         settings: a job's.
         shape: of the strength map, ``(B,1,H,W)``.
-        strengths: of the objects, fractions; needed where the region is one of objects.
+        strengths: of the objects; needed where the region is one of objects that words tell.
         mask: fractions ``(1,1,H,W)`` or ``(B,1,H,W)``; needed where the region has one.
         average: attention of a plain pass ``(B,n,h,w)``, which makes a fixed mask; without, masks are dynamic.
+        see: called with the objects' cells ``(B,n,h,w)`` of every mask that is used.
     """
     region: Region
     if settings.uses_objects:
-        assert strengths is not None
         options = settings.mask_options
-        if average is not None:
-            region = FixedRegion(strength_from(average, torch.tensor(strengths, dtype=torch.float64), options, shape))
+        if settings.uses_guidance:
+            region = GuidanceRegion(shape, settings.strength, options, settings.hold_after)
         else:
-            region = ObjectRegion(shape, strengths, options, hold_after=settings.hold_after)
+            assert strengths is not None
+            own = Strengths.of(strengths)
+            if average is not None:
+                region = FixedObjects(shape, own, average, options, see)
+            else:
+                region = ObjectRegion(shape, own, options, hold_after=settings.hold_after, see=see)
         if settings.uses_mask:
             assert mask is not None
             how: Literal["or", "and"] = "and" if " and " in settings.region else "or"

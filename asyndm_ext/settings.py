@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any
 from asyndm_ext import mask_image
 from asyndm_ext.masks import MaskOptions
 from asyndm_ext.messages import is_number, is_text, listed, plain, shown
-from asyndm_ext.objects import ObjectSpec, parse_objects, short
+from asyndm_ext.objects import ObjectSpec, parse_objects, short, written
 from asyndm_ext.schedule import CURVES
+from asyndm_ext.turns import ORDERS
 
 if TYPE_CHECKING:
     from asyndm_ext.rivals.choice import Rival
 
 COMPARE_KEY = "AsynDM other method"
 REGIONS = ("objects", "everything", "mask", "objects or mask", "objects and mask")
-MASK_SOURCES = ("dynamic", "fixed")
+MASK_SOURCES = ("dynamic", "fixed", "guidance")
 PASSES = ("both", "first", "hires")
 SHOWN = ("none", "mask", "clock", "filmstrip", "all")
 
@@ -48,6 +49,7 @@ class Field:
         part: of a region, "objects" or "mask"; where a region is without it the setting is not used, so it has no
             control then and is not recorded. Empty: always used.
         advanced: folded away in the panel, and in the infotext only where it is not the default.
+        words: it is about objects that words of the prompt tell apart.
     """
 
     name: str
@@ -58,6 +60,7 @@ class Field:
     step: float = 0.05
     part: str = ""
     advanced: bool = False
+    words: bool = False
 
     @property
     def named(self) -> str:
@@ -90,7 +93,8 @@ class Settings:
         region: which pixels lag: "objects" (Eq. 7), "everything" (the paper's DM_concave), "mask", or both.
         mask: a picture in base64, white is slow; empty: the inpaint mask.
         mask_invert: black is slow.
-        mask_source: "dynamic": objects are found anew at every step; "fixed": in a plain pass before.
+        mask_source: "dynamic": objects are found anew at every step; "fixed": in a plain pass before; "guidance": no
+            objects, but where the prompt makes a difference to the model's answer.
         soft: slowness in proportion to attention.
         smoothing: of the attention, in cells of the attention's grid.
         min_area, max_area: how much of the picture an object covers, fractions.
@@ -100,6 +104,7 @@ class Settings:
         adetailer: also in the passes that ADetailer makes itself.
         show: pictures of what was done, beside the results.
         save_shown: write those into the folder of the results as well.
+        order: which object is drawn first; an order in ``objects`` counts before it.
         compare: another method to hold AsynDM against, which guides in its place or, with a strength, beside it: for
             the evaluation, through the API alone. A name, or ``{"method": name, option: value}``.
     """
@@ -124,6 +129,7 @@ class Settings:
     adetailer: bool = False
     show: str = "none"
     save_shown: bool = False
+    order: str = "together"
     compare: Rival | None = None
 
     def __post_init__(self) -> None:
@@ -165,9 +171,19 @@ class Settings:
     def uses_mask(self) -> bool:
         return "mask" in self.region
 
+    @property
+    def uses_words(self) -> bool:
+        """Whether the objects are those that words of the prompt tell."""
+        return self.uses_objects and self.mask_source != "guidance"
+
+    @property
+    def uses_guidance(self) -> bool:
+        """Whether the objects' place is taken by where the prompt makes a difference."""
+        return self.uses_objects and self.mask_source == "guidance"
+
     def uses(self, spec: Field) -> bool:
         """Whether the region has the part that a setting is about."""
-        return spec.part in self.region
+        return spec.part in self.region and (self.uses_words or not spec.words)
 
     @property
     def mask_options(self) -> MaskOptions:
@@ -176,10 +192,10 @@ class Settings:
     @property
     def strongest(self) -> float:
         """The largest strength that any pixel can have."""
-        own = [spec.strength for spec in self.objects if spec.strength is not None]
-        if self.region == "objects" and len(own) == len(self.objects) > 0:
+        own = [spec.strength for spec in self.objects if spec.strength is not None] if self.uses_words else []
+        if self.region == "objects" and own and len(own) == len(self.objects):
             return max(own)
-        return max([self.strength, *own]) if self.uses_objects else self.strength
+        return max([self.strength, *own])
 
     # -- reading and writing
 
@@ -213,7 +229,7 @@ class Settings:
         for spec in filter(self.uses, FIELDS):
             value = getattr(self, spec.name)
             if spec.name == "objects":
-                text = ", ".join(map(str, value))
+                text = ", ".join(written(value))
                 if len(value) == 1 and (_MISREAD.fullmatch(text) or text == spec.infotext_key):
                     text += ","  # makes the host quote it; the empty name after it counts for nothing
             elif spec.name == "mask":
@@ -234,7 +250,7 @@ class Settings:
         compare = values.pop("compare")
         if compare is not None:
             values["compare"] = {"method": compare.name, **compare.options}
-        return {**values, "objects": [str(spec) for spec in self.objects]}
+        return {**values, "objects": written(self.objects)}
 
 
 FIELDS: tuple[Field, ...] = (
@@ -242,8 +258,9 @@ FIELDS: tuple[Field, ...] = (
         "objects",
         "Objects",
         "Words of the prompt, separated by commas, whose pixels lag behind. cat:0.5 sets a strength of its own, cat#2 "
-        "means the second cat. Empty: found automatically, in English prompts.",
+        "means the second cat, bike > cat draws the bike first. Empty: found automatically, in English prompts.",
         part="objects",
+        words=True,
     ),
     Field("strength", "Strength", "How far the objects lag behind. 0: not at all.", limits=(0.0, 1.0)),
     Field("curve", "Curve", "The concave scheduler that the objects follow.", choices=CURVES),
@@ -272,7 +289,8 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "mask_source",
         "Mask source",
-        "Dynamic: the objects are looked for at every step. Fixed: in a plain pass before, which doubles the time.",
+        "Dynamic: the objects are looked for at every step. Fixed: in a plain pass before, which doubles the time. "
+        "Guidance: no objects, but where the prompt makes a difference.",
         choices=MASK_SOURCES,
         part="objects",
         advanced=True,
@@ -353,6 +371,16 @@ FIELDS: tuple[Field, ...] = (
         advanced=True,
     ),
     Field("save_shown", "Save shown", "Save these pictures too, in the folder of the results.", advanced=True),
+    Field(
+        "order",
+        "Order",
+        "Together: all objects lag alike. In turn: the first one in the prompt is drawn first, then the next. An order "
+        "in Objects (bike > cat) counts in place of the prompt's.",
+        choices=ORDERS,
+        part="objects",
+        advanced=True,
+        words=True,
+    ),
 )
 
 

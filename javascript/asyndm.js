@@ -16,7 +16,21 @@ var asyndm = (function() {
         return checkbox !== null && checkbox.checked;
     }
 
-    /** Draws the objects' curve and the straight line of the rest. */
+    /** Until which parts of the steps the objects lag, as their chips say; all of them where none is known. */
+    function ends(prefix) {
+        const slow = gradioApp().querySelectorAll('#' + prefix + 'chips .asyndm-on');
+        const found = new Set(Array.from(slow, (chip) => Number(chip.dataset.until || 1)));
+        return found.size ? [...found] : [1];
+    }
+
+    /** A clock that follows the curve until some point and goes straight to the end from there. */
+    function released(heights, end) {
+        const last = heights.length - 1;
+        const from = Math.round(end * last);
+        return heights.map((height, i) => i <= from || from >= last ? height : heights[from] * (last - i) / (last - from));
+    }
+
+    /** Draws the objects' curves and the straight line of the rest. */
     function plot(prefix, strength, curve) {
         const figure = element(prefix, 'plot');
         if (!figure) return;
@@ -24,14 +38,16 @@ var asyndm = (function() {
         const w = Number(strength);
         if (!full || !(w >= 0 && w <= 1)) return;
         const straight = full.map((_, i) => 1 - i / (full.length - 1));
-        const slow = full.map((height, i) => (1 - w) * straight[i] + w * height);
+        const curved = full.map((height, i) => (1 - w) * straight[i] + w * height);
+        const clocks = ends(prefix).map((end) => released(curved, end));
+        const slow = curved.map((_, i) => Math.max(...clocks.map((heights) => heights[i])));
         const points = (heights) => heights.map((height, i) => {
             const x = LEFT + WIDTH * i / (heights.length - 1);
             return x.toFixed(1) + ' ' + (TOP + HEIGHT * (1 - height)).toFixed(1);
         });
         const line = (heights) => 'M' + points(heights).join('L');
         figure.querySelector('.asyndm-rest').setAttribute('d', line(straight));
-        figure.querySelector('.asyndm-slow').setAttribute('d', line(slow));
+        figure.querySelector('.asyndm-slow').setAttribute('d', clocks.map(line).join(''));
         figure.querySelector('.asyndm-gap').setAttribute('d', line(slow) + 'L' + points(straight).reverse().join('L') + 'Z');
         const lag = Math.max(...slow.map((height, i) => height - straight[i]));
         figure.querySelector('.asyndm-lag').textContent = Math.round(100 * lag + 1e-6) + ' %';
@@ -87,9 +103,13 @@ var asyndm = (function() {
         element(prefix, 'mask_line')?.addEventListener('click', (event) => press(prefix, event));
         watchMask(prefix);
         show(prefix, element(prefix, 'region input')?.value);
-        const strength = element(prefix, 'strength input[type=number]');
-        const curve = element(prefix, 'curve input');
-        if (strength && curve) plot(prefix, strength.value, curve.value);
+        const draw = function() {
+            const strength = element(prefix, 'strength input[type=number]');
+            const curve = element(prefix, 'curve input');
+            if (strength && curve) plot(prefix, strength.value, curve.value);
+        };
+        draw();
+        new MutationObserver(draw).observe(line, {childList: true, subtree: true}); // the chips know the order
         look(prefix);
     }
 

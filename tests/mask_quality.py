@@ -1,6 +1,8 @@
-"""How soon the little world's attention knows where the objects are: its masks, step by step and level by level.
+"""How soon the little world's attention, or guidance, knows where the objects are: its masks, step by step and level by
+level.
 
     python -m tests.mask_quality --prompts 128
+    python -m tests.mask_quality --prompts 128 --source guidance --grain 0.03125
 
 prints two tables, of the same captions:
 
@@ -16,17 +18,20 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from asyndm_ext import regions
 from asyndm_ext.embedded.batch import run_batch
+from asyndm_ext.embedded.limits import GUIDANCE
 from asyndm_ext.embedded.sampling import Job, automatic_objects
-from asyndm_ext.masks import MaskOptions
-from asyndm_ext.model.attention import CrossAttentionCapture, TokenRow
+from asyndm_ext.hosts.embedded import GuidedUNet
+from asyndm_ext.noise import NoiseTable
 from asyndm_ext.objects import ObjectSpec
-from asyndm_ext.regions import ObjectRegion
+from asyndm_ext.regions import region_for
 from asyndm_ext.run import StepRecord
 from asyndm_ext.settings import Settings
 from asyndm_ext.world.model import WorldModel, load_world
@@ -44,9 +49,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--threshold", type=float, default=1.0)
     parser.add_argument("--seed", type=int, default=10**6, help="of the scenes (%(default)s)")
+    parser.add_argument("--source", choices=("dynamic", "guidance"), default="dynamic", help="of masks (%(default)s)")
+    smoothed = "how wide guidance's masks are smoothed, of the picture's side (%(default)s)"
+    parser.add_argument("--grain", type=float, default=regions.GRAIN, help=smoothed)
     options = parser.parse_args(argv)
+    regions.GRAIN = options.grain
     model, scenes = load_world(), list(scenes_with_both(options.seed, options.prompts))
-    jobs = [job(scene, number, options.steps, options.threshold) for number, scene in enumerate(scenes)]
+    own = {"threshold": options.threshold, "mask_source": options.source}
+    jobs = [job(scene, number, options.steps, own) for number, scene in enumerate(scenes)]
     sampled(model, jobs)
     noised(model, scenes, jobs)
 
@@ -62,10 +72,10 @@ def scenes_with_both(seed: int, number: int) -> Iterator[Scene]:
             yield scene
 
 
-def job(scene: Scene, seed: int, steps: int, threshold: float) -> Job:
+def job(scene: Scene, seed: int, steps: int, settings: dict[str, Any]) -> Job:
     text = str(scene.content.told())
     objects = tuple(map(ObjectSpec, automatic_objects(text)))
-    return Job(text, seed, Settings(enabled=True, objects=objects, strength=LEAST, threshold=threshold), steps=steps)
+    return Job(text, seed, Settings(enabled=True, objects=objects, strength=LEAST, **settings), steps=steps)
 
 
 def sampled(model: WorldModel, jobs: Sequence[Job]) -> None:
@@ -101,15 +111,25 @@ def masks(model: WorldModel, scenes: Sequence[Scene], jobs: Sequence[Job], times
     )
     alpha = float(model.alphas_cumprod[timestep])
     size = (latents.shape[-2], latents.shape[-1])
-    capture = CrossAttentionCapture(model.unet, 2, len(jobs), model.attention_halvings)
-    with capture.attached():
-        capture.begin(size)
-        capture.read([TokenRow(image, job.columns) for image, job in enumerate(jobs)])
-        context = model.encode_prompt([job.prompt for job in jobs])
-        model.unet(alpha**0.5 * latents + (1 - alpha) ** 0.5 * noise, timestep, encoder_hidden_states=context)
-    region = ObjectRegion((len(jobs), 1, *size), [1.0, 1.0], MaskOptions(threshold=jobs[0].settings.threshold))
-    region.observe(capture.maps())
-    return region.strength()[:, 0] > 0
+    shape = (len(jobs), 1, *size)
+    guided = GuidedUNet(
+        model.unet,
+        model.encode_prompt([job.prompt for job in jobs]),
+        model.encode_prompt([""] * len(jobs)),
+        GUIDANCE,
+        NoiseTable.from_alphas_cumprod(model.alphas_cumprod),
+        model.prediction_type,
+        "timestep",
+        columns=[job.columns for job in jobs] if jobs[0].settings.uses_words else None,
+        halvings=model.attention_halvings,
+        effect=jobs[0].settings.uses_guidance,
+    )
+    with guided.attached():
+        level = torch.full(shape, float(timestep), dtype=torch.float64)
+        guided(alpha**0.5 * latents + (1 - alpha) ** 0.5 * noise, timestep, level)
+    region = region_for(jobs[0].settings, shape, [LEAST, LEAST])
+    region.observe(guided.attention(), 0.0)
+    return region.strength(0.0)[:, 0] > 0
 
 
 def covered(scene: Scene, factor: int) -> Tensor:

@@ -23,6 +23,7 @@ from asyndm_ext.rivals.choice import Rival
 from asyndm_ext.run import Run, StepRecord
 from asyndm_ext.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.solvers import SOLVERS
+from asyndm_ext.strengths import Strengths, strengths_for
 from asyndm_ext.transfer import sent
 
 if TYPE_CHECKING:
@@ -97,12 +98,24 @@ def webui_arguments(job: Steps, table: NoiseTable) -> dict[str, Any]:
 
 
 def variant_region(
-    job: Job, variant: Variant, shape: tuple[int, int, int, int], average: Tensor | None = None
+    jobs: Sequence[Job],
+    variant: Variant,
+    shape: tuple[int, int, int, int],
+    average: Tensor | None = None,
+    see: Callable[[Tensor], object] | None = None,
 ) -> Region:
-    """The one thing in which the variants differ. ``average``: attention of a plain pass, for a fixed mask."""
+    """The one thing in which the variants differ.
+
+    Args:
+        jobs: of the batch.
+        average: attention of a plain pass, for a fixed mask.
+        see: called with the objects' cells.
+    """
+    job = jobs[0]
     if variant == "asyndm":
         mask = job.slow_fraction((shape[-2], shape[-1])) if job.settings.uses_mask else None
-        return region_for(job.settings, shape, _strengths(job), mask, average)
+        strengths = strengths_of(jobs) if job.settings.uses_words else None
+        return region_for(job.settings, shape, strengths, mask, average, see)
     return FixedRegion.everything(shape, job.settings.strength if variant == "concave" else 0.0)
 
 
@@ -128,6 +141,7 @@ def run_batch(
     control: Control | None = None,
     eta: float | None = None,
     rival: Rival | None = None,
+    see: Callable[[Tensor], object] | None = None,
 ) -> Batch:
     """Sample the pictures of several jobs at once.
 
@@ -144,6 +158,7 @@ def run_batch(
         eta: noise weight of DDIM and the ancestral solvers; None: each one's own.
         rival: another method, which changes the sampler's step or the guidance; together with AsynDM if that is the
             variant.
+        see: called with the objects' cells ``(B,n,h',w')`` of every mask.
 
     Raises:
         ValueError: the jobs differ in more than they may, or the rival cannot be had with their solver.
@@ -166,8 +181,8 @@ def run_batch(
     if solver.space == "sigma":
         x = x * base.nominal(0)
 
-    looks_for_objects = keep_average or (variant == "asyndm" and shared.settings.uses_objects)
-    region = AverageAttention(shape) if keep_average else variant_region(shared, variant, shape, average)
+    looks_for_objects = keep_average or (variant == "asyndm" and shared.settings.uses_words)
+    region = AverageAttention(shape) if keep_average else variant_region(jobs, variant, shape, average, see)
     if control is not None:
         region = controlled(control, region, shape, shared.settings.strength, [job.seed for job in jobs])
     guidance, scales, levels = shared.guidance * solver.guidance, list[Tensor](), list[Tensor]()
@@ -183,6 +198,7 @@ def run_batch(
         halvings=model.attention_halvings,
         rival=rival,
         log=scales.append,
+        effect=variant == "asyndm" and shared.settings.uses_guidance,
     )
 
     def look(record: StepRecord) -> None:
@@ -228,6 +244,17 @@ def _shared(jobs: Sequence[Job]) -> Job:
         if common(job) != common(longest) or own != strengths[: len(own)]:
             raise ValueError("the jobs of a batch may differ in prompt, seed and the words of their objects only")
     return longest
+
+
+def strengths_of(jobs: Sequence[Job]) -> Strengths:
+    """Of the objects of each job, over the steps."""
+    most = max(len(job.settings.objects) for job in jobs)
+    specs, places = [], []
+    for job in jobs:
+        none = [None] * (most - len(job.settings.objects))
+        specs.append([*job.settings.objects, *none])
+        places.append([*map(tuple, job.columns), *none])
+    return strengths_for(jobs[0].settings, specs, places)
 
 
 def _strengths(job: Job) -> list[float]:

@@ -112,7 +112,22 @@ def build_parser() -> frame.Parser:
     add(
         "--objects",
         metavar="WORDS",
-        help="words of the prompt, with commas: 'shark, bike:0.4' (found in the prompt)",
+        help="words of the prompt, with commas: 'shark, bike:0.4'; 'bike > shark' draws the bike first (found in the"
+        " prompt)",
+    )
+    add(
+        "--order",
+        **_one_of("asyndm_ext.turns", "ORDERS", "together"),
+        metavar="NAME",
+        help="which object is drawn first: together, in turn (as in the prompt), 'in turn, last first'; an order in"
+        " --objects ('bike > shark') counts in its place (%(default)s)",
+    )
+    add(
+        "--mask-source",
+        **_one_of("asyndm_ext.settings", "MASK_SOURCES", "dynamic"),
+        metavar="NAME",
+        help="dynamic: the objects are looked for at every step; fixed: in a plain pass before; guidance: no objects,"
+        " but where the prompt makes a difference (%(default)s)",
     )
     add(
         "--threshold",
@@ -236,8 +251,18 @@ def _jobs(options: argparse.Namespace) -> tuple[list[Job], str]:
     from asyndm_ext.settings import Settings
 
     objects, source = _objects(options.objects, prompt)
+    if options.mask_source == "guidance":
+        if source != "prompt":
+            raise ValueError("--mask-source guidance knows no words; leave out --objects, or take another mask source")
+        objects, source = (), "guidance"
     settings = Settings(
-        enabled=True, objects=objects, strength=options.strength, curve=options.curve, threshold=options.threshold
+        enabled=True,
+        objects=objects,
+        strength=options.strength,
+        curve=options.curve,
+        threshold=options.threshold,
+        order=options.order,
+        mask_source=options.mask_source,
     )
     jobs = [
         Job(

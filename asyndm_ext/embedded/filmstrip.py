@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from asyndm_ext.drawing import NOISIEST, clock_colours, enlarged, mask_picture, to_picture
+from asyndm_ext.embedded.batch import strengths_of
 from asyndm_ext.embedded.sampling import Job, Result, Variant
 from asyndm_ext.strip import Layout, Row, draw, legend_of_clock, legend_of_slow
 
@@ -24,22 +25,36 @@ def explanation(job: Job, variant: Variant) -> str:
         return "Every pixel loses its noise on the ordinary schedule."
     if variant == "concave" or job.settings.region == "everything":
         return "Every pixel keeps its noise for longer, whatever it shows."
-    return f"Only the pixels {_where(job)} keep their noise for longer; the rest is on time."
+    return f"Only the pixels {_where(job)} keep their noise for longer; the rest is on time.{_turns(job)}"
 
 
 def _where(job: Job) -> str:
     """Which pixels are slow, after "the pixels"."""
-    objects = " and ".join(f'"{spec.name}"' for spec in job.settings.objects)
+    objects = "of " + " and ".join(f'"{spec.name}"' for spec in job.settings.objects)
+    if job.settings.uses_guidance:
+        objects = "where the prompt makes a difference"
     inverted = "outside" if job.settings.mask_invert else "under"
     return {
-        "objects": f"of {objects}",
+        "objects": objects,
         "mask": f"{inverted} the mask",
-        "objects or mask": f"of {objects} and those {inverted} the mask",
-        "objects and mask": f"of {objects} that are {inverted} the mask",
+        "objects or mask": f"{objects} and those {inverted} the mask",
+        "objects and mask": f"{objects} that are {inverted} the mask",
     }[job.settings.region]
 
 
+def _turns(job: Job) -> str:
+    """Which object is drawn first, as a sentence; empty: none is."""
+    until = strengths_of([job]).until if job.settings.uses_words else None
+    if until is None:
+        return ""
+    named = sorted(zip(until.tolist(), job.settings.objects, strict=True), key=lambda pair: pair[0])
+    return " In turn: " + ", ".join(f'"{spec.name}" until {end:.0%} of the steps' for end, spec in named) + "."
+
+
 # --- filmstrip ------------------------------------------------------------------------------------------------------
+
+
+_FOUND = ("Where the picture pays attention to the objects' words.", "Where the prompt makes the most difference.")
 
 
 def layout(job: Job, result: Result) -> Layout:
@@ -65,7 +80,7 @@ def filmstrip(job: Job, result: Result, decode: Callable[[Tensor], Tensor]) -> I
         ),
         Row(
             "Slow pixels",
-            "Where the picture pays attention to the objects' words. These pixels are held back.",
+            f"{_FOUND[settings.uses_guidance]} These pixels are held back.",
             lambda step: mask_picture(predictions[step], result.strength[step], settings.strength, where.factor),
             lambda step: f"{result.slow_fraction[step]:.0%} of pixels",
             legend_of_slow,

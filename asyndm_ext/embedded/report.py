@@ -11,6 +11,7 @@ from asyndm_ext import __version__
 from asyndm_ext.embedded.filmstrip import TITLES
 from asyndm_ext.embedded.rows import Drawn, Row, right
 from asyndm_ext.embedded.sampling import VARIANTS
+from asyndm_ext.objects import written
 from asyndm_ext.world.scenes import SIZE
 from asyndm_ext.world.telling import change_sentence, listed, told
 
@@ -28,16 +29,20 @@ def text(rows: Sequence[Row], source: str, files: Mapping[str, Path], wanted: Pa
 
     Args:
         rows: of each seed.
-        source: where the objects come from: "prompt" or "--objects".
+        source: where the objects come from: "prompt" or "--objects"; or "guidance", where there are none.
         files: the pictures, by name.
         wanted: the folder that was asked for.
     """
     job = rows[0].job
-    found = "found in the prompt" if source == "prompt" else "as given"
+    found = (
+        f"{', '.join(written(job.settings.objects))} ({'found in the prompt' if source == 'prompt' else 'as given'})"
+    )
+    if source == "guidance":
+        found = "none; the mask is where the prompt makes a difference"
     lines = [
         f"prompt:  {job.prompt}",
         f"seeds:   {_range([row.job.seed for row in rows])}",
-        f"objects: {', '.join(map(str, job.settings.objects))} ({found})",
+        f"objects: {found}",
         "",
         *_right(rows),
         "",
@@ -142,6 +147,8 @@ def summary(rows: Sequence[Row], source: str, files: Mapping[str, Path]) -> dict
             "curve": job.settings.curve,
             "strength": job.settings.strength,
             "threshold": job.settings.threshold,
+            "order": job.settings.order,
+            "mask_source": job.settings.mask_source,
             "guidance": job.guidance,
             "width": job.width,
             "height": job.height,

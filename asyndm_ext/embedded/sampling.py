@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from asyndm_ext import __version__, mask_image
-from asyndm_ext.embedded.batch import Variant, base_schedule, run_batch
+from asyndm_ext.embedded.batch import Variant, base_schedule, run_batch, strengths_of
 from asyndm_ext.embedded.limits import GUIDANCE, MAX_GUIDANCE, MAX_SIDE, MAX_STEPS, SCHEDULERS, SEEDS, SIDE_STEP
 from asyndm_ext.noise import NoiseTable
 from asyndm_ext.objects import ObjectSpec
@@ -23,6 +23,7 @@ from asyndm_ext.run import StepRecord
 from asyndm_ext.settings import Settings
 from asyndm_ext.solvers import SOLVERS
 from asyndm_ext.ui.coverage import Coverage
+from asyndm_ext.ui.overlap import Overlap
 from asyndm_ext.world.tokens import Tokenizer
 from asyndm_ext.world.words import COUNTED, read
 
@@ -142,7 +143,7 @@ class Job:
             self._check_region()
 
     def _check_region(self) -> None:
-        if self.settings.uses_objects:
+        if self.settings.uses_words:
             _require(
                 bool(self.settings.objects), f"no object found in the prompt {self.prompt!r}; name one of its words"
             )
@@ -164,7 +165,7 @@ class Job:
     @property
     def columns(self) -> list[list[int]]:
         """Text columns per object."""
-        return object_columns(Tokenizer(), self.prompt, self.settings.objects)
+        return object_columns(Tokenizer(), self.prompt, self.settings.objects) if self.settings.uses_words else []
 
     @property
     def finds_a_fixed_mask(self) -> bool:
@@ -272,7 +273,7 @@ def run_variant(
     """
     records: list[StepRecord] = []
     predictions: list[Tensor] = []
-    coverage = Coverage()
+    coverage, overlap = Coverage(), Overlap()
 
     def look(record: StepRecord) -> None:
         on_step()
@@ -289,8 +290,11 @@ def run_variant(
     average = None
     if variant == "asyndm" and job.finds_a_fixed_mask:
         average = run_batch(model, [job], "plain", keep_average=True, watch=look).average
-    batch = run_batch(model, [job], variant, average=average, callback=report, watch=watch)
+    batch = run_batch(model, [job], variant, average=average, callback=report, watch=watch, see=overlap.see)
     table = NoiseTable.from_alphas_cumprod(model.alphas_cumprod)
+    note = None
+    if variant == "asyndm":
+        note = coverage.note(job.settings) or overlap.note([[*map(str, job.settings.objects)]], strengths_of([job]))
     level = torch.cat([record.level for record in records]).squeeze(1)
     return Result(
         latent=batch.latents,
@@ -298,5 +302,5 @@ def run_variant(
         strength=torch.cat([record.strength for record in records]).squeeze(1),
         timestep=level if job.walks_timesteps else table.sigma_to_t(level),
         seconds_per_step=batch.seconds / len(records),
-        note=coverage.note(job.settings) if variant == "asyndm" else None,
+        note=note,
     )

@@ -14,6 +14,7 @@ from typing import Any
 
 from asyndm_ext.objects import ObjectSpec, short
 from asyndm_ext.rivals import OPTIONS, read_option
+from asyndm_ext.turns import IN_TURN, LAST_FIRST
 
 KINDS: dict[str, str] = {
     "plain": "the host's own picture",
@@ -29,16 +30,17 @@ KINDS: dict[str, str] = {
     "asyndm+cfg++": "AsynDM and CFG++ together",
     "rest": "everything but the objects is slow",
     "half": "half of the picture is slow, whatever it shows",
-    "in turn": "the objects are slow one after the other, the last one most",
+    "in turn": "the objects are drawn one after the other, the first one of the prompt first",
     "last first": "the same from the last one to the first",
+    "guidance": "the pixels where the prompt makes a difference are slow",
 }
 USUAL = ("plain", "concave", "asyndm", "fixed")
 """The paper's four."""
-ON_WEBUIS = (*USUAL, *OPTIONS, *(kind for kind in KINDS if kind.startswith("asyndm+")))
-"""What a WebUI can carry out; CFG++ is a sampler of its own there, the other methods go with the key "compare"."""
 _TOGETHER = "asyndm+"
 FILE = "file"
 """As a strength: each object's own, from the prompts' files, where they have it."""
+CONTROLS = ("rest", "half")
+"""These no WebUI can carry out. (CFG++ is a sampler of its own there, the other methods go with the key "compare".)"""
 CONDITIONS = ("solver", "scheduler", "steps", "guidance")
 VARIED = (
     "strength",
@@ -127,8 +129,10 @@ class Method:
         }
         if self.kind == "concave":
             own["region"] = "everything"
-        if self.kind == "fixed":
-            own["mask_source"] = "fixed"
+        if self.kind in ("fixed", "guidance"):
+            own["mask_source"] = self.kind
+        if self.kind in ("in turn", "last first"):
+            own["order"] = IN_TURN if self.kind == "in turn" else LAST_FIRST
         return own
 
 
@@ -139,7 +143,7 @@ def _written(value: Any) -> str:
 def check_usual(methods: Iterable[Method]) -> None:
     """Raises ValueError for a method that a WebUI cannot carry out."""
     for method in methods:
-        if method.kind not in ON_WEBUIS:
+        if method.kind in CONTROLS:
             raise ValueError(
                 f"the method {method.kind!r} is a control of the little world and the exact one; leave out --url, or it"
             )

@@ -20,7 +20,7 @@ from asyndm_ext.evaluate.controls import FILE as MATCHED
 from asyndm_ext.evaluate.controls import chooses, complete, extended, matched
 from asyndm_ext.evaluate.estimate import Estimate
 from asyndm_ext.evaluate.methods import FILE as FILE_STRENGTH
-from asyndm_ext.evaluate.methods import ON_WEBUIS, lay_out
+from asyndm_ext.evaluate.methods import lay_out
 from asyndm_ext.evaluate.metrics import Column
 from asyndm_ext.evaluate.options import WEBUI_SIDES
 from asyndm_ext.evaluate.plan import Pair, Plan, Unit
@@ -68,10 +68,7 @@ def plan_of(options: argparse.Namespace) -> Plan:
         "steps": options.steps,
         "guidance": options.guidance or [7.0 if webui else GUIDANCE if options.exact is None else 5.0],
     }
-    kinds = options.methods
-    if options.paper and webui:
-        kinds = [kind for kind in kinds if kind in ON_WEBUIS]
-    methods = lay_out(kinds, settings, conditions, options.grid, options.plain_guidance)
+    methods = lay_out(options.methods, settings, conditions, options.grid, options.plain_guidance)
     seeds = options.seeds or (1 if options.exact is None else 25)
     return Plan(prompts, methods, seeds, options.first_seed, chunk=1 if webui else _batch(options))
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from asyndm_ext.exact.config import Asked
 from asyndm_ext.exact.world import JITTER, ExactWorld
+from asyndm_ext.model.prompt_effect import difference
 from asyndm_ext.noise import NoiseTable
 
 
@@ -41,17 +42,23 @@ class ExactModel:
         own = torch.cat([torch.zeros(objects, 1), torch.eye(objects)], dim=1)
         self._attention = own[None, :, None].expand(len(asked), -1, -1, -1)
         self.last_uncond: Tensor | None = None
+        self.tells_effect = False
+        """Whether it tells, in place of the attention, where the prompt makes a difference."""
+        self._effect: Tensor | None = None
 
-    def attention(self) -> Tensor:
-        return self._attention
+    def attention(self) -> Tensor | None:
+        return self._effect if self.tells_effect else self._attention
 
     def __call__(self, x: Tensor, nominal: float, level: Tensor) -> Tensor:
         if self._space == "sigma":
             uncond, cond = self.denoised(x, level)
+            self._effect = difference(cond, uncond)
         else:
             alpha = self._table.alpha_at(level)
             signal, noise = alpha.sqrt(), (1 - alpha).sqrt()
-            uncond, cond = ((x - signal * d) / noise for d in self.denoised(x / signal, noise / signal))
+            pictures = self.denoised(x / signal, noise / signal)
+            self._effect = difference(*pictures)
+            uncond, cond = ((x - signal * d) / noise for d in pictures)
         self.last_uncond = uncond.to(x)
         return (uncond + self._guidance * (cond - uncond)).to(x)
 

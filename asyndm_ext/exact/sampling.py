@@ -14,13 +14,17 @@ from asyndm_ext.exact.config import Asked
 from asyndm_ext.exact.model import ExactModel
 from asyndm_ext.exact.world import ExactWorld
 from asyndm_ext.noise import NoiseTable
+from asyndm_ext.objects import ObjectSpec
 from asyndm_ext.regions import AverageAttention, Between, FixedRegion, Region, region_for
 from asyndm_ext.run import Run
 from asyndm_ext.schedule import PixelSchedule
 from asyndm_ext.settings import Settings
 from asyndm_ext.solvers import SOLVERS
+from asyndm_ext.strengths import strengths_for
 
-Slow = Literal["objects", "rest", "in turn", "last first"]
+Slow = Literal["objects", "rest"]
+PARTS = tuple(map(ObjectSpec, ("animal", "thing")))
+"""What the objects of a picture are called here, whatever kinds they are of, in the order of their pixels."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ def sample(
     settings: Settings | None = None,
     slow: Slow = "objects",
     made: Callable[..., ExactModel] = ExactModel,
+    region: Region | None = None,
 ) -> Tensor:
     """Finished latents ``(B,D,1,P)`` float64.
 
@@ -60,6 +65,7 @@ def sample(
         settings: AsynDM's; None: plain sampling.
         slow: which parts lag, where the settings' region is one of objects.
         made: makes the model, to look over its shoulder.
+        region: another one than the settings ask for.
     """
     solver = SOLVERS[conditions.solver]
     table = NoiseTable.from_alphas_cumprod(world.alphas_cumprod)
@@ -72,10 +78,11 @@ def sample(
         x = x * base.nominal(0)
     guidance = conditions.guidance * solver.guidance
     model = made(world, list(asked), guidance, table, solver.space)
+    model.tells_effect = settings is not None and settings.uses_guidance
     run = Run(
         model,
         PixelSchedule(base, shape, settings.curve if settings else "quadratic"),
-        _region(settings, slow, shape, model),
+        region or _region(settings, slow, shape, model),
         x,
         randn_like=lambda like: normals(like.shape).to(like),
         table=table,
@@ -91,12 +98,10 @@ def _region(settings: Settings | None, slow: Slow, shape: tuple[int, int, int, i
         ground = torch.tensor([settings.strength] + [0.0] * objects)
         region: Region = FixedRegion(ground.expand(shape))
         return Between(region, settings.start, settings.end)
-    shares = torch.linspace(0, 1, objects) if objects > 1 else torch.ones(1)
-    if slow == "objects":
-        shares = torch.ones(objects)
-    strengths = (settings.strength * (shares.flip(0) if slow == "last first" else shares)).tolist()
+    specs = PARTS[:objects]
+    strengths = strengths_for(settings, [specs], [range(objects)])
     average = None
-    if settings.uses_objects and settings.mask_source == "fixed":
+    if settings.uses_words and settings.mask_source == "fixed":
         looking = AverageAttention(shape)  # what it would find in a plain pass is known beforehand
         looking.observe(model.attention())
         average = looking.maps

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from asyndm_ext.model.attention import CrossAttentionCapture, TokenRow
+from asyndm_ext.model.prompt_effect import difference
 from asyndm_ext.model.timesteps import QUANTUM, TimestepTable, is_uniform
 from asyndm_ext.model.unet_time import UNetTimeConditioning
 from asyndm_ext.noise import NoiseTable
@@ -33,6 +34,7 @@ class GuidedUNet:
         halvings: how often the latent was halved where the attention is looked at.
         rival: guides in another way.
         log: takes the equivalent CFG scale of each call, where that is not ``guidance``.
+        effect: tell, in place of the attention, where the prompt makes a difference, ``(B,1,H,W)``.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class GuidedUNet:
         halvings: int = 2,
         rival: Rival | None = None,
         log: Log | None = None,
+        effect: bool = False,
     ) -> None:
         if prediction_type not in ("epsilon", "v_prediction"):
             raise ValueError(f"unsupported prediction type {prediction_type!r}")
@@ -70,6 +73,8 @@ class GuidedUNet:
                 TokenRow(row.image, columns[row.image]) if row.part == "cond" else None for row in self._network_rows
             ]
         self._time = UNetTimeConditioning(unet)
+        self._effect = effect
+        self._difference: Tensor | None = None
         self.last_output: Tensor | None = None
         self.last_uncond: Tensor | None = None
 
@@ -85,6 +90,8 @@ class GuidedUNet:
             yield self
 
     def attention(self) -> Tensor | None:
+        if self._effect:
+            return self._difference
         return self._capture.maps() if self._capture is not None else None
 
     def __call__(self, x: Tensor, nominal: float, level: Tensor) -> Tensor:
@@ -115,6 +122,11 @@ class GuidedUNet:
             return x - sigma * eps if sigma_space else eps
 
         self.last_uncond = answer(noise(uncond))
+        if self._effect:
+            # What the two take the picture for: of eps that is sigma times as far apart.
+            self._difference = difference(answer(noise(cond)), self.last_uncond)
+            if not sigma_space:
+                self._difference = self._difference * ((1 - alpha) / alpha).sqrt()
         if self._rule is None:
             return answer(noise(uncond + self._guidance * (cond - uncond)))
         rows = [noise(output) for output in (uncond, cond, *more)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from asyndm_ext.embedded.filmstrip import TITLES
+from asyndm_ext.objects import written
 from asyndm_ext.studio.engine import Outcome, Progress
 from asyndm_ext.ui.coverage import NOTHING_LAGGED
 from asyndm_ext.world.animals import ANIMALS
@@ -94,8 +95,8 @@ def summary(outcome: Outcome) -> str:
     if ours is None:
         says.append("AsynDM is off: open its panel to switch it on")
     else:
-        if outcome.job.settings.uses_objects:
-            says.append("objects: " + ", ".join(map(str, outcome.job.settings.objects)))
+        if outcome.job.settings.uses_words:
+            says.append("objects: " + ", ".join(written(outcome.job.settings.objects)))
         if ours.note != NOTHING_LAGGED:
             says.append(f"{sum(ours.slow_fraction) / len(ours.slow_fraction):.0%} of the picture slow on average")
     return "; ".join(says)

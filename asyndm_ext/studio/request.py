@@ -51,7 +51,7 @@ def job_from(drawing: Mapping[str, Any], panel: Mapping[str, Any]) -> tuple[Job,
         return Job(settings=Settings(), **values), ("plain",)
     settings = {name: value for name, value in panel.items() if value is not None}
     written = Settings(**settings)
-    if written.uses_objects and not written.objects:
+    if written.uses_words and not written.objects:
         found = automatic_objects(values["prompt"])
         written = Settings(**{**settings, "objects": tuple(map(ObjectSpec, found))})
     return Job(settings=written, **values), VARIANTS

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from asyndm_ext.objects import ObjectSpec, parse_objects
-from asyndm_ext.prompt import automatic_objects, occurrences, plain_text, reads_as_english
+from asyndm_ext.objects import ObjectSpec, parse_objects, without, written
+from asyndm_ext.prompt import automatic_objects, occurrences, place, plain_text, reads_as_english
+from asyndm_ext.turns import TOGETHER, turns, until
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Chip:
         in_prompt: whether its words stand in the prompt, as often as it says; if not, the job would stop.
         after: the Objects field once it has been clicked.
         places: how often its words stand in the prompt, where it names one of these places.
+        until: up to which part of the steps it would be slow, fraction.
     """
 
     text: str
@@ -30,6 +32,7 @@ class Chip:
     in_prompt: bool
     after: str
     places: int | None = None
+    until: float = 1.0
 
 
 Places = Callable[[str], Callable[[str], int]]
@@ -46,6 +49,7 @@ def chips(
     objects: str,
     find: Callable[[str], Sequence[str]] = automatic_objects,
     places: Places = places_in_text,
+    order: str = TOGETHER,
 ) -> list[Chip]:
     """The objects that are found in the prompt, and those that the user has named besides.
 
@@ -56,27 +60,37 @@ def chips(
         objects: the Objects field.
         find: how a job finds the objects of a prompt.
         places: how a job counts them.
+        order: in which they are drawn, unless the field says that.
 
     Raises:
         ValueError: the Objects field cannot be read, or ``find`` cannot read the prompt.
     """
     found, named = find(prompt), parse_objects(objects)
     if not named:
+        ends = until(turns(range(len(found)), order))
         return [
-            Chip(word, True, True, _joined([other for other in found if other != word] or [word])) for word in found
+            Chip(word, True, True, _joined([other for other in found if other != word] or [word]), until=part)
+            for word, part in zip(found, ends, strict=True)
         ]
     names = {spec.name.casefold() for spec in named}
     missing = [ObjectSpec(word) for word in found if word.casefold() not in names]
     count = places(prompt)
 
-    def chip(spec: ObjectSpec) -> Chip:
+    def chip(spec: ObjectSpec, part: float) -> Chip:
         there = count(spec.name)
-        after = _joined([other for other in named if other is not spec])
+        after = _joined(written(without(named, spec)))
         in_prompt = there >= (spec.occurrence or 1)
-        return Chip(str(spec), in_prompt, in_prompt, after, None if spec.occurrence is None else there)
+        return Chip(str(spec), in_prompt, in_prompt, after, None if spec.occurrence is None else there, part)
 
-    others = [Chip(spec.name, False, True, _joined([*named, spec])) for spec in missing]
-    return [*map(chip, named), *others]
+    others = [Chip(spec.name, False, True, _joined(written([*named, spec]))) for spec in missing]
+    return [*map(chip, named, lags_until(named, prompt, order)), *others]
+
+
+def lags_until(named: Sequence[ObjectSpec], prompt: str, order: str) -> list[float]:
+    """Until which part of the steps each named object lags, as far as that can be told without a tokenizer."""
+    number = {spec.label: k for k, spec in enumerate(named)}
+    after = [[number[label] for label in spec.after] for spec in named]
+    return until(turns([place(prompt, spec.name, spec.occurrence) for spec in named], order, after))
 
 
 def _joined(objects: Sequence[object]) -> str:
@@ -89,12 +103,13 @@ def html(
     region: str,
     find: Callable[[str], Sequence[str]] = automatic_objects,
     places: Places = places_in_text,
+    order: str = TOGETHER,
 ) -> str:
     """The line below the Objects field; the arguments are those of :func:`chips`."""
     if "objects" not in region:
         return _line(f"The region “{region}” does not use objects.")
     try:
-        found = chips(prompt, objects, find, places)
+        found = chips(prompt, objects, find, places, order)
     except ValueError as error:
         return _line(str(error), "asyndm-wrong")
     if not found and not plain_text(prompt):
@@ -114,11 +129,15 @@ def _line(text: str, kind: str = "asyndm-lead", after: str = "") -> str:
 def _button(chip: Chip) -> str:
     classes = "asyndm-chip" + (" asyndm-on" if chip.on else "") + ("" if chip.in_prompt else " asyndm-wrong")
     title = "Slow: click to take it out" if chip.on else "On time: click to make it slow"
+    lags = ""
+    if chip.on and chip.until < 1:
+        title = f"Slow until {chip.until:.0%} of the steps: click to take it out"
+        lags = f'data-until="{chip.until:.4g}" '
     if not chip.in_prompt:
         title = "Not in the prompt: click to take it out"
         if chip.places:
             title = f"The prompt has only {chip.places} of these: click to take it out"
     return (
         f'<button type="button" class="{classes}" aria-pressed="{str(chip.on).lower()}" title="{title}" '
-        f'data-objects="{escape(chip.after)}">{escape(chip.text)}</button>'
+        f'{lags}data-objects="{escape(chip.after)}">{escape(chip.text)}</button>'
     )

@@ -40,4 +40,6 @@ class Coverage:
         slow = sorted(self._largest)[len(self._largest) // 2]
         if settings.region != "everything" and slow >= NEARLY_ALL:
             return "the slow region covered the whole picture, so there was no clearer context to wait for"
+        if settings.uses_guidance and settings.objects:
+            return "the mask source 'guidance' knows no words, so those in Objects and their order were not used"
         return None

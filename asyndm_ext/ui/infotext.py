@@ -83,7 +83,7 @@ def record(p: Any, args: Sequence[Any]) -> None:
     except SettingsError:
         return
     p.extra_generation_params.update(entries_of(settings))
-    if settings.uses_objects and not settings.objects:
+    if settings.uses_words and not settings.objects:
         has_hires = bool(getattr(p, "enable_hr", False) and getattr(p, "all_hr_prompts", None))
         none = [None] * len(p.all_prompts)
         first = none if has_hires and settings.hires == "hires" else map(_expected, p.all_prompts)

@@ -17,6 +17,7 @@ from asyndm_ext.ui.infotext import pasted
 CURVE = ("strength", "curve")
 REGION = (("region", "threshold"),)
 ADVANCED = (
+    ("order",),
     ("show", "save_shown"),
     ("mask_invert", "soft", "adetailer"),
     ("mask_source", "hires"),
@@ -150,15 +151,17 @@ def _keep_the_lines(
         finder: the button that the page presses, the objects' line and the mask's.
     """
     find, objects_line, mask_says = finder
-    own, written = [controls["objects"], controls["region"], mask.kind], list(prompt.controls) if prompt else []
-    for event in (*(control.change for control in (controls["enabled"], *own[:2], *written)), *mask.written):
+    own = [controls["objects"], controls["region"], controls["order"], mask.kind]
+    written = list(prompt.controls) if prompt else []
+    for event in (*(control.change for control in (controls["enabled"], *own[:3], *written)), *mask.written):
         _on_the_page(event, f"() => asyndm.look('{prefix}')", [])
 
-    def found(objects: str, region: str, kind: str, *written: Any) -> tuple[Any, str]:
+    def found(objects: str, region: str, order: str, kind: str, *written: Any) -> tuple[Any, str]:
         said = mask_line.html(region, kind or "", inpaint)
         if prompt is None:
             return gr.update(), said
-        return chips.html(prompt.read(*written), objects or "", region, prompt.find, prompt.places), said
+        text = prompt.read(*written)
+        return chips.html(text, objects or "", region, prompt.find, prompt.places, order), said
 
     find.click(
         fn=found,

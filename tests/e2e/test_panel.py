@@ -166,6 +166,36 @@ def test_the_curve_follows_its_controls(browser: Browser) -> None:
     assert middle() == pytest.approx(0.5, abs=0.01)
 
 
+def test_the_plot_shows_each_object_s_clock(browser: Browser) -> None:
+    def clocks() -> list[list[float]]:
+        """Heights of each, from 0 at the bottom to 1, over the steps."""
+        drawn = str(browser.one(browser.id("plot") + " .asyndm-slow").get_attribute("d"))[1:].split("M")
+        return [[1 - (float(point.split()[1]) - 8) / 104 for point in one.split("L")] for one in drawn]
+
+    browser.write("#txt2img_prompt textarea", "a cat eating a sandwich")
+    browser.switch()
+    browser.unfold("advanced")
+    wait(browser.chips, "chips")
+    assert len(clocks()) == 1, "together"
+    browser.select(browser.id("order"), "in turn")
+    cat, sandwich = wait(lambda: len(clocks()) == 2 and clocks(), "a clock for each")
+    third, end = len(cat) // 3, len(cat) - 1
+    assert cat[third] == pytest.approx(2 / 3 + 0.7 * 2 / 9, abs=0.01) and sandwich[third] == pytest.approx(cat[third])
+    assert cat[2 * third] == pytest.approx(cat[third] / 2, abs=0.01) and cat[end] == pytest.approx(0, abs=0.01)
+    assert sandwich[2 * third] == pytest.approx(1 / 3 + 0.7 * 2 / 9, abs=0.01)
+    titles = [chip.get_attribute("title") for chip in browser.all(browser.id("chips") + " .asyndm-chip")]
+    assert titles == [f"Slow until {share} of the steps: click to take it out" for share in ("33%", "67%")]
+    browser.write(browser.id("objects") + " textarea", "sandwich > cat > sandwich")
+    wait(lambda: "goes round in a circle" in browser.one(browser.id("chips")).text, "a word about the circle")
+    browser.write(browser.id("objects") + " textarea", "sandwich > cat")
+    wait(
+        lambda: [one.text for one in browser.all(browser.id("chips") + " .asyndm-chip")] == ["sandwich", "cat"], "chips"
+    )
+    browser.to(browser.one(browser.id("chips") + " .asyndm-chip")).click()
+    wait(lambda: browser.value("objects") == "cat", "the order without the sandwich")
+    wait(lambda: len(clocks()) == 1, "one clock")
+
+
 def test_generate_see_and_send_on(browser: Browser, page: WebUI) -> None:
     """The way of a user: settings, pictures, and every control back from the infotext and in the other tab."""
     small(browser)
@@ -250,7 +280,17 @@ class TestMask:
         wait(lambda: browser.value("region") == "mask", "the region that uses the mask")
         browser.mask_says("The mask is the picture itself")
         assert browser.is_shown("mask_invert")
-        for name in ("objects", "threshold", "soft", "mask_source", "smoothing", "min_area", "max_area", "hold_after"):
+        for name in (
+            "objects",
+            "order",
+            "threshold",
+            "soft",
+            "mask_source",
+            "smoothing",
+            "min_area",
+            "max_area",
+            "hold_after",
+        ):
             assert not browser.is_shown(name), name
         browser.generate()
         strength = np.array(page.get("/asyndm-probe/levels")[0]["strength"])[0]

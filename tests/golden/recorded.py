@@ -16,10 +16,11 @@ from asyndm_ext.grid import enlarge
 from asyndm_ext.hosts.embedded import GuidedUNet
 from asyndm_ext.masks import MaskOptions
 from asyndm_ext.noise import NoiseTable
-from asyndm_ext.regions import FixedRegion, ObjectRegion, strength_from
+from asyndm_ext.regions import FixedObjects, FixedRegion, ObjectRegion
 from asyndm_ext.run import Run
 from asyndm_ext.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.solvers import SOLVERS
+from asyndm_ext.strengths import Strengths
 
 OWN = Path(__file__).parent
 FOLDER = Path(os.environ.get("ASYNDM_GOLDEN") or OWN)
@@ -162,7 +163,7 @@ class Recorder:
         self.region.observe(maps, progress)
         self.maps.append(maps)
         if isinstance(self.region, ObjectRegion):
-            self.newest.append(self.region._masks[-1]())
+            self.newest.append(self.region._masks[-1].strength(self.region.strengths.at(progress)))
 
     def strength(self, progress: float) -> Tensor:
         return self.region.strength(progress)
@@ -186,9 +187,8 @@ def reproduce(case: Case, schedule: PixelSchedule | None = None) -> None:
             mean = case.fixed_maps(model)
             expected = torch.from_numpy(record["base_raw_cross_mean"]).transpose(1, 2).reshape(mean.shape)
             assert ((mean - expected).abs() / expected).max() < 1e-4
-            fixed = strength_from(mean, case.strengths, options, case.shape)
-            assert torch.equal(fixed, case.strength_of(masks_expected[0])), "mask flips"
-            region = Recorder(FixedRegion(fixed))
+            region = Recorder(FixedObjects(case.shape, Strengths.of(case.strengths), mean, options))
+            assert torch.equal(region.strength(0.0), case.strength_of(masks_expected[0])), "mask flips"
         else:
             first = float(case.strengths[int(np.argmax(meta["item_idx"]))])
             region = Recorder(ObjectRegion(case.shape, case.strengths, options, lag=1, initial=first))

@@ -10,10 +10,11 @@ from PIL import Image
 from asyndm_ext.mask_image import encode
 from asyndm_ext.schedule import CURVES
 from asyndm_ext.settings import FIELDS, MASK_SOURCES, PASSES, REGIONS, SHOWN, Settings
+from asyndm_ext.turns import ORDERS
 
 MASK = encode(Image.new("L", (4, 4), 255))
 
-words = st.text(alphabet=st.characters(blacklist_characters=",:#", blacklist_categories=("Cs", "Cc")), max_size=12)
+words = st.text(alphabet=st.characters(blacklist_characters=",:#>", blacklist_categories=("Cs", "Cc")), max_size=12)
 valid = st.builds(
     dict,
     enabled=st.booleans(),
@@ -36,6 +37,7 @@ valid = st.builds(
     adetailer=st.booleans(),
     show=st.sampled_from(SHOWN),
     save_shown=st.booleans(),
+    order=st.sampled_from(ORDERS),
 )
 """Dictionaries of all settings, in the order of the table."""
 

@@ -226,9 +226,9 @@ def test_attention_that_is_missing_in_a_step_is_that_of_the_step_before(module: 
         import_module("asyndm_ext.hosts.webui.neighbours").Neighbours(),
         [torch.rand(1, 1, 4, 4) for _ in range(2)],
     )
-    assert neighbours.attention(None) is None, "the first time the region says so"
+    assert neighbours.maps(None, "attention") is None, "the first time the region says so"
     assert neighbours.said() is None
-    found = [neighbours.attention(one) for one in (maps[0], None, maps[1], None)]
+    found = [neighbours.maps(one, "attention") for one in (maps[0], None, maps[1], None)]
     assert [id(one) for one in found] == [id(maps[0]), id(maps[0]), id(maps[1]), id(maps[1])]
     assert neighbours.said() == "the attention could not be read in every step, so masks of the step before were kept"
 

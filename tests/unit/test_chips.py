@@ -138,3 +138,29 @@ def test_the_figure_carries_the_tables() -> None:
     data = re.search(r'data-curves="([^"]*)"', figure)
     assert data is not None and 'id="some_id"' in figure
     assert json.loads(html.unescape(data[1])) == curve_plot.tables()
+
+
+# -- an order
+
+
+def test_a_chip_knows_its_turn() -> None:
+    ends = [(chip.text, round(chip.until, 3)) for chip in chips.chips(PROMPT, "", order="in turn")]
+    assert ends == [("cat", 0.25), ("sandwich", 0.5), ("table", 0.75)]
+    ends = [(chip.text, round(chip.until, 3)) for chip in chips.chips(PROMPT, "table, cat", order="in turn")]
+    assert ends == [("table", 0.667), ("cat", 0.333), ("sandwich", 1)], "as in the prompt; the last is not slow"
+    ends = [(chip.text, round(chip.until, 3)) for chip in chips.chips(PROMPT, "table:0.5 > cat", order="together")]
+    assert ends == [("table:0.5", 0.333), ("cat", 0.667), ("sandwich", 1)]
+
+
+def test_a_click_keeps_the_order_of_the_others() -> None:
+    found = chips.chips(PROMPT, "table > sandwich:0.4 > cat")
+    assert [chip.after for chip in found] == ["sandwich:0.4 > cat", "table > cat", "table > sandwich:0.4"]
+    assert chips.chips(PROMPT, "table > cat")[2].after == "table > cat, sandwich"
+
+
+def test_the_page_is_told_when_a_turn_ends() -> None:
+    page = chips.html(PROMPT, "cat > table, sandwich", "objects")
+    assert re.findall(r'data-until="([0-9.]+)"', page) == ["0.3333", "0.6667"]
+    assert "Slow until 33% of the steps: click to take it out" in html.unescape(page)
+    assert "data-until" not in chips.html(PROMPT, "cat, table", "objects")
+    assert "goes round in a circle" in chips.html(PROMPT, "cat > table > cat", "objects")

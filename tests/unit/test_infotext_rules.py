@@ -16,7 +16,7 @@ from asyndm_ext.ui import infotext
 
 # Anything that a prompt can hold: quotes, backslashes, brackets, emoji, right-to-left letters.
 names = st.text(
-    alphabet=st.characters(blacklist_characters=",:#", blacklist_categories=("Cs", "Cc")), min_size=1, max_size=20
+    alphabet=st.characters(blacklist_characters=",:#>", blacklist_categories=("Cs", "Cc")), min_size=1, max_size=20
 ).filter(str.strip)
 objects = st.lists(
     st.builds(ObjectSpec, names, st.none() | st.floats(0, 1), st.none() | st.integers(1, 9)), max_size=4

@@ -80,7 +80,7 @@ def test_two_places_of_a_word_are_two_objects() -> None:
     assert len(parse_objects("cat#1:0.2, cat#2:0.9, cat#1:0.2")) == 2
 
 
-words = st.text(st.characters(blacklist_characters=",:#\0", blacklist_categories=("Cs",)), min_size=1, max_size=12)
+words = st.text(st.characters(blacklist_characters=",:#>\0", blacklist_categories=("Cs",)), min_size=1, max_size=12)
 specs = st.builds(
     ObjectSpec,
     words.filter(str.strip),

@@ -21,7 +21,7 @@ from asyndm_ext.settings import FIELDS, Settings, SettingsError, is_enabled
 from asyndm_ext.ui import infotext
 from asyndm_ext.ui.coverage import Coverage
 
-OF_OBJECTS = {"objects", "threshold", "mask_source", "soft", "smoothing", "min_area", "max_area", "hold_after"}
+OF_OBJECTS = {"objects", "order", "threshold", "mask_source", "soft", "smoothing", "min_area", "max_area", "hold_after"}
 """Settings that only the regions with objects use."""
 README = Path(__file__).parents[2] / "README.md"
 
@@ -81,7 +81,10 @@ def test_panel_defaults_in_the_dictionary_slot_s_rest_are_ignored() -> None:
         ({"mask": "x", "region": "mask"}, "the mask is not a picture in base64"),
         ({"mask": 3}, "the mask must be a picture in base64, but it is 3"),
         ({"mask": None, "region": "mask"}, "the mask must be a picture in base64, but it is None"),
-        ({"mask_source": "static"}, "Mask source (mask_source) must be one of 'dynamic', 'fixed', but it is 'static'"),
+        (
+            {"mask_source": "static"},
+            "Mask source (mask_source) must be one of 'dynamic', 'fixed', 'guidance', but it is 'static'",
+        ),
         (
             {"min_area": 0.5, "max_area": 0.5},
             "Smallest area (min_area) must be less than Largest area (max_area), but they are",
@@ -89,7 +92,7 @@ def test_panel_defaults_in_the_dictionary_slot_s_rest_are_ignored() -> None:
         ({"start": 0.8, "end": 0.3}, "Start must be less than End, but they are 0.8 and 0.3"),
         ({"threshold": -0.0}, "but it is 0.0"),
         ({"mask": "AAAA\0"}, "the mask must be a picture in base64, but it is 'AAAA\\x00'"),
-        ({"objects": "cat\0"}, "must be words without ',', ':' and '#', but it is 'cat\\x00'"),
+        ({"objects": "cat\0"}, "must be words without ',', ':', '#' and '>', but it is 'cat\\x00'"),
         ({"objects": "cat, " * 200_000}, "the objects are longer than 20000 characters"),
         ({"objects": ["cat"] * 300_000}, "there are more than 200 objects"),
         ({"objects": dict.fromkeys(map(str, range(300_000)))}, "there are more than 200 objects"),

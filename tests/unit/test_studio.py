@@ -339,6 +339,9 @@ def test_what_can_be_drawn_is_listed() -> None:
         ({"region": "mask", "mask_invert": True}, "Only the pixels outside the mask keep"),
         ({"region": "objects and mask", "objects": "bike"}, 'of "bike" that are under the mask keep'),
         ({"strength": 0}, "nothing is held back"),
+        ({"mask_source": "guidance"}, "Only the pixels where the prompt makes a difference keep"),
+        ({"order": "in turn"}, 'In turn: "shark" until 33% of the steps, "bike" until 67% of the steps.'),
+        ({"objects": "bike > shark"}, 'In turn: "bike" until 33% of the steps, "shark" until 67% of the steps.'),
     ],
 )
 def test_a_picture_says_what_was_slow(settings: dict[str, Any], said: str) -> None:

@@ -12,7 +12,7 @@ import multiprocessing
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -233,18 +233,9 @@ def _rival(method: Method) -> Rival | None:
     return Rival(method.rival, method.rival_options) if method.rival else None
 
 
-def _in_turn(objects: Sequence[ObjectSpec], strength: float, last_first: bool) -> tuple[ObjectSpec, ...]:
-    """The first object is on time and the last one slowest, or the other way round; one alone is slow."""
-    order = objects[::-1] if last_first else objects
-    share = {spec: number / max(1, len(order) - 1) if len(order) > 1 else 1.0 for number, spec in enumerate(order)}
-    return tuple(replace(spec, strength=strength * share[spec]) for spec in objects)
-
-
 def job_of(pair: Pair, method: Method, size: int) -> Job:
     """The embedded model's job for a picture. Raises ValueError for what it cannot draw."""
     objects = method.objects(pair.prompt.objects) or tuple(map(ObjectSpec, automatic_objects(pair.prompt.text)))
-    if method.kind in ("in turn", "last first"):
-        objects = _in_turn(objects, float(method.asyndm().get("strength", 1.0)), method.kind == "last first")
     settings = {key: value for key, value in method.asyndm().items() if key != "region"}
     host = method.host
     return Job(

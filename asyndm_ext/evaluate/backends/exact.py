@@ -15,12 +15,10 @@ from asyndm_ext.evaluate.metrics.exact_world import scores
 from asyndm_ext.evaluate.plan import Plan, Unit
 from asyndm_ext.evaluate.store import Result
 from asyndm_ext.exact.config import ExactConfig, combinations
-from asyndm_ext.exact.sampling import Conditions, Slow, sample
+from asyndm_ext.exact.sampling import PARTS, Conditions, sample
 from asyndm_ext.exact.world import ExactWorld
 from asyndm_ext.settings import Settings
 from asyndm_ext.solvers import SOLVERS
-
-_SLOW: dict[str, Slow] = {"rest": "rest", "in turn": "in turn", "last first": "last first"}
 
 
 class ExactBackend:
@@ -67,10 +65,15 @@ class ExactBackend:
     def _draw(self, world: ExactWorld, unit: Unit, method: Method) -> list[Result]:
         asked = [self._asked[pair.prompt.text] for pair in unit.pairs]
         own = method.asyndm()
-        settings = Settings.from_dict({**own, "objects": ["animal"]}) if own else None
+        settings = Settings.from_dict({**own, "objects": list(PARTS[: self._config.parts - 1])}) if own else None
         conditions = Conditions(**method.host, eta=self._eta)
         latents = sample(
-            world, asked, [pair.seed for pair in unit.pairs], conditions, settings, _SLOW.get(method.kind, "objects")
+            world,
+            asked,
+            [pair.seed for pair in unit.pairs],
+            conditions,
+            settings,
+            "rest" if method.kind == "rest" else "objects",
         )
         found = world.found(latents).tolist()
         return [

@@ -56,6 +56,7 @@ class PixelDenoiser(PassDenoiser):
         guidance: what the CFG scale is multiplied by.
         uncond: keep each call's answer without the prompt.
         compared: another method that guides, too, or None.
+        effect: tell, in place of the attention, where the prompt makes a difference.
     """
 
     def __init__(
@@ -67,11 +68,12 @@ class PixelDenoiser(PassDenoiser):
         objects: ObjectColumns | None,
         guidance: float = 1.0,
         uncond: bool = False,
+        effect: bool = False,
         compared: Compared | None = None,
     ) -> None:
         # The host's own switches (sic), which its CFG++ sets and never resets.
         switches = {"cond_scale_miltiplier": guidance, "need_last_noise_uncond": uncond}
-        super().__init__(denoiser, extra_args, space, images, objects, switches, compared)
+        super().__init__(denoiser, extra_args, space, images, objects, switches, effect, compared)
         self._wrapped: InnerModel | None = None
         self._rows: list[int] = []
         self._conditional = 0
@@ -175,13 +177,22 @@ class PixelDenoiser(PassDenoiser):
         """A slice of the batch, in order; slices beyond the plan are other extensions' own calls."""
         first, self._cursor = self._cursor, self._cursor + len(x)
         token_rows: list[TokenRow | None] = []
+        prompted: list[bool | None] = [None] * len(x)
         if self._cursor <= len(self._rows):
             rows = self.neighbours.images_of(x, self._rows[first : self._cursor])
             token_rows = [self._token_row(first + row, image) for row, image in enumerate(rows)]
-            sides: list[Part] = ["cond" if first + row < self._conditional else "uncond" for row in range(len(x))]
+            prompted = [self._prompted(first + row) for row in range(len(rows))]
+            sides: list[Part] = ["cond" if one else "uncond" for one in prompted]
         else:
             rows, sides = [row % self._images for row in range(len(x))], []
-        return self._network_call(partial(host, **kwargs), x, sigma, rows, token_rows, sides)
+        return self._network_call(partial(host, **kwargs), x, sigma, rows, token_rows, prompted, sides)
+
+    def _prompted(self, number: int) -> bool | None:
+        """Whether the row of this number has the prompt; None of those without prompt and picture that are another
+        kind of guidance."""
+        if number < self._conditional:
+            return True
+        return False if number < self._conditional + self._images else None
 
     def _pixel_call(self, call: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: Tensor, levels: Tensor) -> Tensor:
         host = self._bound
@@ -201,6 +212,13 @@ class PixelDenoiser(PassDenoiser):
             return lcm_denoised(denoise, x.to(s), s, level, t_s.to(s).view_as(s), t_m.to(level)).to(x.dtype)
         rescaled = next(rescaled for kind, rescaled in RESCALED if isinstance(host, kind))
         return rescaled(denoise, x.to(s), s, level).to(x.dtype)
+
+    def _picture_per_answer(self) -> Tensor | None:
+        """Timestep samplers have eps."""
+        if self._space == "sigma" or self._levels is None or self._levels.uniform is not None:
+            return None
+        alpha = self._alpha(self._levels.level)
+        return ((1 - alpha) / alpha).sqrt()
 
     def _alpha(self, t: Tensor) -> Tensor:
         assert self.noise is not None

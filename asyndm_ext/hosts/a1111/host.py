@@ -52,11 +52,12 @@ class A1111:
         solver: Solver,
         images: int,
         objects: ObjectColumns | None,
+        effect: bool = False,
         compared: Compared | None = None,
     ) -> PixelDenoiser:
         extra_args = arguments["extra_args"] or {}
         guidance, uncond = solver.guidance, solver.uncond
-        return PixelDenoiser(denoiser, extra_args, solver.space, images, objects, guidance, uncond, compared)
+        return PixelDenoiser(denoiser, extra_args, solver.space, images, objects, guidance, uncond, effect, compared)
 
     def finder(self) -> Finder:
         conditioner = shared.sd_model.cond_stage_model

@@ -56,6 +56,7 @@ class PixelDenoiser(PassDenoiser):
         denoiser, extra_args, space, images, objects: as of :class:`PassDenoiser`.
         uncond: keep each call's answer without the prompt.
         compared: another method that guides, too, or None.
+        effect: tell, in place of the attention, where the prompt makes a difference.
     """
 
     def __init__(
@@ -66,10 +67,11 @@ class PixelDenoiser(PassDenoiser):
         images: int,
         objects: ObjectColumns | None,
         uncond: bool = False,
+        effect: bool = False,
         compared: Compared | None = None,
     ) -> None:
         switches = {"classic_ddim_eps_estimation": False, "need_last_noise_uncond": uncond and space == "timestep"}
-        super().__init__(denoiser, extra_args, space, images, objects, switches, compared)
+        super().__init__(denoiser, extra_args, space, images, objects, switches, effect, compared)
         self._after_guidance = compared is not None or (uncond and space == "sigma")
         if self._after_guidance and takes_model_options(denoiser):
             self._more_args = {"model_options": {ALWAYS_UNCOND: True}}
@@ -165,8 +167,16 @@ class PixelDenoiser(PassDenoiser):
         if self._compared is not None and any(condition > 0 for _, condition in marks):
             with self._nothing_lost():
                 refuse_several_prompts()
+        prompted = [self._prompted(*mark) for mark in marks] if self._effect is not None else []
         images = [image for image, _ in marks]
-        return self._network_call(partial(apply_model, **c), x, sigma, images, token_rows, sides)
+        return self._network_call(partial(apply_model, **c), x, sigma, images, token_rows, prompted, sides)
+
+    def _prompted(self, image: int, condition: int) -> bool | None:
+        """Whether a row has the prompt; None the second time, which is another extension's call."""
+        if (image, condition) in self._read:
+            return None
+        self._read.add((image, condition))
+        return condition >= 0
 
     def _token_row(self, image: int, condition: int) -> TokenRow | None:
         """What to read from a row: nothing from the negative prompt, nor a second time in another extension's call."""

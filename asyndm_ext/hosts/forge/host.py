@@ -52,6 +52,7 @@ class Forge:
         solver: Solver,
         images: int,
         objects: ObjectColumns | None,
+        effect: bool = False,
         compared: Compared | None = None,
     ) -> PixelDenoiser:
         _check()
@@ -59,7 +60,7 @@ class Forge:
             raise NotApplied("UniPC takes Flux's timesteps for others than they are")
         # Not the solver's guidance: Forge sets CFG++'s multiplier of the CFG scale, but never reads it.
         extra_args = arguments["extra_args"] or {}
-        return PixelDenoiser(denoiser, extra_args, solver.space, images, objects, solver.uncond, compared)
+        return PixelDenoiser(denoiser, extra_args, solver.space, images, objects, solver.uncond, effect, compared)
 
     def finder(self) -> Finder:
         _check()

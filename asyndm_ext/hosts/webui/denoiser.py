@@ -24,6 +24,7 @@ from asyndm_ext.hosts.webui.network import NetworkHooks
 from asyndm_ext.hosts.webui.tokens import Columns, ObjectColumns
 from asyndm_ext.model.attention import TokenRow
 from asyndm_ext.model.levels import CallLevels
+from asyndm_ext.model.prompt_effect import PromptEffect
 from asyndm_ext.model.unet_time import UnsupportedModel
 from asyndm_ext.noise import NoiseTable
 from asyndm_ext.rivals.guidance import Part
@@ -45,6 +46,7 @@ class PassDenoiser(ABC):
         objects: whose attention to capture, or None.
         switches: the denoiser's own attributes, set while attached; those that it does not have are left out.
         compared: another method that guides, too, or None.
+        effect: tell, in place of the attention, where the prompt makes a difference.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class PassDenoiser(ABC):
         images: int,
         objects: ObjectColumns | None,
         switches: Mapping[str, Any],
+        effect: bool = False,
         compared: Compared | None = None,
     ) -> None:
         self._denoiser = denoiser
@@ -63,6 +66,7 @@ class PassDenoiser(ABC):
         self._images = images
         self._objects = objects
         self._compared = compared
+        self._effect = PromptEffect(images) if effect else None
         self._more_args: dict[str, Any] = {}
         self._switches = {name: value for name, value in switches.items() if hasattr(denoiser, name)}
         self._hooks = ExitStack()
@@ -126,6 +130,10 @@ class PassDenoiser(ABC):
     def _look(self) -> bool:
         """Whether another extension may change the noise level on its way to the network."""
         return others_listen()
+
+    def _picture_per_answer(self) -> Tensor | None:
+        """By how much the picture that is meant changes with an answer, ``(B,1,H,W)``; None: it is the answer."""
+        return None
 
     def _adjusted(self, level: Tensor, nominal: float) -> Tensor:
         """The level map as the network should take it."""
@@ -210,6 +218,8 @@ class PassDenoiser(ABC):
             self._compared.begins(self._denoiser)
         self.neighbours.begins(x, self._prepare(level, nominal), self._look())
         self._begins(x)
+        if self._effect is not None:
+            self._effect.begin()
         scalar = torch.full((len(x),), nominal, dtype=x.dtype, device=x.device)
         answer = self._denoiser(x, scalar, **{**self._extra_args, **self._more_args})
         with self._nothing_lost():
@@ -237,7 +247,12 @@ class PassDenoiser(ABC):
 
     def attention(self) -> Tensor | None:
         """See :class:`asyndm_ext.run.Model`."""
-        return self.neighbours.attention(self._network.attention() if self._network is not None else None)
+        if self._effect is None:
+            return self.neighbours.maps(self._network.attention() if self._network is not None else None, "attention")
+        maps, scale = self._effect.maps(), self._picture_per_answer()
+        if maps is not None and scale is not None:
+            maps = maps * scale.to(maps)
+        return self.neighbours.maps(maps, "answer without the prompt")
 
     # -- one call of the network, seen from the host
 
@@ -248,6 +263,7 @@ class PassDenoiser(ABC):
         sigma: Tensor,
         images: Sequence[int],
         token_rows: Sequence[TokenRow | None],
+        prompted: Sequence[bool | None],
         sides: Sequence[Part] = (),
     ) -> Tensor:
         """A slice of the batch, or all of it.
@@ -258,7 +274,22 @@ class PassDenoiser(ABC):
             images: the image that each row belongs to.
             token_rows: what to read from each row.
             sides: with or without the prompt, for another method; empty: not a call of the host's own.
+            prompted: whether each row has the prompt; None: it is no part of guidance.
         """
+        answer = self._answer(call, x, sigma, images, token_rows, sides)
+        if self._effect is not None:
+            self._effect.take(answer, images, prompted)
+        return answer
+
+    def _answer(
+        self,
+        call: Callable[[Tensor, Tensor], Tensor],
+        x: Tensor,
+        sigma: Tensor,
+        images: Sequence[int],
+        token_rows: Sequence[TokenRow | None],
+        sides: Sequence[Part],
+    ) -> Tensor:
         assert self._network is not None and self._levels is not None
         self._called = True
         levels, factors = self._levels, [1.0] * len(x)

@@ -27,7 +27,7 @@ def foresee(p: Any, settings: Settings, x: Tensor) -> None:
     """
     if not getattr(p, "enable_hr", False) or getattr(p, "is_hr_pass", False) or settings.hires == "first":
         return
-    if settings.uses_objects and p.hr_prompts:
+    if settings.uses_words and p.hr_prompts:
         try:
             # Another checkpoint may have another tokenizer, but the same words.
             finder = TextFinder() if p.hr_checkpoint_info is not None else current().finder()

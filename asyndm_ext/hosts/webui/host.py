@@ -63,6 +63,7 @@ class Host(Protocol):
         solver: Solver,
         images: int,
         objects: ObjectColumns | None,
+        effect: bool = False,
         compared: Compared | None = None,
     ) -> PassModel:
         """The guided model of the pass that is about to run.
@@ -74,6 +75,7 @@ class Host(Protocol):
             images: batch size.
             objects: whose attention to capture, or None.
             compared: another method that guides, too, or None.
+            effect: tell, in place of the attention, where the prompt makes a difference.
 
         Raises:
             NotApplied: the loaded model is of a kind that is not supported.

@@ -30,6 +30,7 @@ from asyndm_ext.settings import Settings, SettingsError, is_enabled
 from asyndm_ext.ui import infotext
 from asyndm_ext.ui.coverage import Coverage
 from asyndm_ext.ui.last_run import LastRun, Pass
+from asyndm_ext.ui.overlap import Overlap
 
 watchers: list[Callable[[StepRecord], None]] = []
 """Called at the end of every step of every job (previews, tests)."""
@@ -207,7 +208,9 @@ class _Pass:
         height, width = x.shape[-2:]
         self.shape = (len(x), 1, height, width)
         self.notes: list[str] = []
-        self.objects = resolve_objects(p, self.host.finder(), settings.objects) if settings.uses_objects else None
+        self.objects = resolve_objects(p, self.host.finder(), settings.objects) if settings.uses_words else None
+        self.strengths = self.objects.strengths(settings) if self.objects is not None else None
+        self.overlap = Overlap() if self.strengths is not None and self.strengths.until is not None else None
         self.painted = mask.slow_fraction(p, settings, (height, width)) if settings.uses_mask else None
 
     def _compared(self, x: Tensor, arguments: Mapping[str, Any]) -> Compared | None:
@@ -236,7 +239,8 @@ class _Pass:
             recording.finish()
         # With another method alone no pixel is to lag, and the picture is not the ordinary one.
         alone = self.compared is not None and not self.settings.strongest
-        notes = [note for note in (*self.notes, None if alone else coverage.note(self.settings)) if note]
+        of_coverage = None if alone else coverage.note(self.settings)
+        notes = [note for note in (*self.notes, of_coverage, self._apart()) if note]
         for note in notes:
             where = "in ADetailer's pass " if belonging.is_inner(self.p) else ""
             infotext.note(belonging.outer(self.p), where + note)
@@ -245,6 +249,12 @@ class _Pass:
         names = self.objects.names if self.objects is not None else []
         tell("; ".join([coverage.summary(), *map(", ".join, names), *notes]))
         return latent
+
+    def _apart(self) -> str | None:
+        """What is to be said of the objects' turns."""
+        if self.overlap is None or self.objects is None or self.strengths is None:
+            return None
+        return self.overlap.note(self.objects.names, self.strengths)
 
     def _latent(self, watching: list[Callable[[StepRecord], None]]) -> Tensor:
         def watch(record: StepRecord) -> None:
@@ -276,11 +286,11 @@ class _Pass:
 
     def _region(self) -> Region:
         settings = self.settings
-        strengths = self.objects.strengths(settings.strength) if self.objects is not None else None
         average = None
         if self.objects is not None and settings.mask_source == "fixed":
             average = self._average_attention()
-        return region_for(settings, self.shape, strengths, self.painted, average)
+        see = self.overlap.see if self.overlap is not None else None
+        return region_for(settings, self.shape, self.strengths, self.painted, average, see)
 
     def _average_attention(self) -> Tensor:
         """The objects' attention in a plain pass with the same noise, ``(B,n,h,w)``."""
@@ -298,7 +308,8 @@ class _Pass:
         compared: Compared | None = None,
     ) -> Tensor:
         arguments, solver, frames = self.arguments, self.solver, self.frames
-        model = self.host.pass_model(self.denoiser, arguments, solver, len(x), self.objects, compared)
+        effect = self.settings.uses_guidance
+        model = self.host.pass_model(self.denoiser, arguments, solver, len(x), self.objects, effect, compared)
         sample = solver.sample if compared is None else compared.sample(solver)
         with model.attached():
             run = Run(

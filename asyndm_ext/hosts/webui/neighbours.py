@@ -29,7 +29,7 @@ class Neighbours:
         self._notes: list[str] = []
         self._unnoticed: Tensor | None = None
         self._first: tuple[Tensor, CallLevels] | None = None
-        self._attention: Tensor | None = None
+        self._maps: Tensor | None = None
         self._images: list[list[float]] = []
 
     # -- the noise level
@@ -93,15 +93,19 @@ class Neighbours:
             found.append(image if not others or image in others else others[0])
         return found
 
-    # -- the attention
+    # -- what makes the masks
 
-    def attention(self, maps: Tensor | None) -> Tensor | None:
-        """What was captured in a call, ``(B,n,h,w)``; where nothing was, what was in the call before, if anything."""
-        if maps is None and self._attention is not None:
-            self.note("the attention could not be read in every step, so masks of the step before were kept")
-            return self._attention
-        self._attention = maps
-        return maps
+    def maps(self, found: Tensor | None, what: str) -> Tensor | None:
+        """What was found in a call, ``(B,n,h,w)``; where nothing was, what was in the call before, if anything.
+
+        Args:
+            what: it was found in.
+        """
+        if found is None and self._maps is not None:
+            self.note(f"the {what} could not be read in every step, so masks of the step before were kept")
+            return self._maps
+        self._maps = found
+        return found
 
     # -- afterwards
 

@@ -13,6 +13,8 @@ from asyndm_ext.hosts.webui.finders import Finder
 from asyndm_ext.messages import shown
 from asyndm_ext.objects import ObjectSpec
 from asyndm_ext.prompt import automatic_objects, reads_as_english
+from asyndm_ext.settings import Settings
+from asyndm_ext.strengths import Strengths, strengths_for
 
 Columns = tuple[tuple[int, ...], ...]
 """Per object the columns of its tokens."""
@@ -86,10 +88,18 @@ class ObjectColumns:
         """Per image what was found, as the user would write it."""
         return [[str(spec) for spec in own if spec is not None] for own in self.specs]
 
-    def strengths(self, default: float) -> list[float]:
-        """Of each object, fractions. Those found automatically, which differ from image to image, have the default."""
-        own = [spec.strength if spec is not None else None for spec in self.specs[0]]
-        return [default if strength is None else strength for strength in own]
+    def strengths(self, settings: Settings) -> Strengths:
+        """Of each object of each image, over the steps."""
+        return strengths_for(settings, self.specs, [self._places(image) for image in range(len(self.specs))])
+
+    def _places(self, image: int) -> list[tuple[int, ...]]:
+        """Where an image's objects stand first: which of its texts that is, and in which columns."""
+        texts = [(text, row.texts) for row in self.rows if row.image == image for text in row.texts]
+        places = []
+        for spec in self.specs[image]:
+            columns = ((number, self._at(text, spec, among)) for number, (text, among) in enumerate(texts))
+            places.append(next(((number, *found) for number, found in columns if found), (len(texts),)))
+        return places
 
     def at(self, step: int) -> list[tuple[int, Columns]]:
         """For each conditional row the image it belongs to and, per object, the columns active in this step."""
@@ -98,7 +108,10 @@ class ObjectColumns:
         ]
 
     def _columns(self, row: RowText, step: int, spec: ObjectSpec | None) -> tuple[int, ...]:
-        return self.finder.columns(row.at(step), spec, row.texts) if spec is not None else ()
+        return self._at(row.at(step), spec, row.texts)
+
+    def _at(self, text: str, spec: ObjectSpec | None, among: Sequence[str]) -> tuple[int, ...]:
+        return self.finder.columns(text, spec, among) if spec is not None else ()
 
 
 def resolve_objects(p: Any, finder: Finder, objects: Sequence[ObjectSpec], hires: bool | None = None) -> ObjectColumns:
