@@ -43,7 +43,7 @@ class Field:
         choices, limits, step: what is allowed.
         part: of a region, "objects" or "mask"; where a region is without it the setting is not used, so it has no
             control then and is not recorded. Empty: always used.
-        advanced: folded away in the panel, and in the infotext only where it is not the default.
+        advanced: in the infotext only where it is not the default; most of these are folded away in the panel.
     """
 
     name: str
@@ -96,6 +96,7 @@ class Settings:
         adetailer: also in the passes that ADetailer makes itself.
         show: pictures of what was done, beside the results.
         save_shown: write those into the folder of the results as well.
+        compare: also make the plain pictures of the same seeds.
     """
 
     enabled: bool = False
@@ -118,6 +119,7 @@ class Settings:
     adetailer: bool = False
     show: str = "none"
     save_shown: bool = False
+    compare: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.enabled, bool):
@@ -338,6 +340,12 @@ FIELDS: tuple[Field, ...] = (
         advanced=True,
     ),
     Field("save_shown", "Save shown", "Save these pictures too, in the folder of the results.", advanced=True),
+    Field(
+        "compare",
+        "Compare",
+        "Also makes the plain picture of the same seed, and shows both with a slider between them. Takes twice the time.",
+        advanced=True,
+    ),
 )
 
 

@@ -15,6 +15,7 @@ from asyndm_ext.ui import chips, curve_plot, mask_control, mask_line
 from asyndm_ext.ui.infotext import pasted
 
 CURVE = ("strength", "curve")
+BESIDE_THE_PLOT = ("strength", "compare", "curve")
 REGION = (("region", "threshold"),)
 ADVANCED = (
     ("show", "save_shown"),
@@ -96,7 +97,7 @@ def build(
         line = gr.HTML(chips.html("", "", specs["region"].default), elem_id=elem_id("chips"))
         with gr.Row(elem_id=elem_id("clock")):
             with gr.Column(scale=3, min_width=220):
-                draw(*CURVE)
+                draw(*(name for name in BESIDE_THE_PLOT if name not in without))
             with gr.Column(scale=2, min_width=180):
                 gr.HTML(curve_plot.html(elem_id("plot")))
         draw_rows(REGION)
