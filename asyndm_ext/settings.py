@@ -96,7 +96,7 @@ class Settings:
         adetailer: also in the passes that ADetailer makes itself.
         show: pictures of what was done, beside the results.
         save_shown: write those into the folder of the results as well.
-        compare: also make the plain pictures of the same seeds.
+        compare_plain: also make the plain pictures of the same seeds.
     """
 
     enabled: bool = False
@@ -119,7 +119,7 @@ class Settings:
     adetailer: bool = False
     show: str = "none"
     save_shown: bool = False
-    compare: bool = False
+    compare_plain: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.enabled, bool):
@@ -341,8 +341,8 @@ FIELDS: tuple[Field, ...] = (
     ),
     Field("save_shown", "Save shown", "Save these pictures too, in the folder of the results.", advanced=True),
     Field(
-        "compare",
-        "Compare",
+        "compare_plain",
+        "Compare with plain",
         "Also makes the plain picture of the same seed, and shows both with a slider between them. Takes twice the time.",
         advanced=True,
     ),

@@ -12,7 +12,7 @@ from asyndm_ext.settings import Settings
 
 DRAWING = ("prompt", "seed", "steps", "solver", "scheduler", "guidance", "width", "height")
 """Names of the controls that are not the panel's, as in :class:`Job`."""
-WITHOUT = ("hires", "adetailer", "show", "save_shown", "compare")
+WITHOUT = ("hires", "adetailer", "show", "save_shown", "compare_plain")
 """Settings that mean nothing here: there is one pass, and everything is shown and compared."""
 
 

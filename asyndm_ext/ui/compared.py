@@ -1,4 +1,4 @@
-"""Below the gallery: each picture of a job with Compare and its plain one, with a slider between them.
+"""Below the gallery: each picture of a job that is compared, and its plain one, with a slider between them.
 
 The page fills it in (javascript/asyndm_compare.js) from the gallery's pictures and their infotexts, so nothing is sent
 twice and no picture is kept here.

@@ -36,7 +36,7 @@ valid = st.builds(
     adetailer=st.booleans(),
     show=st.sampled_from(SHOWN),
     save_shown=st.booleans(),
-    compare=st.booleans(),
+    compare_plain=st.booleans(),
 )
 """Dictionaries of all settings, in the order of the table."""
 

@@ -1,4 +1,4 @@
-"""Compare: a job's plain pictures, as further batches of the same job, with its prompts and seeds.
+"""Compare with plain: a job's plain pictures, as further batches of the same job, with its prompts and seeds.
 
 So the host itself saves them, shows them, counts them, and tells the progress; an interrupt leaves what there is, and
 other extensions see a job of twice as many pictures, all of which they treat alike. (A job within the job would draw
@@ -34,7 +34,7 @@ def begin(p: Any) -> None:
     """Double a job that begins, before the host reads how many batches it has."""
     pictures = p.n_iter * p.batch_size
     if belonging.is_a_script_s(p):
-        p.comment("AsynDM: Compare made no plain picture, because a script of the Script menu uses all that it gets.")
+        p.comment("AsynDM: there is no plain picture to compare with, as a script of the Script menu uses all it gets.")
         return
     if len(p.all_prompts) != pictures:
         _say_that_the_number_changed(p)
@@ -58,7 +58,7 @@ def begin_batch(p: Any) -> None:
     elif p.iteration == first:
         if not getattr(p, APPLIED, False):
             p.prompts = []  # by which the host knows the end
-            p.comment("AsynDM: Compare made no other picture, because this one is the plain one already.")
+            p.comment("AsynDM: there is no second picture to compare with, because this one is the plain one already.")
             return
         p.asyndm_recorder = None  # whose pictures are of the batch before
         setattr(p, ENTRIES, infotext.become_plain(p))
@@ -88,4 +88,4 @@ def end(p: Any) -> None:
 
 
 def _say_that_the_number_changed(p: Any) -> None:
-    p.comment("AsynDM: Compare made no plain picture, because another extension has changed how many there are.")
+    p.comment("AsynDM: there is no plain picture to compare with, as another extension has changed how many there are.")

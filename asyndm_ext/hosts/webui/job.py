@@ -74,7 +74,7 @@ def begin(p: Any, args: Sequence[Any]) -> None:
 
 def _is_compared(args: Sequence[Any]) -> bool:
     try:
-        return Settings.from_args(args).compare
+        return Settings.from_args(args).compare_plain
     except SettingsError:
         return False  # the sampling function stops the job
 
