@@ -26,8 +26,7 @@ def html() -> str:
         '<output></output><button type="button" data-by="1" aria-label="Next pair">›</button></span>'
         '<span class="asyndm-differ" role="status"><span>Pixels that differ visibly:</span> <output></output></span>'
         f"</div>{slider.html('', '', TITLES, TITLES, None)}"
-        '<p class="asyndm-same">The two look the same. With a higher Strength they differ more; if they never differ,'
-        " look for what is said below the pictures.</p></section>"
+        '<p class="asyndm-same">The two look the same. A higher Strength lets them differ more.</p></section>'
     )
 
 

@@ -159,7 +159,7 @@ def become_plain(p: Any) -> dict[str, Any]:
     """From now on the host asks for plain pictures, of which there is only that they are plain, and for the grid of all
     of them, whose settings are the job's. Returns the entries as they were."""
     before = {key: p.extra_generation_params[key] for key in _own(p)}
-    grid = {key: [*value][0] if isinstance(value, list) else value for key, value in before.items()}
+    grid = {key: next(iter(value), None) if isinstance(value, list) else value for key, value in before.items()}
     for key in {PREFIX: None, **before}:
         p.extra_generation_params[key] = _ByPicture(grid.get(key), PLAIN if key == PREFIX else None)
     return before

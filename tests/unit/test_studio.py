@@ -31,7 +31,7 @@ from asyndm_ext.commands.main import main as asyndm
 from asyndm_ext.drawing import clock_colours, to_picture
 from asyndm_ext.embedded.filmstrip import explanation
 from asyndm_ext.embedded.sampling import VARIANTS, run_variant, step_count
-from asyndm_ext.studio import command, messages, page, pictures, server, steps
+from asyndm_ext.studio import assets, command, messages, page, pictures, server, steps
 from asyndm_ext.studio.engine import Engine, Interrupted, Outcome, Progress
 from asyndm_ext.studio.request import DRAWING, WITHOUT, find_objects, job_from
 from asyndm_ext.studio.runs import Desk

@@ -60,7 +60,7 @@ def begin_batch(p: Any) -> None:
             p.prompts = []  # by which the host knows the end
             p.comment("AsynDM: there is no second picture to compare with, because this one is the plain one already.")
             return
-        p.asyndm_recorder = None  # whose pictures are of the batch before
+        p.__dict__.pop("asyndm_recorder", None)  # whose pictures are of the batch before
         setattr(p, ENTRIES, infotext.become_plain(p))
 
 
