@@ -25,8 +25,8 @@ EXAMPLES = (
 )
 """Something that is hardly ever seen, something usual, and one with a colour and a light."""
 HELPS = {
-    "mask": "White lags, black does not, and grey lags in between. Paint, on a picture if you like, or upload a black and "
-    "white one.",
+    "mask": "White lags, black does not, and grey lags in between. Paint, on a picture if you like, or upload a black "
+    "and white one.",
     "smoothing": "Blurs the attention over this many of its cells before it becomes a mask. A cell is 8 pixels wide.",
 }
 PREFIX = "asyndm_"

@@ -38,14 +38,10 @@ class Job:
     def infotext(self, index: int, use_main_prompt: bool = False) -> dict[str, str]:
         """As the hosts write entries: lists by number, what can be called is called with all that is known."""
         found = {}
-        for key, value in self.extra_generation_params.items():
-            if isinstance(value, list):
-                value = value[index]
-            elif callable(value):
-                value = value(p=self, index=index, use_main_prompt=use_main_prompt, all_prompts=self.all_prompts)
-            if value is not None:
-                found[key] = value
-        return found
+        known = {"p": self, "index": index, "use_main_prompt": use_main_prompt, "all_prompts": self.all_prompts}
+        for key, entry in self.extra_generation_params.items():
+            found[key] = entry[index] if isinstance(entry, list) else entry(**known) if callable(entry) else entry
+        return {key: text for key, text in found.items() if text is not None}
 
     def run(self, applied: bool = True, interrupt: int | None = None) -> Job:
         infotext.record(self, [{"compare_plain": True}])
@@ -101,7 +97,7 @@ def test_their_infotext_says_that_they_are_plain_and_nothing_else() -> None:
 
 def test_the_job_is_what_it_was_afterwards() -> None:
     job = Job(["a cat", "a dog"], 2)
-    before = {key for key in vars(job)}
+    before = set(vars(job))
     job.run()
     assert job.n_iter == 2 and set(vars(job)) == before
     assert not any(callable(value) for value in job.extra_generation_params.values())
