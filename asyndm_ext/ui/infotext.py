@@ -173,6 +173,9 @@ class _ByPicture(str):
     """An entry that the host calls with what it knows: of the grid this text, of a plain picture another or none. (A
     text, because whole jobs are sent to other machines in JSON.)"""
 
+    _grid: str | None
+    _plain: str | None
+
     def __new__(cls, grid: str | None, plain: str | None) -> _ByPicture:
         made = super().__new__(cls, grid or plain or "")
         made._grid, made._plain = grid, plain
