@@ -3,7 +3,7 @@
 from modules import script_callbacks, scripts, shared
 from modules.ui_components import InputAccordion
 
-from asyndm_ext.hosts.webui import compare, job, options, pictures, prompt_tokens, refusal, routes, xyz
+from asyndm_ext.hosts.webui import job, options, pictures, plain_pictures, prompt_tokens, refusal, routes, xyz
 from asyndm_ext.ui import compared, infotext, panel
 
 
@@ -49,7 +49,7 @@ class AsynDM(scripts.Script):
         job.begin(p, args)
 
     def before_process_batch(self, p, *args, **kwargs):
-        compare.begin_batch(p)
+        plain_pictures.begin_batch(p)
 
     def process_before_every_sampling(self, p, *args, **kwargs):
         if job.is_wanted(p, args):

@@ -15,7 +15,7 @@ import tqdm
 from modules import shared
 from torch import Tensor
 
-from asyndm_ext.hosts.webui import belonging, compare, hires, mask, options, pictures, preview, refusal
+from asyndm_ext.hosts.webui import belonging, hires, mask, options, pictures, plain_pictures, preview, refusal
 from asyndm_ext.hosts.webui.errors import AsynDMError, NotApplied
 from asyndm_ext.hosts.webui.frames import Frames
 from asyndm_ext.hosts.webui.host import current
@@ -40,7 +40,7 @@ last_run = LastRun()
 def is_wanted(p: Any, args: Sequence[Any]) -> bool:
     """Whether a job is one for AsynDM, or the batch that it is at. ADetailer repaints faces with jobs of its own, left
     alone unless asked."""
-    if not is_enabled(args) or compare.is_plain(belonging.outer(p)):
+    if not is_enabled(args) or plain_pictures.is_plain(belonging.outer(p)):
         return False
     if not belonging.is_inner(p):
         return True
@@ -58,7 +58,7 @@ def begin(p: Any, args: Sequence[Any]) -> None:
         outer = belonging.outer(p)
         if outer is not p and p.extra_generation_params is outer.extra_generation_params:
             p.extra_generation_params = dict(p.extra_generation_params)
-    compare.end(p)  # of a job that failed and begins again
+    plain_pictures.end(p)  # of a job that failed and begins again
     if not is_wanted(p, args):
         infotext.forget(p)
         return
@@ -69,7 +69,7 @@ def begin(p: Any, args: Sequence[Any]) -> None:
         p.__dict__.pop(name, None)
     infotext.record(p, args)
     if not belonging.is_inner(p) and _is_compared(args):
-        compare.begin(p)
+        plain_pictures.begin(p)
 
 
 def _is_compared(args: Sequence[Any]) -> bool:
@@ -122,7 +122,7 @@ def _sampled(
         one = _Pass(p, settings, model, x, bound.arguments)
         hires.foresee(p, settings, x)
         latent = one.sample()
-        compare.applied(p)
+        plain_pictures.applied(p)
         return latent
     except NotApplied as reason:
         restore()  # it may have begun
@@ -161,7 +161,7 @@ def end(p: Any, processed: Any) -> None:
     """The pictures of a job are all there, for AsynDM or not."""
     if belonging.is_copy(p):
         return
-    compare.end(p)
+    plain_pictures.end(p)
     pictures.attach(p, processed)
     belonging.end(p)
 

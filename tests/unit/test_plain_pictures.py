@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from asyndm_ext.hosts.webui import belonging, compare
+from asyndm_ext.hosts.webui import belonging, plain_pictures
 from asyndm_ext.ui import compared, infotext, slider
 
 
@@ -45,27 +45,27 @@ class Job:
 
     def run(self, applied: bool = True, interrupt: int | None = None) -> Job:
         infotext.record(self, [{"compare_plain": True}])
-        compare.begin(self)
+        plain_pictures.begin(self)
         for number in range(self.n_iter):
             if number == interrupt:
                 break
             self.iteration = number
             batch = slice(number * self.batch_size, (number + 1) * self.batch_size)
             self.prompts = self.all_prompts[batch]
-            compare.begin_batch(self)
+            plain_pictures.begin_batch(self)
             if not self.prompts:
                 break
-            ours = not compare.is_plain(self) and applied
+            ours = not plain_pictures.is_plain(self) and applied
             if ours:
                 infotext.begin_pass(self, SETTINGS, [["cat"]] * self.batch_size)
-                compare.applied(self)
-            elif not compare.is_plain(self):
+                plain_pictures.applied(self)
+            elif not plain_pictures.is_plain(self):
                 infotext.not_applied(self, "no attention")
             for index, (prompt, seed) in enumerate(zip(self.prompts, self.all_seeds[batch], strict=False)):
                 self.drawn.append((prompt, seed, ours, self.infotext(index)))
             json.dumps(self.extra_generation_params)  # whole jobs are sent to other machines
         self.grid = self.infotext(0, use_main_prompt=True)
-        compare.end(self)
+        plain_pictures.end(self)
         return self
 
 
@@ -107,10 +107,10 @@ def test_the_job_is_what_it_was_afterwards() -> None:
 def test_a_job_that_failed_in_the_midst_begins_anew() -> None:
     job = Job(["a cat"], 1)
     infotext.record(job, [{"compare_plain": True}])
-    compare.begin(job)
+    plain_pictures.begin(job)
     assert job.n_iter == 2
-    compare.end(job)
-    assert job.n_iter == 1 and not compare.is_plain(job)
+    plain_pictures.end(job)
+    assert job.n_iter == 1 and not plain_pictures.is_plain(job)
 
 
 @pytest.mark.parametrize(("batches", "drawn"), [(1, 1), (2, 2), (3, 3)])
@@ -143,11 +143,11 @@ def test_another_extension_changes_the_number_before() -> None:
 
 def test_another_extension_changes_the_number_afterwards() -> None:
     job = Job(["a cat", "a dog"], 2)
-    compare.begin(job)
+    plain_pictures.begin(job)
     job.n_iter, job.all_prompts = 3, ["a cat", "a dog", "a cow"]
     for job.iteration in range(3):
-        compare.begin_batch(job)
-        assert not compare.is_plain(job)
+        plain_pictures.begin_batch(job)
+        assert not plain_pictures.is_plain(job)
     assert "has changed how many" in job.comments[0] and len(job.comments) == 1
 
 
@@ -155,17 +155,17 @@ def test_adetailer_s_copies_and_inner_jobs_are_as_plain_as_the_job_around_them()
     job = Job(["a cat"], 1)
     belonging.begin(job)
     infotext.record(job, [{"compare_plain": True}])
-    compare.begin(job)
-    compare.begin_batch(job)
-    compare.applied(job)
+    plain_pictures.begin(job)
+    plain_pictures.begin_batch(job)
+    plain_pictures.applied(job)
     inner = SimpleNamespace(_ad_inner=True, iteration=0, extra_generation_params={})
-    assert not compare.is_plain(belonging.outer(inner))
+    assert not plain_pictures.is_plain(belonging.outer(inner))
     job.iteration, job.prompts = 1, ["a cat"]
-    compare.begin_batch(job)
-    compare.begin_batch(copy.copy(job))  # whose dictionaries are the job's
-    assert compare.is_plain(belonging.outer(inner))
+    plain_pictures.begin_batch(job)
+    plain_pictures.begin_batch(copy.copy(job))  # whose dictionaries are the job's
+    assert plain_pictures.is_plain(belonging.outer(inner))
     assert job.infotext(0) == PLAIN and job.infotext(0, True)["AsynDM strength"] == "0.7"
-    compare.end(job)
+    plain_pictures.end(job)
     belonging.end(job)
 
 
