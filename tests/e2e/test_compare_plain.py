@@ -17,7 +17,7 @@ pytestmark = pytest.mark.xdist_group("webui")
 SMALL = {"width": 128, "height": 192, "steps": 4}
 COMPARE = {**SETTINGS, "compare_plain": True}
 PLAIN = "AsynDM: plain picture for comparison"
-GRID = {"override_settings": {"return_grid": True}}
+GRID = {"save_images": True, "override_settings": {"return_grid": True}}
 
 
 def same(pictures: list[np.ndarray], others: list[np.ndarray]) -> bool:
