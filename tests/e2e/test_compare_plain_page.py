@@ -148,6 +148,7 @@ _CONTRASTS = """const parse = (text) => text.match(/[\\d.]+/g).map(Number);
         found.push([node.textContent.trim(), (high + 0.05) / (low + 0.05)]);
     }
     for (const field of document.querySelectorAll(arguments[0] + ' textarea[placeholder]')) {
+        if (!field.placeholder || !field.getClientRects().length) continue;
         const [a, b] = [parse(getComputedStyle(field, '::placeholder').color), behind(field)];
         const [high, low] = [light(a), light(b)].sort((x, y) => y - x);
         found.push([field.placeholder, (high + 0.05) / (low + 0.05)]);
