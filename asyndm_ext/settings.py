@@ -48,7 +48,7 @@ class Field:
         choices, limits, step: what is allowed.
         part: of a region, "objects" or "mask"; where a region is without it the setting is not used, so it has no
             control then and is not recorded. Empty: always used.
-        advanced: folded away in the panel, and in the infotext only where it is not the default.
+        advanced: in the infotext only where it is not the default; most of these are folded away in the panel.
         words: it is about objects that words of the prompt tell apart.
     """
 
@@ -105,6 +105,7 @@ class Settings:
         show: pictures of what was done, beside the results.
         save_shown: write those into the folder of the results as well.
         order: which object is drawn first; an order in ``objects`` counts before it.
+        compare_plain: also make the plain pictures of the same seeds.
         compare: another method to hold AsynDM against, which guides in its place or, with a strength, beside it: for
             the evaluation, through the API alone. A name, or ``{"method": name, option: value}``.
     """
@@ -130,6 +131,7 @@ class Settings:
     show: str = "none"
     save_shown: bool = False
     order: str = "together"
+    compare_plain: bool = False
     compare: Rival | None = None
 
     def __post_init__(self) -> None:
@@ -257,35 +259,53 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "objects",
         "Objects",
-        "Words of the prompt, separated by commas, whose pixels lag behind. cat:0.5 sets a strength of its own, cat#2 "
-        "means the second cat, bike > cat draws the bike first. Empty: found automatically, in English prompts.",
+        "Words of the prompt, separated by commas, whose pixels lag behind. Left empty, they are found by "
+        "themselves in an English prompt. cat:0.5 gives the cat a strength of its own, cat#2 is the second cat, and "
+        "bike > cat draws the bike first.",
         part="objects",
         words=True,
     ),
-    Field("strength", "Strength", "How far the objects lag behind. 0: not at all.", limits=(0.0, 1.0)),
-    Field("curve", "Curve", "The concave scheduler that the objects follow.", choices=CURVES),
+    Field(
+        "strength",
+        "Strength",
+        "How far the objects lag behind. At 0 they do not, and the picture is the ordinary one.",
+        limits=(0.0, 1.0),
+    ),
+    Field(
+        "curve",
+        "Curve",
+        "The line along which the objects go from noise to picture: late at first, then catching up.",
+        choices=CURVES,
+    ),
     Field(
         "threshold",
         "Threshold",
-        "A pixel belongs to an object where its attention is at least this many times the average. Higher: smaller.",
+        "A pixel belongs to an object where its attention to the object's word is at least this many times the "
+        "average. A higher threshold makes objects smaller.",
         limits=(0.1, 5.0),
         part="objects",
     ),
     Field(
         "region",
         "Region",
-        "Which pixels lag: the objects', those under the mask, inside either or inside both; or everything (the "
-        "concave schedule alone, for comparison).",
+        "Which pixels lag: those of the objects, those under the mask, those inside either or inside both. With "
+        "everything, all pixels lag alike, which is there for comparison.",
         choices=REGIONS,
     ),
     Field(
         "mask",
         "Mask",
-        "White is slow, grey in between. Paint on a picture or upload a black and white one of any size. Empty: in "
-        "img2img the inpaint mask.",
+        "White lags, black does not, and grey lags in between. Paint on a picture, or upload a black and white "
+        "one of any size. Left empty, img2img uses its inpaint mask.",
         part="mask",
     ),
-    Field("mask_invert", "Invert mask", "The pixels outside the mask lag instead.", part="mask", advanced=True),
+    Field(
+        "mask_invert",
+        "Invert mask",
+        "The pixels outside the mask lag instead of those inside it.",
+        part="mask",
+        advanced=True,
+    ),
     Field(
         "mask_source",
         "Mask source",
@@ -298,14 +318,15 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "soft",
         "Soft objects",
-        "Slow in proportion to the attention (half at the threshold, fully at twice of it), not all or nothing.",
+        "Pixels lag in proportion to their attention: half at the threshold, fully at twice the threshold. "
+        "Without it, a pixel either lags or does not.",
         part="objects",
         advanced=True,
     ),
     Field(
         "smoothing",
         "Smoothing",
-        "Smooths the attention over so many of its cells (a cell is 32 pixels wide in SD) before it becomes a mask.",
+        "Blurs the attention over this many of its cells before it becomes a mask. In SD, a cell is 32 pixels wide.",
         limits=(0.0, 4.0),
         step=0.25,
         part="objects",
@@ -330,7 +351,7 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "start",
         "Start",
-        "Pixels begin to lag at this part of the steps.",
+        "Pixels begin to lag once this part of the steps is over; 0.5 is half way.",
         limits=(0.0, 1.0),
         advanced=True,
     ),
@@ -352,25 +373,25 @@ FIELDS: tuple[Field, ...] = (
     Field(
         "hires",
         "Passes",
-        "With hires fix: in both passes, in the first or in the hires pass only.",
+        "Hires fix has two passes. AsynDM works in both, only in the first, or only in the hires pass.",
         choices=PASSES,
         advanced=True,
     ),
     Field(
         "adetailer",
         "In ADetailer",
-        "Also in ADetailer's own passes (its setting for script names must list asyndm).",
+        "AsynDM also works where ADetailer repaints a part. ADetailer's setting for script names has to list asyndm.",
         advanced=True,
     ),
     Field(
         "show",
         "Show",
-        "Pictures after the results: the slow pixels over the image (mask), the pixels' clocks where they are furthest "
-        "apart (clock), both over the steps (filmstrip).",
+        "Adds pictures after the results. mask: which pixels lagged. clock: how much noise each pixel had left, "
+        "at the step where they were furthest apart. filmstrip: both, step by step.",
         choices=SHOWN,
         advanced=True,
     ),
-    Field("save_shown", "Save shown", "Save these pictures too, in the folder of the results.", advanced=True),
+    Field("save_shown", "Save shown", "Saves these pictures too, in the folder of the results.", advanced=True),
     Field(
         "order",
         "Order",
@@ -380,6 +401,13 @@ FIELDS: tuple[Field, ...] = (
         part="objects",
         advanced=True,
         words=True,
+    ),
+    Field(
+        "compare_plain",
+        "Compare with plain",
+        "Also makes the plain picture with the same seed, and shows both with a slider between them. This takes "
+        "twice the time.",
+        advanced=True,
     ),
 )
 

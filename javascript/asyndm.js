@@ -96,7 +96,22 @@ var asyndm = (function() {
         }).observe(control, {childList: true, subtree: true});
     }
 
+    /** Tells screen readers which help belongs to a control, and what gradio 3's boxes of numbers are. */
+    function describe(prefix) {
+        element(prefix, 'enabled')?.querySelectorAll('.asyndm-help[id]').forEach(function(help) {
+            const control = gradioApp().querySelector('#' + help.id.slice(0, -'_help'.length));
+            control?.querySelectorAll('input, textarea').forEach(function(field) {
+                field.setAttribute('aria-describedby', help.id);
+                const label = control.querySelector('[data-testid=block-info]');
+                if (label && field.type === 'number' && !field.getAttribute('aria-label')) {
+                    field.setAttribute('aria-label', label.textContent.trim());
+                }
+            });
+        });
+    }
+
     function setUp(prefix) {
+        describe(prefix);
         const line = element(prefix, 'chips');
         if (!line) return;
         line.addEventListener('click', (event) => choose(prefix, event));

@@ -3,8 +3,8 @@
 from modules import script_callbacks, scripts, shared
 from modules.ui_components import InputAccordion
 
-from asyndm_ext.hosts.webui import job, options, pictures, prompt_tokens, refusal, routes, xyz
-from asyndm_ext.ui import infotext, panel
+from asyndm_ext.hosts.webui import job, options, pictures, plain_pictures, prompt_tokens, refusal, routes, xyz
+from asyndm_ext.ui import compared, infotext, panel
 
 
 def with_styles(prompt, styles):
@@ -29,6 +29,7 @@ class AsynDM(scripts.Script):
         tab = "img2img" if self.is_img2img else "txt2img"
         if kwargs.get("elem_id") in (f"{tab}_prompt", f"{tab}_styles"):
             self.prompt[kwargs["elem_id"]] = component
+        compared.place(component, kwargs.get("elem_id"), tab)
 
     def ui(self, is_img2img):
         xyz.register(self.title())  # here, because the plot draws its menus after the always-on scripts
@@ -46,6 +47,9 @@ class AsynDM(scripts.Script):
 
     def process(self, p, *args):
         job.begin(p, args)
+
+    def before_process_batch(self, p, *args, **kwargs):
+        plain_pictures.begin_batch(p)
 
     def process_before_every_sampling(self, p, *args, **kwargs):
         if job.is_wanted(p, args):

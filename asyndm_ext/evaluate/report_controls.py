@@ -64,8 +64,8 @@ def controls(summary: Summary, choosing: Summary, matched: Mapping[str, Matched]
     chosen = "on the other half of the pairs" if choosing is not summary else "on these same pairs, which favours plain"
     said = [
         f"<p><b>{escape(column.title)}</b>: judges like strong guidance, so a method that guides more than plain does"
-        " has an easy gain. The first column is the scale at which plain guidance would add as much in all (the mean over"
-        " steps and pictures; AsynDM's is the CFG scale).",
+        " has an easy gain. The first column is the scale at which plain guidance would add as much in all (the mean"
+        " over steps and pictures; AsynDM's is the CFG scale).",
         f" The best plain guidance is chosen {chosen}." if swept else "",
         " Plain as strong: plain pictures at that scale; and dear: in as many steps as the method makes model calls."
         if matched

@@ -25,8 +25,9 @@ EXAMPLES = (
 )
 """Something that is hardly ever seen, something usual, and one with a colour and a light."""
 HELPS = {
-    "mask": "White is slow, grey in between. Paint, on a picture if you like, or upload a black and white one.",
-    "smoothing": "Smooths the attention over so many of its cells (8 pixels wide) before it becomes a mask.",
+    "mask": "White lags, black does not, and grey lags in between. Paint, on a picture if you like, or upload a black "
+    "and white one.",
+    "smoothing": "Blurs the attention over this many of its cells before it becomes a mask. A cell is 8 pixels wide.",
 }
 PREFIX = "asyndm_"
 _QUIET: dict[str, Any] = {"show_progress": "hidden", "queue": False}

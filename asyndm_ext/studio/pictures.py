@@ -13,6 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 from asyndm_ext.embedded.filmstrip import TITLES, explanation
 from asyndm_ext.embedded.sampling import VARIANTS, Job, Variant
 from asyndm_ext.studio.engine import Outcome, Progress
+from asyndm_ext.ui import slider
 
 _BEFORE: dict[Variant, str] = {
     "plain": "Every pixel on the ordinary schedule",
@@ -113,8 +114,7 @@ def _empty(size: tuple[int, int], text: str) -> str:
 
 
 def _compare(pictures: Mapping[Variant, Image.Image], faults: Mapping[Variant, Sequence[str]] = {}) -> str:
-    """The plain picture over that of AsynDM, cut off at a slider. The slider covers the pictures, so that the mouse, a
-    finger and the arrow keys move it (assets/viewer.js). Where they have been judged, ``faults`` are as in Outcome."""
+    """The plain picture over that of AsynDM. Where they have been judged, ``faults`` are as in Outcome."""
 
     def tag(variant: Variant) -> str:
         return TITLES[variant] + (_MARKS[bool(faults[variant])] if variant in faults else "")
@@ -122,14 +122,6 @@ def _compare(pictures: Mapping[Variant, Image.Image], faults: Mapping[Variant, S
     before, after = pictures.get("plain"), pictures.get("asyndm")
     if before is None or after is None:
         says = "There is something to compare as soon as both pictures are there: the plain one, and that of AsynDM."
-        return f'<div class="studio-compare">{_empty((1, 1), says)}</div>'
-    width, height = after.size
-    return (
-        f'<div class="studio-compare" style="aspect-ratio: {width} / {height}; --shape: {width / height:.4f}">'
-        f'<img src="{data_url(after)}" alt="{TITLES["asyndm"]}">'
-        f'<img class="studio-before" src="{data_url(before)}" alt="{TITLES["plain"]}">'
-        f'<span class="studio-tag studio-tag-before" aria-hidden="true">{tag("plain")}</span>'
-        f'<span class="studio-tag studio-tag-after" aria-hidden="true">{tag("asyndm")}</span>'
-        '<input type="range" min="0" max="100" value="50" aria-label="Where the plain picture ends and that of AsynDM'
-        ' begins"><i class="studio-handle" aria-hidden="true"></i></div>'
-    )
+        return slider.box(_empty((1, 1), says))
+    titles, tags = (TITLES["plain"], TITLES["asyndm"]), (tag("plain"), tag("asyndm"))
+    return slider.html(data_url(before), data_url(after), titles, tags, after.size)

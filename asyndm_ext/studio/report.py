@@ -13,7 +13,7 @@ from asyndm_ext import __version__
 from asyndm_ext.embedded.filmstrip import filmstrip
 from asyndm_ext.settings import FIELDS
 from asyndm_ext.studio import messages, pictures
-from asyndm_ext.studio.assets import text_of
+from asyndm_ext.studio.assets import panel_text_of, text_of
 from asyndm_ext.studio.pictures import data_url
 from asyndm_ext.studio.runs import Run
 
@@ -46,7 +46,8 @@ def written(run: Run, decode: Callable[[Tensor], Tensor]) -> tuple[str, str]:
         " it from here.</p>",
     ]
     title = escape(f"{outcome.job.prompt}, seed {outcome.job.seed}")
-    styles = "".join(f"<style>{text_of(name)}</style>" for name in ("viewer.css", "report.css"))
+    sheets = (panel_text_of("style.css"), text_of("viewer.css"), text_of("report.css"))
+    styles = "".join(f"<style>{sheet}</style>" for sheet in sheets)
     page = (
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">{styles}</head>'

@@ -12,8 +12,8 @@ from asyndm_ext.settings import Settings
 
 DRAWING = ("prompt", "seed", "steps", "solver", "scheduler", "guidance", "width", "height")
 """Names of the controls that are not the panel's, as in :class:`Job`."""
-WITHOUT = ("hires", "adetailer", "show", "save_shown")
-"""Settings that mean nothing here: there is one pass, and everything is shown."""
+WITHOUT = ("hires", "adetailer", "show", "save_shown", "compare_plain")
+"""Settings that mean nothing here: there is one pass, and everything is shown and compared."""
 
 
 def find_objects(prompt: str) -> list[str]:

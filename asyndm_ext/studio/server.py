@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import inspect
 import socket
-import sysconfig
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 from starlette.middleware import Middleware
 
-import asyndm_ext
 from asyndm_ext.studio import page
-from asyndm_ext.studio.assets import text_of
+from asyndm_ext.studio.assets import panel_text_of, text_of
 from asyndm_ext.studio.engine import Engine
-
-_EXTENSION = Path(asyndm_ext.__file__).parents[1]
-_INSTALLED = Path(sysconfig.get_path("data"), "share", "asyndm-webui")
-"""Where the panel's script and style lie: in the extension's folder, or where an installed package has them."""
 
 _CHANCES = 5  # to find a free port
 _POLICY = (b"content-security-policy", b"default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:")
@@ -121,24 +114,10 @@ def theme() -> Any:
 
 def head() -> str:
     """The panel's script and style as the WebUI loads them, after what they expect of a WebUI's page."""
-    panel_script, panel_style = (
-        _asset(name).read_text(encoding="utf-8") for name in ("javascript/asyndm.js", "style.css")
-    )
+    panel_script, panel_style = panel_text_of("javascript/asyndm.js"), panel_text_of("style.css")
     scripts = (text_of("page.js"), panel_script, text_of("viewer.js"), text_of("desk.js"))
     styles = (panel_style, text_of("page.css"), text_of("results.css"), text_of("viewer.css"))
     return "".join([f"<script>{text}</script>" for text in scripts] + [f"<style>{text}</style>" for text in styles])
-
-
-def _asset(name: str) -> Path:
-    """A file that the WebUI loads as well.
-
-    Raises:
-        FileNotFoundError: it is in neither place.
-    """
-    for path in (_EXTENSION / name, _INSTALLED / Path(name).name):
-        if path.is_file():
-            return path
-    raise FileNotFoundError(f"{name} is neither in {_EXTENSION} nor in {_INSTALLED}")
 
 
 def _free_port(host: str) -> int:

@@ -115,9 +115,9 @@ def html(
     if not found and not plain_text(prompt):
         return _line("The objects of the prompt are shown here.")
     if not found and not reads_as_english(prompt):
-        return _line("Objects are found in English prompts only: write words of yours into the field.")
+        return _line("Objects are found in English prompts only. Write words of your prompt into the field.")
     if not found:
-        return _line("No object found: name words of the prompt.")
+        return _line("No object was found. Write words of the prompt into the field.")
     buttons = "".join(map(_button, found))
     return _line("Click to choose:" if objects.strip(" ,") else "Found in the prompt:", after=buttons)
 

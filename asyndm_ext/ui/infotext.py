@@ -19,6 +19,8 @@ NOTE_KEY = "AsynDM note"
 VERSION_KEY = "AsynDM version"
 EQUIVALENT_KEY = "AsynDM equivalent guidance"
 PREFIX = "AsynDM"
+PLAIN = "plain picture for comparison"
+"""What stands at :data:`PREFIX` for the plain pictures of a job; the page finds them by it (javascript/asyndm.js)."""
 
 
 class Found(list[str | None]):
@@ -160,8 +162,38 @@ def refused(p: Any, message: str) -> None:
 
 def forget(p: Any) -> None:
     """Remove our entries."""
-    for key in [key for key in p.extra_generation_params if key.split(" ")[0] == PREFIX]:
+    for key in _own(p):
         del p.extra_generation_params[key]
+
+
+def become_plain(p: Any) -> dict[str, Any]:
+    """From now on the host asks for plain pictures, of which there is only that they are plain, and for the grid of all
+    of them, whose settings are the job's. Returns the entries as they were."""
+    before = {key: p.extra_generation_params[key] for key in _own(p)}
+    grid = {key: next(iter(value), None) if isinstance(value, list) else value for key, value in before.items()}
+    for key in {PREFIX: None, **before}:
+        p.extra_generation_params[key] = _ByPicture(grid.get(key), PLAIN if key == PREFIX else None)
+    return before
+
+
+def _own(p: Any) -> list[str]:
+    return [key for key in p.extra_generation_params if key.split(" ")[0] == PREFIX]
+
+
+class _ByPicture(str):
+    """An entry that the host calls with what it knows: of the grid this text, of a plain picture another or none. (A
+    text, because whole jobs are sent to other machines in JSON.)"""
+
+    _grid: str | None
+    _plain: str | None
+
+    def __new__(cls, grid: str | None, plain: str | None) -> _ByPicture:
+        made = super().__new__(cls, grid or plain or "")
+        made._grid, made._plain = grid, plain
+        return made
+
+    def __call__(self, *, use_main_prompt: bool = False, **_: Any) -> str | None:
+        return self._grid if use_main_prompt else self._plain
 
 
 @functools.cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from html import escape
 from typing import Any
 
 import gradio as gr
@@ -16,16 +17,16 @@ from asyndm_ext.ui.infotext import pasted
 
 CURVE = ("strength", "curve")
 REGION = (("region", "threshold"),)
+"""Names of settings: those beside the plot, and rows. The objects stand above, the mask below."""
 ADVANCED = (
-    ("order",),
-    ("show", "save_shown"),
-    ("mask_invert", "soft", "adetailer"),
-    ("mask_source", "hires"),
-    ("smoothing", "hold_after"),
-    ("min_area", "max_area"),
-    ("start", "end"),
+    ("In which order", ("order",)),
+    ("Pictures of what was done", ("show", "save_shown")),
+    ("Which pixels are an object's", ("mask_source", "soft", "smoothing", "min_area", "max_area")),
+    ("The mask", ("mask_invert",)),
+    ("When pixels lag", ("start", "end", "hold_after")),
+    ("In which passes", ("hires", "adetailer")),
 )
-"""Names of settings: those beside the plot, and rows. The objects stand above, the mask between the rows."""
+"""Headings, and names of settings below each."""
 
 NAMES = ("enabled", *(spec.name for spec in FIELDS))
 """Of all controls, in the order of :class:`~asyndm_ext.settings.Settings`."""
@@ -82,16 +83,26 @@ def build(
 
     def draw(*names: str) -> None:
         for name in names:
-            controls[name] = _control(specs[name], elem_id)
+            if name not in without:
+                controls[name] = _field(specs[name], elem_id)
 
     def draw_rows(rows: tuple[tuple[str, ...], ...]) -> None:
         for row in rows:
-            names = [name for name in row if name not in without]
+            with gr.Row(elem_classes=_classes(*(specs[name] for name in row))):
+                draw(*row)
+
+    def draw_groups(groups: tuple[tuple[str, tuple[str, ...]], ...]) -> None:
+        for heading, group in groups:
+            names = [name for name in group if name not in without]
             if names:
-                with gr.Row(elem_classes=_classes(*(specs[name] for name in names))):
+                with gr.Column(elem_classes=["asyndm-group", *_classes(*(specs[name] for name in names))]):
+                    gr.HTML(f'<h3 class="asyndm-heading">{heading}</h3>')
                     draw(*names)
 
-    with input_accordion(is_open, label="AsynDM", elem_id=elem_id("enabled")) as enabled:
+    with (
+        input_accordion(is_open, label="AsynDM", elem_id=elem_id("enabled")) as enabled,
+        gr.Column(elem_classes=["asyndm-panel"]),
+    ):
         controls["enabled"] = enabled
         draw("objects")
         line = gr.HTML(chips.html("", "", specs["region"].default), elem_id=elem_id("chips"))
@@ -99,13 +110,17 @@ def build(
             with gr.Column(scale=3, min_width=220):
                 draw(*CURVE)
             with gr.Column(scale=2, min_width=180):
+                draw("compare_plain")
                 gr.HTML(curve_plot.html(elem_id("plot")))
         draw_rows(REGION)
         mask_says = gr.HTML("", elem_id=elem_id("mask_line"))
         mask = mask_control.build(specs["mask"], elem_id)
         controls["mask"] = mask.text
-        with gr.Accordion("Advanced", open=False, elem_id=elem_id("advanced")):
-            draw_rows(ADVANCED)
+        with (
+            gr.Accordion("Advanced", open=False, elem_id=elem_id("advanced")),
+            gr.Column(elem_classes=["asyndm-groups"]),
+        ):
+            draw_groups(ADVANCED)
         find = mask_control.hidden_button("Find objects", elem_id("find"))
         switches = {
             region: mask_control.hidden_button(region, elem_id(mask_line.switch_to(region)))
@@ -184,11 +199,17 @@ def _classes(*specs: Field) -> list[str]:
     return [f"asyndm-of-{part}" for part in parts if part and len(parts) == 1]
 
 
+def _field(spec: Field, elem_id: Callable[[str], str]) -> Any:
+    """A control with its help below it, not within its label, where gradio has it: a screen reader would read out all
+    of it as the control's name. Narrower than two of these, and each has a row of its own."""
+    with gr.Column(min_width=200, elem_classes=["asyndm-field", *_classes(spec)]):
+        control = _control(spec, elem_id)
+        gr.HTML(f'<p class="asyndm-help" id="{elem_id(spec.name)}_help">{escape(spec.help, quote=False)}</p>')
+    return control
+
+
 def _control(spec: Field, elem_id: Callable[[str], str]) -> Any:
-    common: dict[str, Any] = {"label": spec.label, "info": spec.help, "elem_id": elem_id(spec.name)}
-    common["elem_classes"] = _classes(spec)
-    if not spec.is_switch:
-        common["min_width"] = 200  # narrower than two of these, and each has a row of its own
+    common: dict[str, Any] = {"label": spec.label, "elem_id": elem_id(spec.name)}
     if spec.choices:
         return gr.Dropdown(choices=list(spec.choices), value=spec.default, **common)
     if spec.limits is not None:

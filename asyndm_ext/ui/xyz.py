@@ -1,4 +1,5 @@
-"""Axes for the X/Y/Z plot: one for every setting, and the paper's comparison. Without the plot script itself."""
+"""Axes for the X/Y/Z plot: one for every setting but the plain picture (a cell has one), and the paper's comparison.
+Without the plot script itself."""
 
 from __future__ import annotations
 
@@ -88,7 +89,7 @@ def axes(read_mask: Callable[[str], str]) -> list[Axis]:
     """
     comparison = Axis(f"{PREFIX} Comparison", str, _comparison, tuple(COMPARISON), switches=True, show=str)
     enabled = Axis(f"{PREFIX} Enabled", str, lambda text: {"enabled": _switch(text)}, SWITCH, switches=True)
-    return [comparison, enabled, *(_axis(spec, read_mask) for spec in FIELDS)]
+    return [comparison, enabled, *(_axis(spec, read_mask) for spec in FIELDS if spec.name != "compare_plain")]
 
 
 def read_mask(text: str, files: bool) -> str:

@@ -39,6 +39,7 @@ EVERYTHING = {
     "adetailer": True,
     "show": "clock",
     "save_shown": True,
+    "compare_plain": True,
 }
 
 
@@ -65,7 +66,7 @@ def test_every_control_comes_back(webui: WebUI, tab: str) -> None:
     assert {*restored, "mask"} == {"enabled", *(spec.name for spec in FIELDS)}
     # The picture that the mask is made of stays in its control.
     again = on(webui, "tiny-sd1", {**restored, "mask": white}, **SMALL)
-    assert len(again.images) == len(first.images) == 2, "with the picture of the clocks"
+    assert len(again.images) == len(first.images) == 3, "with the plain picture and that of the clocks"
     assert all(map(np.array_equal, again.images, first.images))
     assert again.infotext == first.infotext
 

@@ -201,14 +201,14 @@ def test_before_and_after(browser: StudioBrowser) -> None:
 
     browser.press_run()
     browser.one("#studio_views [data-view=compare]").click()
-    slider = browser.one(".studio-compare input")
+    slider = browser.one(".asyndm-compare input")
     plain, _, ours = browser.pictures(".studio-side-by-side")
-    assert not browser.one(".studio-zoom").is_displayed() and browser.one(".studio-compare").is_displayed()
+    assert not browser.one(".studio-zoom").is_displayed() and browser.one(".asyndm-compare").is_displayed()
     assert plain != ours
 
     def cut() -> float:
-        script = "return getComputedStyle(document.querySelector('.studio-before')).clipPath"
-        width = browser.one(".studio-compare").size["width"]
+        script = "return getComputedStyle(document.querySelector('.asyndm-before')).clipPath"
+        width = browser.one(".asyndm-compare").size["width"]
         written = str(browser.run(script))
         if "calc" in written or "%" in written:
             return float(written.split()[1].removesuffix("%").removeprefix("calc(").removesuffix("%")) / 100
@@ -230,7 +230,7 @@ def test_before_and_after(browser: StudioBrowser) -> None:
     wait(lambda: abs(cut() - 0.2) < 0.05, "a finger")
     browser.press_run()
     assert cut() == pytest.approx(0.2, abs=0.05), "it stays where it was"
-    assert float(browser.one(".studio-compare input").get_property("value")) == pytest.approx(80, abs=5)
+    assert float(browser.one(".asyndm-compare input").get_property("value")) == pytest.approx(80, abs=5)
 
 
 def test_right_or_wrong() -> None:

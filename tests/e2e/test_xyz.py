@@ -133,6 +133,8 @@ def test_every_setting_has_an_axis_that_works(webui: WebUI, tmp_path: Path) -> N
         "end": "0.6",
     }
     for spec in FIELDS:
+        if spec.name == "compare_plain":  # a cell has one picture
+            continue
         fallback = "True" if spec.is_switch else spec.choices[-1] if spec.choices else "0.5"
         value = values.get(spec.name, fallback)
         settings = {**SETTINGS, "enabled": False, **({"region": "mask"} if spec.part == "mask" else {})}

@@ -38,6 +38,7 @@ valid = st.builds(
     show=st.sampled_from(SHOWN),
     save_shown=st.booleans(),
     order=st.sampled_from(ORDERS),
+    compare_plain=st.booleans(),
 )
 """Dictionaries of all settings, in the order of the table."""
 

@@ -56,7 +56,7 @@ def named(outputs: list[Any]) -> dict[str, Any]:
 
 def images(html: str) -> list[Image.Image]:
     """The pictures side by side."""
-    side_by_side = html.split('"studio-compare"', maxsplit=1)[0]
+    side_by_side = html.split('"asyndm-compare"', maxsplit=1)[0]
     return [opened(one) for one in re.findall(r'<img src="(data:image/png;base64,[^"]+)"', side_by_side)]
 
 

@@ -111,7 +111,7 @@ def test_any_text_gives_a_line_without_markup_of_its_own(prompt: str, objects: s
 
 def test_what_the_line_says() -> None:
     assert "are shown here" in chips.html("", "", "objects")
-    assert "name words" in chips.html("masterpiece, best quality", "", "objects")
+    assert "Write words of the prompt" in chips.html("masterpiece, best quality", "", "objects")
     assert "English prompts only" in chips.html("ein Hund auf einer Wiese", "", "objects")
     assert "English prompts only" in chips.html("一只猫", "", "objects")
     assert "Click to choose:" in chips.html("ein Hund auf einer Wiese", "Hund", "objects")

@@ -82,7 +82,7 @@ class TestMetadata:
     def test_our_script_comes_after_those_that_repaint(self, metadata: configparser.ConfigParser) -> None:
         """Its section is named as the WebUI looks it up: by the file, whatever the folder is called."""
         assert (ROOT / "scripts" / "asyndm.py").is_file()
-        assert metadata.get("scripts/asyndm.py", "After") == "adetailer"
+        assert metadata.get("scripts/asyndm.py", "After") == "adetailer, sd-dynamic-prompts"
 
     def test_no_section_depends_on_the_folder_s_name(self, metadata: configparser.ConfigParser) -> None:
         assert not [section for section in metadata.sections() if section.startswith("callbacks/")]

@@ -54,11 +54,11 @@ class Pieces(HTMLParser):
 def drawn() -> frozenset[str]:
     """The texts of the panel as the page begins."""
     from asyndm_ext.studio.accordion import InputAccordion
-    from asyndm_ext.ui import panel
+    from asyndm_ext.ui import compared, panel
 
     with gr.Blocks() as page:
         panel.build(InputAccordion(), lambda name: f"test_{name}", inpaint=True)
-    found: set[str] = set()
+    found = Pieces(compared.html()).found
     for block in page.blocks.values():
         if not getattr(block, "visible", True) or "asyndm-hidden" in (getattr(block, "elem_classes", None) or ()):
             continue
@@ -116,7 +116,7 @@ def test_labels_help_and_choices_are_among_the_texts() -> None:
     for spec in FIELDS:
         assert {spec.label, spec.help, *spec.choices} <= texts()
     assert {"Advanced", "found automatically", "noise left", "largest lag", "Click to choose:"} <= texts()
-    for part in ("No object found", "English prompts only"):
+    for part in ("No object was found", "English prompts only"):
         assert any(part in text for text in texts())
     assert len(options()) == 6
 

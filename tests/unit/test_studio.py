@@ -31,7 +31,7 @@ from asyndm_ext.commands.main import main as asyndm
 from asyndm_ext.drawing import clock_colours, to_picture
 from asyndm_ext.embedded.filmstrip import explanation
 from asyndm_ext.embedded.sampling import VARIANTS, run_variant, step_count
-from asyndm_ext.studio import command, messages, page, pictures, server, steps
+from asyndm_ext.studio import assets, command, messages, page, pictures, server, steps
 from asyndm_ext.studio.engine import Engine, Interrupted, Outcome, Progress
 from asyndm_ext.studio.request import DRAWING, WITHOUT, find_objects, job_from
 from asyndm_ext.studio.runs import Desk
@@ -237,7 +237,7 @@ def test_it_is_said_whether_a_picture_is_right(built: Any) -> None:
     assert said[1][1] == "✓ Right: it shows what the prompt says."
     for (_, text), found in zip(said[::2], expected[::2], strict=True):
         assert html.unescape(text) == f"✗ Wrong: {', '.join(found)}."
-    tags = re.findall(r'<span class="studio-tag[^>]*>(.*?)</span>', last["gallery"])
+    tags = re.findall(r'<span class="asyndm-tag[^>]*>(.*?)</span>', last["gallery"])
     assert tags == ["Plain ✗", "AsynDM ✗"]
     assert pictures.verdict(["a <b>"]).count("<b>") == 0
     saved = Studio(Engine(random_model()), SHOWN).bundle(last["desk"])[0]
@@ -383,9 +383,9 @@ def test_the_page_is_served_with_the_webui_s_own_script_and_style() -> None:
         assert part in text
     assert policy == "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:", "nothing from another server"
     for name in ("javascript/asyndm.js", "style.css"):
-        assert server._asset(name).read_text(encoding="utf-8") in server.head()
+        assert assets.panel_text_of(name) in server.head()
     with pytest.raises(FileNotFoundError):
-        server._asset("javascript/other.js")
+        assets.panel_text_of("javascript/other.js")
 
 
 def test_a_free_port_that_is_taken_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,3 +59,10 @@ def outer(p: Any) -> Any:
     """The job whose pictures a job's passes are part of: for an inner one the job around it, if that is ours."""
     found = _present.get() if is_inner(p) or is_copy(p) else None
     return p if found is None else found
+
+
+def is_a_script_s(p: Any) -> bool:
+    """Whether the job is one of several of a script (X/Y/Z plot, SD upscale, prompt matrix), which makes a picture out
+    of all that it gets back. The arguments begin with the number of the chosen script."""
+    arguments = getattr(p, "script_args", None)
+    return bool(arguments and arguments[0])

@@ -15,7 +15,7 @@ import tqdm
 from modules import shared
 from torch import Tensor
 
-from asyndm_ext.hosts.webui import belonging, hires, mask, options, pictures, preview, refusal
+from asyndm_ext.hosts.webui import belonging, hires, mask, options, pictures, plain_pictures, preview, refusal
 from asyndm_ext.hosts.webui.compare import Compared
 from asyndm_ext.hosts.webui.errors import AsynDMError, NotApplied
 from asyndm_ext.hosts.webui.frames import Frames
@@ -40,8 +40,9 @@ last_run = LastRun()
 
 
 def is_wanted(p: Any, args: Sequence[Any]) -> bool:
-    """Whether a job is one for AsynDM. ADetailer repaints faces with jobs of its own, left alone unless asked."""
-    if not is_enabled(args):
+    """Whether a job is one for AsynDM, or the batch that it is at. ADetailer repaints faces with jobs of its own, left
+    alone unless asked."""
+    if not is_enabled(args) or plain_pictures.is_plain(belonging.outer(p)):
         return False
     if not belonging.is_inner(p):
         return True
@@ -59,6 +60,7 @@ def begin(p: Any, args: Sequence[Any]) -> None:
         outer = belonging.outer(p)
         if outer is not p and p.extra_generation_params is outer.extra_generation_params:
             p.extra_generation_params = dict(p.extra_generation_params)
+    plain_pictures.end(p)  # of a job that failed and begins again
     if not is_wanted(p, args):
         infotext.forget(p)
         return
@@ -68,6 +70,15 @@ def begin(p: Any, args: Sequence[Any]) -> None:
     for name in ("asyndm_has_run", "asyndm_left_out"):  # a script may sample the same job again
         p.__dict__.pop(name, None)
     infotext.record(p, args)
+    if not belonging.is_inner(p) and _is_compared(args):
+        plain_pictures.begin(p)
+
+
+def _is_compared(args: Sequence[Any]) -> bool:
+    try:
+        return Settings.from_args(args).compare_plain
+    except SettingsError:
+        return False  # the sampling function stops the job
 
 
 def install(p: Any, args: Sequence[Any]) -> None:
@@ -112,7 +123,9 @@ def _sampled(
     try:
         one = _Pass(p, settings, model, x, bound.arguments)
         hires.foresee(p, settings, x)
-        return one.sample()
+        latent = one.sample()
+        plain_pictures.applied(p)
+        return latent
     except NotApplied as reason:
         restore()  # it may have begun
         hires.foresee(p, settings, x)
@@ -150,6 +163,7 @@ def end(p: Any, processed: Any) -> None:
     """The pictures of a job are all there, for AsynDM or not."""
     if belonging.is_copy(p):
         return
+    plain_pictures.end(p)
     pictures.attach(p, processed)
     belonging.end(p)
 

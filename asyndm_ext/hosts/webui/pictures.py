@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL.Image import Image
 
+from asyndm_ext.hosts.webui import belonging
 from asyndm_ext.run import StepRecord
 from asyndm_ext.settings import Settings
 from asyndm_ext.ui.pictures import Recorder
@@ -38,7 +39,7 @@ def draw(p: Any, image: Image) -> None:
     number = p.iteration * p.batch_size + p.batch_index
     drawn = [(number, kind, picture) for kind, picture in recorder.pictures(image, p.batch_index)]
     p.asyndm_pictures = [*getattr(p, "asyndm_pictures", ()), *drawn]
-    if _belongs_to_a_script(p):
+    if belonging.is_a_script_s(p):
         p.comment("AsynDM: a script of the Script menu uses all pictures of its jobs, so none are shown.")
 
 
@@ -49,18 +50,11 @@ def attach(p: Any, processed: Any) -> None:
         entry = processed.index_of_first_image + number
         text = processed.infotexts[entry] if entry < len(processed.infotexts) else processed.info
         _finish(p, picture, number, kind, text)
-        if not _belongs_to_a_script(p) and not getattr(p, "_ad_inner", False):
+        if not belonging.is_a_script_s(p) and not getattr(p, "_ad_inner", False):
             processed.images.append(picture)
             processed.infotexts.append(text)
     for name in ("asyndm_recorder", "asyndm_shows"):  # a batch folder's next job has the same p, which others forward
         p.__dict__.pop(name, None)
-
-
-def _belongs_to_a_script(p: Any) -> bool:
-    """Whether the job is one of several of a script (X/Y/Z plot, SD upscale, prompt matrix), which makes a picture out
-    of all that it gets back. The arguments begin with the number of the chosen script."""
-    arguments = getattr(p, "script_args", None)
-    return bool(arguments and arguments[0])
 
 
 def _finish(p: Any, picture: Image, number: int, kind: str, text: str) -> None:

@@ -83,8 +83,8 @@
 
     /** New pictures: their slider stands where that of the last ones stood. */
     function place() {
-        const slider = document.querySelector('.studio-compare input');
-        const split = parseFloat(document.documentElement.style.getPropertyValue('--studio-split'));
+        const slider = document.querySelector('.asyndm-compare input');
+        const split = parseFloat(document.documentElement.style.getPropertyValue('--asyndm-split'));
         if (slider && !isNaN(split)) slider.value = split;
     }
 

@@ -1,4 +1,4 @@
-// Pictures: enlarged at a press, and two of them compared. Also in the file that a run is saved as.
+// Pictures, enlarged at a press. Also in the file that a run is saved as.
 
 (function() {
     const pictures = () => Array.from(document.querySelectorAll('.studio-zoom img')).filter((one) => one.offsetParent);
@@ -80,11 +80,5 @@
     document.addEventListener('click', function(event) {
         const press = event.target.closest?.('.studio-zoom');
         if (press) open(press.querySelector('img'));
-    });
-
-    // The slider lies over the pictures it divides. Where it stands outlives the pictures, which come anew.
-    document.addEventListener('input', function(event) {
-        const box = event.target.closest?.('.studio-compare');
-        if (box) document.documentElement.style.setProperty('--studio-split', event.target.value + '%');
     });
 })();
