@@ -108,17 +108,37 @@ class TestAttention:
 
     @pytest.mark.parametrize("sampler", ["Euler a", "DPM++ 2M SDE", "DDIM"])
     @pytest.mark.parametrize("settings", [{}, {"mask_source": "fixed"}], ids=["dynamic", "fixed"])
-    @pytest.mark.parametrize("mode", ["foreign", "foreign later"])
-    def test_where_the_text_is_another_it_goes_on_without(
-        self, webui: WebUI, mode: str, settings: dict, sampler: str
-    ) -> None:
-        """The host's own picture: the same random numbers, from the beginning, also where that turns out in the middle
-        of the pass."""
+    def test_where_the_text_is_another_it_goes_on_without(self, webui: WebUI, settings: dict, sampler: str) -> None:
+        """The host's own picture: the same random numbers, from the beginning."""
         request = {"sampler_name": sampler, "batch_size": 2}
-        alone = with_neighbour(webui, mode, **request)
-        both = with_neighbour(webui, mode, {**SETTINGS, **settings}, **request)
+        alone = with_neighbour(webui, "foreign", **request)
+        both = with_neighbour(webui, "foreign", {**SETTINGS, **settings}, **request)
         assert both.png[0] != b"" and all(difference(a, b) == 0 for a, b in zip(alone.images, both.images, strict=True))
         assert "not applied: the network's attention to the objects cannot be read" in both.infotext
+        assert "AsynDM strength" not in both.infotext
+        nothing_left(webui)
+
+    def test_where_the_text_becomes_another_the_masks_stay(self, webui: WebUI) -> None:
+        alone = with_neighbour(webui, "foreign later", sampler_name="Euler a").image
+        both = with_neighbour(webui, "foreign later", SETTINGS, sampler_name="Euler a")
+        strength = levels(webui)[2]
+        assert np.array_equal(strength[3], strength[4]) and strength[3].any()
+        assert difference(alone, both.image) > 5
+        assert "the attention could not be read in every step, so masks of the step before were kept" in both.infotext
+        nothing_left(webui)
+
+    @pytest.mark.parametrize("sampler", ["Euler a", "DPM++ 2M SDE", "DDIM"])
+    def test_a_pass_that_has_to_go_on_without_in_its_middle_begins_anew(self, webui: WebUI, sampler: str) -> None:
+        """From the fourth step on a wrapper hides which image is which: the host's own picture to the pixel."""
+        if not webui.about.is_forge:
+            pytest.skip("A1111 has no such wrapper")
+        request = {"sampler_name": sampler, "batch_size": 2}
+        alone = with_neighbour(webui, "hides later", **request)
+        both = with_neighbour(webui, "hides later", SETTINGS, **request)
+        assert [difference(a, b) for a, b in zip(alone.images, both.images, strict=True)] == [0] * len(alone.images)
+        assert (
+            "not applied: another extension calls the model in a way that hides which image is which" in both.infotext
+        )
         assert "AsynDM strength" not in both.infotext
         nothing_left(webui)
 

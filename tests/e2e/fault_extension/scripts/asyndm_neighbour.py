@@ -7,8 +7,8 @@ its own, ``foreign later`` only from the fourth step on.
 
 In Forge: ``wrapper`` puts a model_function_wrapper of its own on the patcher that only passes calls on; ``slices``
 makes Forge run the rows of a step one set after the other, as it does when memory is short; ``wrapped slices`` is a
-wrapper that does. What control nets were given is noted always: ``GET /asyndm-probe/control`` lists, per call, the
-spread of their latent.
+wrapper that does; ``hides later`` one that leaves out what it does not know, from the fourth step on. What control nets
+were given is noted always: ``GET /asyndm-probe/control`` lists, per call, the spread of their latent.
 
 It also brings a preprocessor for IP-Adapters that needs no network for pictures.
 """
@@ -64,6 +64,10 @@ class NeighbourScript(scripts.Script):
             patcher = patcher.clone()
             patcher.set_model_unet_function_wrapper(pass_on)
             shared.sd_model.forge_objects.unet = patcher
+        if mode == "hides later":
+            patcher = patcher.clone()
+            patcher.set_model_unet_function_wrapper(hide_rows)
+            shared.sd_model.forge_objects.unet = patcher
         if mode == "wrapped slices":
             patcher = patcher.clone()
             patcher.set_model_unet_function_wrapper(one_by_one)
@@ -90,6 +94,13 @@ def leave() -> None:
 def pass_on(apply_model, args):
     """What such wrappers do at the end."""
     return apply_model(args["input"], args["timestep"], **args["c"])
+
+
+def hide_rows(apply_model, args):
+    """Calls the model with what it knows of alone, later on."""
+    later = shared.state.sampling_step >= LATER
+    known = {name: value for name, value in args["c"].items() if not (later and name.startswith("asyndm"))}
+    return apply_model(args["input"], args["timestep"], **known)
 
 
 def one_by_one(apply_model, args):
