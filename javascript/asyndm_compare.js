@@ -80,7 +80,9 @@ var asyndmCompare = (function() {
         }
         tab.places = found;
         tab.pairs = found.map((pair) => pair.map((place) => pictures[place]));
-        tab.place.toggleAttribute('data-filled', tab.pairs.length > 0);
+        // gradio 3 gives the same id to two elements, one within the other.
+        gradioApp().querySelectorAll('#' + tab.place.id).forEach(
+            (one) => one.toggleAttribute('data-filled', tab.pairs.length > 0));
         if (tab.pairs.length) turn(tab, 0);
     }
 
