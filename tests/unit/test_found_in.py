@@ -106,3 +106,29 @@ def test_a_name_that_is_not_read_as_its_words_is_its_last_one(tokens: Any) -> No
 )
 def test_occurrences_in_text(prompt: str, name: str, times: int) -> None:
     assert occurrences(prompt, name) == times
+
+
+def test_the_tokenizer_is_not_asked_during_the_steps(tokens: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """reForge takes a model apart, tokenizer and all, as soon as the refiner takes over."""
+    schedules = [[(5, "a cat"), (20, "a cat in a hat")]]
+    monkeypatch.setattr(
+        sys.modules["modules"].prompt_parser, "get_learned_conditioning_prompt_schedules", lambda *args: schedules
+    )
+    finder, asked = text_finder(), []
+
+    class Mortal:
+        gone = False
+
+        def columns(self, *args: Any) -> tuple[int, ...]:
+            assert not self.gone, "torn down"
+            asked.append(args)
+            return finder.columns(*args)
+
+        def places(self, *args: Any) -> Any:
+            return finder.places(*args)
+
+    one = Mortal()
+    found = tokens.resolve_objects(job(["a cat"], ["a cat"]), one, [ObjectSpec("cat"), ObjectSpec("hat")])
+    one.gone = True
+    assert [found.at(step) for step in (1, 5, 6, 19)] == [[(0, ((0,), ()))]] * 2 + [[(0, ((0,), (0,)))]] * 2
+    assert found._places(0) and asked

@@ -170,7 +170,11 @@ class PassDenoiser(ABC):
             @property
             def inner_model(self) -> Any:
                 """Asked for in every call, and another one after the refiner has taken over."""
-                return owner._handed_out(host_class.inner_model.fget(self))  # type: ignore[attr-defined]
+                try:
+                    return owner._handed_out(host_class.inner_model.fget(self))  # type: ignore[attr-defined]
+                except AttributeError as error:
+                    # The denoiser is a module of torch's, which takes it for a sign that there is no such attribute.
+                    raise RuntimeError(str(error)) from error
 
             def get_pred_x0(self, x_in: Tensor, x_out: Tensor, sigma: Tensor) -> Tensor:
                 return owner._pred_x0(super().get_pred_x0, x_in, x_out, sigma)

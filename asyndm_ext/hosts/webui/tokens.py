@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from modules import prompt_parser, sd_samplers, shared
@@ -78,6 +78,17 @@ class ObjectColumns:
     specs: tuple[tuple[ObjectSpec | None, ...], ...]
     rows: tuple[RowText, ...]
     finder: Finder
+    _known: dict[tuple[str, ObjectSpec, tuple[str, ...]], tuple[int, ...]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        """All texts are looked at before the first step: reForge takes a model apart, tokenizer and all, as soon as the
+        refiner takes over."""
+        for row in self.rows:
+            for text in row.texts:
+                for spec in self.specs[row.image]:
+                    self._at(text, spec, row.texts)
 
     @property
     def count(self) -> int:
@@ -111,7 +122,12 @@ class ObjectColumns:
         return self._at(row.at(step), spec, row.texts)
 
     def _at(self, text: str, spec: ObjectSpec | None, among: Sequence[str]) -> tuple[int, ...]:
-        return self.finder.columns(text, spec, among) if spec is not None else ()
+        if spec is None:
+            return ()
+        key = text, spec, tuple(among)
+        if key not in self._known:
+            self._known[key] = self.finder.columns(text, spec, among)
+        return self._known[key]
 
 
 def resolve_objects(p: Any, finder: Finder, objects: Sequence[ObjectSpec], hires: bool | None = None) -> ObjectColumns:
