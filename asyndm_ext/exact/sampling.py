@@ -98,7 +98,8 @@ def _region(settings: Settings | None, slow: Slow, shape: tuple[int, int, int, i
         ground = torch.tensor([settings.strength] + [0.0] * objects)
         region: Region = FixedRegion(ground.expand(shape))
         return Between(region, settings.start, settings.end)
-    specs = PARTS[:objects]
+    named = {spec.label: spec for spec in settings.objects}
+    specs = [named.get(part.label, part) for part in PARTS[:objects]]
     strengths = strengths_for(settings, [specs], [range(objects)])
     average = None
     if settings.uses_words and settings.mask_source == "fixed":

@@ -104,10 +104,13 @@ def html(
     find: Callable[[str], Sequence[str]] = automatic_objects,
     places: Places = places_in_text,
     order: str = TOGETHER,
+    mask_source: str = "dynamic",
 ) -> str:
-    """The line below the Objects field; the arguments are those of :func:`chips`."""
+    """The line below the Objects field; the other arguments are those of :func:`chips`."""
     if "objects" not in region:
         return _line(f"The region “{region}” does not use objects.")
+    if mask_source == "guidance":
+        return _line("The mask source “guidance” does not use objects.")
     try:
         found = chips(prompt, objects, find, places, order)
     except ValueError as error:
@@ -118,7 +121,8 @@ def html(
         return _line("Objects are found in English prompts only. Write words of your prompt into the field.")
     if not found:
         return _line("No object was found. Write words of the prompt into the field.")
-    buttons = "".join(map(_button, found))
+    ends = sorted({chip.until for chip in found if chip.on and chip.until < 1})
+    buttons = "".join(_button(chip, ends) for chip in found)
     return _line("Click to choose:" if objects.strip(" ,") else "Found in the prompt:", after=buttons)
 
 
@@ -126,13 +130,14 @@ def _line(text: str, kind: str = "asyndm-lead", after: str = "") -> str:
     return f'<div class="asyndm-chips"><span class="{kind}">{escape(text)}</span>{after}</div>'
 
 
-def _button(chip: Chip) -> str:
+def _button(chip: Chip, ends: Sequence[float]) -> str:
+    """``ends``: of all turns, the first one first."""
     classes = "asyndm-chip" + (" asyndm-on" if chip.on else "") + ("" if chip.in_prompt else " asyndm-wrong")
     title = "Slow: click to take it out" if chip.on else "On time: click to make it slow"
     lags = ""
     if chip.on and chip.until < 1:
         title = f"Slow until {chip.until:.0%} of the steps: click to take it out"
-        lags = f'data-until="{chip.until:.4g}" '
+        lags = f'data-until="{chip.until:.4g}" data-turn="{ends.index(chip.until) + 1}" '
     if not chip.in_prompt:
         title = "Not in the prompt: click to take it out"
         if chip.places:

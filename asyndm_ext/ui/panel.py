@@ -166,17 +166,17 @@ def _keep_the_lines(
         finder: the button that the page presses, the objects' line and the mask's.
     """
     find, objects_line, mask_says = finder
-    own = [controls["objects"], controls["region"], controls["order"], mask.kind]
+    own = [*(controls[name] for name in ("objects", "region", "order", "mask_source")), mask.kind]
     written = list(prompt.controls) if prompt else []
-    for event in (*(control.change for control in (controls["enabled"], *own[:3], *written)), *mask.written):
+    for event in (*(control.change for control in (controls["enabled"], *own[:4], *written)), *mask.written):
         _on_the_page(event, f"() => asyndm.look('{prefix}')", [])
 
-    def found(objects: str, region: str, order: str, kind: str, *written: Any) -> tuple[Any, str]:
+    def found(objects: str, region: str, order: str, source: str, kind: str, *written: Any) -> tuple[Any, str]:
         said = mask_line.html(region, kind or "", inpaint)
         if prompt is None:
             return gr.update(), said
         text = prompt.read(*written)
-        return chips.html(text, objects or "", region, prompt.find, prompt.places, order), said
+        return chips.html(text, objects or "", region, prompt.find, prompt.places, order, source), said
 
     find.click(
         fn=found,

@@ -135,7 +135,7 @@ class TestGuidance:
 
     @pytest.mark.parametrize("model", ["tiny-sdxl", "tiny-sd3", "tiny-flux", "tiny-zimage"])
     def test_in_any_network(self, webui: WebUI, model: str) -> None:
-        request = {"prompt": "slowly, very softly", "steps": 8}
+        request = {"prompt": "slowly, very softly", "steps": 8, "scheduler": "Simple"}
         plain = off(webui, model, **request)
         found = on(webui, model, {"mask_source": "guidance"}, **request)
         assert "not applied" not in found.infotext and "AsynDM note" not in found.infotext

@@ -160,7 +160,9 @@ def test_a_click_keeps_the_order_of_the_others() -> None:
 
 def test_the_page_is_told_when_a_turn_ends() -> None:
     page = chips.html(PROMPT, "cat > table, sandwich", "objects")
-    assert re.findall(r'data-until="([0-9.]+)"', page) == ["0.3333", "0.6667"]
+    assert re.findall(r'data-until="([0-9.]+)" data-turn="([0-9])"', page) == [("0.3333", "1"), ("0.6667", "2")]
     assert "Slow until 33% of the steps: click to take it out" in html.unescape(page)
     assert "data-until" not in chips.html(PROMPT, "cat, table", "objects")
     assert "goes round in a circle" in chips.html(PROMPT, "cat > table > cat", "objects")
+    said = "The mask source “guidance” does not use objects."
+    assert f">{said}</span></div>" in chips.html(PROMPT, "cat", "objects", mask_source="guidance")

@@ -112,6 +112,18 @@ def test_what_the_world_cannot_be(text, said):
 # --- the wind tunnel: seeded, so the numbers are the same everywhere up to rounding -----------------------------------
 
 
+def test_the_order_of_two_objects_matters():
+    """Measured over 8000 pairs, from all objects together: +1.3 with the animal last, -1.1 with the thing last."""
+    three = ExactConfig(parts=3, tie=0.7, heed=3.0)
+    turns = {"objects": ["animal", "thing"], "curve": "piecewise linear"}
+    first, last, own = (
+        right(three, DDIM, settings(**turns | more), rounds=8)
+        for more in ({"order": "in turn"}, {"order": "in turn, last first"}, {"objects": ["thing > animal"]})
+    )
+    assert 100 * float((last - first).mean()) > 1
+    assert torch.equal(own, last)
+
+
 def test_with_guidance_unusual_prompts_gain():
     """Measured over 3000 pairs: +7.8 and +10.4 (quadratic and piecewise linear, guidance 5)."""
     assert gain(ExactConfig(), DDIM, settings()) > 4

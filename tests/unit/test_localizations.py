@@ -74,7 +74,7 @@ def said() -> set[str]:
     lines = [chips.html("a cat", "", region) for region in REGIONS]
     for prompt in ("", "eine Katze auf dem Sofa", "best quality", "a cat"):
         lines.append(chips.html(prompt, "", "objects"))
-    lines.append(chips.html("a cat", "cat", "objects"))
+    lines += [chips.html("a cat", "cat", "objects"), chips.html("a cat", "", "objects", mask_source="guidance")]
     for region in REGIONS:
         for kind in ("", "painted", "picture", "photo"):
             lines += [mask_line.html(region, kind, inpaint) for inpaint in (False, True)]
