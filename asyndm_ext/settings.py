@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 from asyndm_ext import mask_image
 from asyndm_ext.masks import MaskOptions
@@ -18,6 +18,10 @@ from asyndm_ext.messages import is_number, is_text, listed, plain, shown
 from asyndm_ext.objects import ObjectSpec, parse_objects, short
 from asyndm_ext.schedule import CURVES
 
+if TYPE_CHECKING:
+    from asyndm_ext.rivals.choice import Rival
+
+COMPARE_KEY = "AsynDM compare"
 REGIONS = ("objects", "everything", "mask", "objects or mask", "objects and mask")
 MASK_SOURCES = ("dynamic", "fixed")
 PASSES = ("both", "first", "hires")
@@ -96,6 +100,8 @@ class Settings:
         adetailer: also in the passes that ADetailer makes itself.
         show: pictures of what was done, beside the results.
         save_shown: write those into the folder of the results as well.
+        compare: another method to hold AsynDM against, which guides in its place or, with a strength, beside it: for
+            the evaluation, through the API alone. A name, or ``{"method": name, option: value}``.
     """
 
     enabled: bool = False
@@ -118,6 +124,7 @@ class Settings:
     adetailer: bool = False
     show: str = "none"
     save_shown: bool = False
+    compare: Rival | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.enabled, bool):
@@ -137,6 +144,8 @@ class Settings:
                 raise SettingsError(
                     f"AsynDM: {_named(low)} must be less than {_named(high)}, but they are {least:g} and {most:g}"
                 )
+        if self.compare is not None:
+            object.__setattr__(self, "compare", _rival(self.compare))
         try:
             object.__setattr__(self, "objects", parse_objects(self.objects))
             if not is_text(self.mask):
@@ -215,11 +224,17 @@ class Settings:
                 text = short(value) if isinstance(value, float) else str(value)
             if text:
                 entries[spec.infotext_key] = text
+        if self.compare is not None:
+            entries[COMPARE_KEY] = str(self.compare)
         return entries
 
     def to_dict(self) -> dict[str, Any]:
         """JSON types only."""
-        return {**asdict(self), "objects": [str(spec) for spec in self.objects]}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        compare = values.pop("compare")
+        if compare is not None:
+            values["compare"] = {"method": compare.name, **compare.options}
+        return {**values, "objects": [str(spec) for spec in self.objects]}
 
 
 FIELDS: tuple[Field, ...] = (
@@ -351,6 +366,15 @@ def is_enabled(args: Sequence[Any]) -> bool:
     if isinstance(first, Mapping):
         first = first.get("enabled", True)
     return first is not False and first is not None  # 0 equals False, and is none of the two
+
+
+def _rival(value: Any) -> Rival:
+    from asyndm_ext.rivals.choice import Rival  # solvers and networks, which no job without it needs
+
+    try:
+        return value if isinstance(value, Rival) else Rival.read(value)
+    except ValueError as error:
+        raise SettingsError(f"AsynDM: compare: {error}") from error
 
 
 def _named(name: str) -> str:

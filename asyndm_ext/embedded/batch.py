@@ -18,6 +18,8 @@ from asyndm_ext.embedded.controls import Control, controlled
 from asyndm_ext.hosts.embedded import GuidedUNet
 from asyndm_ext.noise import NoiseTable
 from asyndm_ext.regions import AverageAttention, FixedRegion, Region, region_for
+from asyndm_ext.rivals.cfgpp import equivalent_scales
+from asyndm_ext.rivals.choice import Rival
 from asyndm_ext.run import Run, StepRecord
 from asyndm_ext.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.solvers import SOLVERS
@@ -39,11 +41,13 @@ class Batch:
         latents: ``(B,C,h,w)``.
         average: the objects' attention, averaged over the calls of a plain pass, ``(B,n,h',w')``, if it was asked for.
         seconds: wall time of the sampling loop.
+        scales: the equivalent CFG scale of each step, or of each model call, ``(B,n)``; n is 0 where it is not known.
     """
 
     latents: Tensor
     average: Tensor | None
     seconds: float
+    scales: Tensor
 
 
 class Steps(Protocol):
@@ -123,6 +127,7 @@ def run_batch(
     watch: Callable[[StepRecord], None] | None = None,
     control: Control | None = None,
     eta: float | None = None,
+    rival: Rival | None = None,
 ) -> Batch:
     """Sample the pictures of several jobs at once.
 
@@ -137,9 +142,11 @@ def run_batch(
         watch: called with the record of every step.
         control: lag this instead of the region that the settings say.
         eta: noise weight of DDIM and the ancestral solvers; None: each one's own.
+        rival: another method, which changes the sampler's step or the guidance; together with AsynDM if that is the
+            variant.
 
     Raises:
-        ValueError: the jobs differ in more than they may.
+        ValueError: the jobs differ in more than they may, or the rival cannot be had with their solver.
     """
     shared = _shared(jobs)
     assert not keep_average or variant == "plain"
@@ -148,7 +155,7 @@ def run_batch(
     elif average is None:
         average = run_batch(model, jobs, "plain", keep_average=True).average
     table = NoiseTable.from_alphas_cumprod(model.alphas_cumprod)
-    solver = SOLVERS[shared.solver]
+    solver = SOLVERS[shared.solver] if rival is None else rival.solver(shared.solver)
     arguments = {**webui_arguments(shared, table), "eta": eta}
     base = solver.schedule(arguments)
     shape = (len(jobs), 1, shared.height // model.latent_factor, shared.width // model.latent_factor)
@@ -163,17 +170,26 @@ def run_batch(
     region = AverageAttention(shape) if keep_average else variant_region(shared, variant, shape, average)
     if control is not None:
         region = controlled(control, region, shape, shared.settings.strength, [job.seed for job in jobs])
+    guidance, scales, levels = shared.guidance * solver.guidance, list[Tensor](), list[Tensor]()
     guided = GuidedUNet(
         model.unet,
         model.encode_prompt([job.prompt for job in jobs]),
         model.encode_prompt([""] * len(jobs)),
-        shared.guidance * solver.guidance,
+        guidance,
         table,
         model.prediction_type,
         solver.space,
         columns=_columns(jobs) if looks_for_objects else None,
         halvings=model.attention_halvings,
+        rival=rival,
+        log=scales.append,
     )
+
+    def look(record: StepRecord) -> None:
+        levels.append(record.level)
+        if watch is not None:
+            watch(record)
+
     run = Run(
         guided,
         PixelSchedule(base, shape, shared.settings.curve),
@@ -182,15 +198,21 @@ def run_batch(
         randn_like=lambda like: sent(normals(like.shape), like.device).to(like.dtype),
         callback=callback,
         table=table,
-        watch=watch,
+        watch=look,
     )
+    sample = solver.sample if rival is None else rival.sample(solver, guidance, scales.append)
     with guided.attached():
         started = time.perf_counter()
-        latents = solver.sample(run, x, **solver.chosen(arguments))
+        latents = sample(run, x, **solver.chosen(arguments))
         seconds = time.perf_counter() - started
     if not bool(torch.isfinite(latents).all()):
         raise RuntimeError("the sampled picture is not finite (NaN in the model?)")
-    return Batch(latents, region.maps if isinstance(region, AverageAttention) else None, seconds)
+    if solver.uncond:
+        scales = equivalent_scales([*levels, run.schedule.level], solver, guidance, eta, table)
+    elif not scales:
+        scales = [torch.full((len(jobs),), guidance)] * len(levels)
+    found = torch.stack([one.cpu().float() for one in scales], dim=1) if scales else torch.zeros(len(jobs), 0)
+    return Batch(latents, region.maps if isinstance(region, AverageAttention) else None, seconds, found)
 
 
 def _shared(jobs: Sequence[Job]) -> Job:

@@ -8,7 +8,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-COLOURS = {"plain": "#6b7280", "concave": "#b7791f", "asyndm": "#1d6fb8", "fixed": "#7c3aed"}
+COLOURS = {
+    "plain": "#6b7280",
+    "concave": "#b7791f",
+    "asyndm": "#1d6fb8",
+    "fixed": "#7c3aed",
+    "zigzag": "#b3261e",
+    "seg": "#2e7d32",
+    "s-cfg": "#a1467e",
+    "cfg++": "#00796b",
+    "asyndm+seg": "#5a8f00",
+    "asyndm+s-cfg": "#c2417c",
+    "asyndm+cfg++": "#0891a5",
+}
 _WIDTH, _HEIGHT, _MARGIN = 340, 220, 46
 
 
@@ -83,7 +95,7 @@ def _forest(bars: Sequence[Bar], unit: str, shape: _Shape) -> str:
         if bar.group != group:
             group, y = bar.group, y + 20
             parts.append(f'<text x="0" y="{y - 15}" class="group">{escape(group)}</text>')
-        colour = COLOURS.get(bar.kind, "#333")
+        colour = COLOURS.get(bar.kind, "#777")
         y += shape.above
         place = (
             f'x="{shape.left}" y="{y - 10}"' if shape.above else f'x="{shape.left - 8}" y="{y + 4}" text-anchor="end"'
@@ -137,7 +149,7 @@ def lines(title: str, names: Sequence[str], series: Sequence[Line], unit: str) -
     for place, name in enumerate(names):
         parts.append(f'<text x="{x(place)}" y="{bottom + 16}" text-anchor="middle" class="small">{escape(name)}</text>')
     for number, line in enumerate(series):
-        colour = COLOURS.get(line.kind, "#333")
+        colour = COLOURS.get(line.kind, "#777")
         off = 0.06 * (number - (len(series) - 1) / 2) if len(names) > 1 else 0.0
         there = [point for point in line.points if not math.isnan(point[1])]
         path = " ".join(f"{x(place + off)},{y(mean)}" for place, mean, _, _ in there)
@@ -154,7 +166,7 @@ def lines(title: str, names: Sequence[str], series: Sequence[Line], unit: str) -
 def legend(kinds: Sequence[str]) -> str:
     """What the colours mean, as HTML."""
     return " ".join(
-        f'<span class="key" style="--c:{COLOURS.get(kind, "#333")}">{escape(kind)}</span>' for kind in kinds
+        f'<span class="key" style="--c:{COLOURS.get(kind, "#777")}">{escape(kind)}</span>' for kind in kinds
     )
 
 

@@ -14,7 +14,7 @@ _GOES_ON = "the same command goes on from here"
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit code. Bad arguments leave by ``SystemExit(2)``, as argparse does."""
-    return frame.run(build_parser(), argv, _evaluate, interrupted=f"stopped; {_GOES_ON}")
+    return frame.run(build_parser(argv), argv, _evaluate, interrupted=f"stopped; {_GOES_ON}")
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -33,11 +33,18 @@ def _evaluate(options: argparse.Namespace) -> int:
     except MetricUnavailable as error:
         print(f"asyndm evaluate: {error}", file=sys.stderr)
         return 1
-    code, stopped = 0, None
+    code, stopped, base = 0, None, plan
     try:
         if not options.report_only:
             with interrupts.careful():
-                work.draw(plan, backend, store, options.minutes)
+                end = work.end_of(options)
+                work.draw(plan, backend, store, end)
+                plan = work.with_controls(options, base, store)
+                try:
+                    backend.check(plan)
+                except ValueError as error:
+                    raise RuntimeError(f"plain pictures to hold the methods against: {error}") from None
+                work.draw(plan, backend, store, end)
                 work.judge(plan, metrics, store)
     except KeyboardInterrupt as error:
         code, stopped = interrupts.EXIT_CODE, error
@@ -46,7 +53,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         print(f"asyndm evaluate: {error}; {_GOES_ON}", file=sys.stderr)
     columns = [column for metric in metrics for column in metric.columns]
     # Who has stopped it is not to wait for the judge's errors to be measured.
-    files = work.write_report(options, plan, store, columns, measure=not stopped)
+    files = work.write_report(options, base, store, columns, measure=not stopped)
     if stopped:
         raise stopped
     for path in files:

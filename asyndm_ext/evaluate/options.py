@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from asyndm_ext.commands.frame import Parser, number, whole
 from asyndm_ext.embedded.limits import GUIDANCE, MAX_SIDE, SIDE_STEP
 from asyndm_ext.evaluate.methods import KINDS, USUAL, VARIED, read_value
+from asyndm_ext.rivals import OPTIONS
 from asyndm_ext.world.kinds import KINDS as PROMPT_KINDS
 
 _EXAMPLE = "asyndm evaluate --prompts 100 --kind two,relation --strength 0.7,0.3,0.9 --out two_objects"
 _CURVES = "quadratic, piecewise linear, exponential, linear (quadratic)"
+PAPER = ("table1", "table2", "table4", "table5", "table6", "figure8")
 WEBUI_SIDES = (64, 4096)
 """Pixels. What a WebUI draws is its own affair; these catch a slip of the finger."""
 
 
-def build_parser() -> Parser:
-    """All options."""
+def build_parser(argv: Sequence[str] | None = None) -> Parser:
+    """All options; a table of the paper in the arguments changes the others' defaults."""
     parser = Parser(
         "asyndm evaluate",
         "Draw prompts x seeds x methods, judge every picture, and write tables and a report with confidence"
@@ -31,13 +34,32 @@ def build_parser() -> Parser:
     add("--out", type=Path, default=Path("asyndm_evaluation"), metavar="FOLDER", help="of the run (%(default)s)")
     add("--minutes", type=_positive(0), metavar="N", help="stop after so long; the same command goes on later")
     add("--report-only", action="store_true", help="draw nothing: tables and report of what is there")
+    add(
+        "--paper",
+        choices=PAPER,
+        help="repeat this of the AsynDM paper: its prompts (give its files with --prompt-file), seeds, conditions and"
+        " methods are the defaults then, and the report has its numbers beside yours",
+    )
     _prompts(parser.add_argument_group("prompts"))
     _methods(parser.add_argument_group("methods", "Where several values are given, the first is the central one."))
     _embedded(parser.add_argument_group("embedded model"))
     _exact(parser.add_argument_group("exact world"))
     _webui(parser.add_argument_group("WebUI"))
     _judges(parser.add_argument_group("judges and report"))
+    name = _paper(sys.argv[1:] if argv is None else argv)
+    if name is not None:
+        from asyndm_ext.evaluate.paper import TABLES
+
+        parser.set_defaults(**TABLES[name].defaults)
     return parser
+
+
+def _paper(argv: Sequence[str]) -> str | None:
+    """The table of the paper that is asked for, if there is one of that name."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--paper", nargs="?")
+    name = first.parse_known_args(argv)[0].paper
+    return name if name in PAPER else None
 
 
 def _prompts(group: Any) -> None:
@@ -65,7 +87,11 @@ def _prompts(group: Any) -> None:
         metavar="FILE",
         help="one prompt a line, or JSON; also the sets of the paper's authors; can be repeated",
     )
-    add("--file-strengths", action="store_true", help="each object's strength from the files, where they have it")
+    add(
+        "--file-strengths",
+        action="store_true",
+        help="besides --strength, each object's own from the files (as the paper's authors published them)",
+    )
     add("--seeds", type=whole(1), metavar="N", help="for each prompt (1; exact world: 25)")
     add("--first-seed", type=whole(), metavar="N", default=0, help="(%(default)s)")
 
@@ -94,9 +120,28 @@ def _methods(group: Any) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUES",
-        help=f"another setting of AsynDM, the first value central: {', '.join(VARIED)}; can be repeated",
+        help=f"another setting of AsynDM, the first value central: {', '.join(VARIED)}; or of another method:"
+        f" {', '.join(name for options in OPTIONS.values() for name in options)}; can be repeated",
     )
     add("--grid", action="store_true", help="all values with all others; otherwise one is moved at a time")
+    add(
+        "--plain-guidance",
+        type=_list(_positive(0)),
+        default=[],
+        metavar="G",
+        help="more CFG scales for plain pictures alone, to hold every method against the best of them",
+    )
+    add(
+        "--matched",
+        action="store_true",
+        help="when all is drawn, plain pictures at each method's equivalent guidance scale, and with as many model"
+        " calls",
+    )
+    add(
+        "--choose-on",
+        choices=("prompts", "pairs"),
+        help="choose each method's best setting on one half of these, and report on the other half alone",
+    )
 
 
 def _embedded(group: Any) -> None:
@@ -157,6 +202,17 @@ def _judges(group: Any) -> None:
     )
     add("--resample", choices=("pairs", "prompts"), default="pairs", help="what the bootstrap draws (%(default)s)")
     add("--resamples", type=whole(1), default=10_000, metavar="N", help="(%(default)s)")
+    add(
+        "--vote",
+        type=whole(1),
+        nargs="?",
+        const=64,
+        metavar="N",
+        help="write vote.html, a page on which people choose between the methods' pictures of N prompts (64);"
+        " the report reads the files that it saves from the folder votes",
+    )
+    add("--vote-methods", type=_names, metavar="NAMES", help="between which (the first ones of --methods, up to six)")
+    add("--vote-seed", type=whole(), metavar="N", default=0, help="of the choice and order (%(default)s)")
     add("--sheet", type=whole(0), default=12, metavar="N", help="pairs on each contact sheet (%(default)s)")
     add("--sheet-seed", type=whole(), metavar="N", default=0, help="of their choice (%(default)s)")
 

@@ -8,15 +8,19 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from asyndm_ext.evaluate import words
+from asyndm_ext.evaluate import paper, words
 from asyndm_ext.evaluate.charts import Bar, Line, forest, legend, lines
+from asyndm_ext.evaluate.controls import Matched
 from asyndm_ext.evaluate.judge_check import JudgeErrors
 from asyndm_ext.evaluate.methods import CONDITIONS, KINDS, Method
 from asyndm_ext.evaluate.metrics import Column
 from asyndm_ext.evaluate.plan import Pair
+from asyndm_ext.evaluate.report_controls import choice, controls, file_strengths
 from asyndm_ext.evaluate.sheets import changed, drawn, thumbnail
+from asyndm_ext.evaluate.statistics import FEWEST
 from asyndm_ext.evaluate.store import MADE
 from asyndm_ext.evaluate.summary import EVERYTHING, Summary
+from asyndm_ext.evaluate.vote import Votes, section
 
 _STYLE = (Path(__file__).parent / "report.css").read_text(encoding="utf-8")
 
@@ -28,6 +32,11 @@ def report(
     judge: JudgeErrors | None = None,
     sheet: int = 12,
     sheet_seed: int = 0,
+    choosing: Summary | None = None,
+    halves: str | None = None,
+    matched: Mapping[str, Matched] | None = None,
+    votes: Sequence[Votes] = (),
+    table: str | None = None,
 ) -> str:
     """The page's text.
 
@@ -38,12 +47,21 @@ def report(
         judge: the little world's judge's own errors, if it was the judge.
         sheet: pairs on a contact sheet.
         sheet_seed: of their choice.
+        choosing: the numbers of the pairs on which settings are chosen, where these are others.
+        halves: what the halves are made of, if so.
+        matched: by method's id, the plain pictures that it is held against.
+        votes: people's.
+        table: the paper's, whose numbers stand beside.
     """
     parts = [
         "<h1>Does AsynDM help?</h1>",
         _answer(summary),
         _setup(summary, made_with),
+        paper.section(table, summary) if table else "",
         _forest(summary),
+        controls(summary, choosing or summary, matched or {}),
+        choice(summary, choosing or summary, halves),
+        section(votes, {method.id: method.label for method in summary.plan.methods}),
         _curves(summary),
         _numbers(summary),
         _sheets(summary, folder, sheet, sheet_seed),
@@ -208,7 +226,8 @@ def _numbers(summary: Summary) -> str:
     if not columns:
         return ""
     tables = "".join(_table(summary, kind) for kind in summary.kinds)
-    return f"<h2>In numbers</h2>{_reading(summary, columns)}{tables}"
+    told = _reading(summary, columns) + file_strengths(summary.plan.methods)
+    return f"<h2>In numbers</h2>{told}{tables}"
 
 
 def _scored(summary: Summary, kind: str) -> list[Column]:
@@ -229,9 +248,10 @@ def _reading(summary: Summary, columns: Sequence[Column]) -> str:
         return f"<p>Means.</p><ul>{items}</ul>"
     return (
         "<p>In each cell the mean, and below it the difference from plain's pictures of the same prompts and seeds"
-        " under the same conditions, with its 95 % interval; coloured where the interval leaves out 0. Of intervals"
-        " where there is nothing to see, 5 in 100 do so, too. Same: no pair has another score. Better / worse: in how"
-        f" many pairs the first score is.</p><ul>{items}</ul>"
+        " under the same conditions, with its 95 % interval; coloured where it leaves out 0 and the test agrees. Of"
+        f" intervals where there is nothing to see, 5 in 100 do so, too. Below {FEWEST} pairs there are the means"
+        " alone. Same: no pair has another score. Better / worse: in how many pairs the first score is.</p>"
+        f"<ul>{items}</ul>"
     )
 
 
@@ -261,7 +281,7 @@ def _changes(summary: Summary, method: Method, kind: str) -> str:
         return ""
     first = summary.columns[0]
     d = summary.difference(method, first, kind)
-    chance = "" if words.is_same(d) or not d.pairs else f"<small>p {d.p:.2g}</small>"
+    chance = "" if words.is_same(d) or not d.known else f"<small>p {d.p:.2g}</small>"
     return f"{words.better(d, first)} / {words.worse(d, first)}{chance}"
 
 
@@ -282,6 +302,8 @@ def _cell(summary: Summary, method: Method, column: Column, kind: str) -> str:
     told = ""
     if words.is_same(d):
         told = "<small>same</small>"
+    elif d.pairs and not d.known:
+        told = f"<small>{words.signed(d.difference, column)}</small>"
     elif d.pairs:
         told = f"<small>{words.signed(d.difference, column)}</small><small>[{words.interval(d, column)}]</small>"
     return f'<td {of} class="{css}">{words.value(mean, column)}{told}</td>'

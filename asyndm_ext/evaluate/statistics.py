@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 LEVEL = 0.95
+FEWEST = 20
+"""Pairs, or groups of them, below which nothing is said but the means: intervals of so few hold less than they say."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,10 @@ class Difference:
     Attributes:
         pairs: how many.
         plain, mean: of the scores.
-        difference: ``mean - plain``. low, high: its confidence interval; NaN: too few pairs for one.
+        difference: ``mean - plain``. low, high: its confidence interval; NaN: fewer than :data:`FEWEST` pairs.
         better, worse: in how many pairs the method's score is above and below plain's.
         p: of a sign test on those, two-sided and exact (for 0 and 1 McNemar's): how probable a split at least as uneven
-            would be if the method made no difference.
+            would be if the method made no difference; NaN: too few pairs.
     """
 
     pairs: int
@@ -38,8 +40,15 @@ class Difference:
 
     @property
     def clear(self) -> bool:
-        """Whether the interval leaves out 0."""
-        return self.low > 0 or self.high < 0
+        """Whether interval and test agree that there is a difference, and in which direction."""
+        return self.p < 1 - LEVEL and (
+            (self.low > 0 and self.better > self.worse) or (self.high < 0 and self.worse > self.better)
+        )
+
+    @property
+    def known(self) -> bool:
+        """Whether there are enough pairs to say more than the means."""
+        return not math.isnan(self.low)
 
 
 class Bootstrap:
@@ -69,10 +78,10 @@ class Bootstrap:
     def interval(self, values: Floats, level: float = LEVEL) -> tuple[float, float]:
         """Percentile interval of the mean of ``values`` ``(pairs,)``; NaN: this pair has none.
 
-        NaN, NaN where less than two groups have values: one alone says nothing about how others scatter.
+        NaN, NaN where fewer than :data:`FEWEST` groups have values.
         """
         there = ~np.isnan(values)
-        if len(np.unique(self._groups[there])) < 2:
+        if len(np.unique(self._groups[there])) < FEWEST:
             return math.nan, math.nan
         sums = np.bincount(self._groups, np.where(there, values, 0.0), self._count)
         sizes = np.bincount(self._groups, there.astype(np.float64), self._count)
@@ -98,7 +107,7 @@ class Bootstrap:
             high=high,
             better=better,
             worse=worse,
-            p=sign_test(better, worse),
+            p=math.nan if math.isnan(low) else sign_test(better, worse),
         )
 
 

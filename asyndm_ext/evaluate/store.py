@@ -29,6 +29,7 @@ class Result:
         picture: file, relative to the run's folder; "" if there is none.
         note: what the host said beside the picture.
         scores: column to number; what does not apply to the prompt is absent.
+        scales: the equivalent guidance scale of each step, where the method's name does not say it.
     """
 
     prompt: str
@@ -38,6 +39,7 @@ class Result:
     picture: str = ""
     note: str = ""
     scores: dict[str, float] = field(default_factory=dict)
+    scales: list[float] = field(default_factory=list)
 
     @property
     def key(self) -> Key:

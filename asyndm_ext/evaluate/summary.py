@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -39,6 +39,7 @@ class Summary:
         columns: the scores to compare.
         by_prompt: resample prompts with all of their seeds, instead of single pairs.
         resamples, seed: of the bootstrap.
+        only: which pairs to look at; all of them if absent.
     """
 
     def __init__(
@@ -49,14 +50,16 @@ class Summary:
         by_prompt: bool = False,
         resamples: int = 10_000,
         seed: int = 0,
+        only: Callable[[Pair], bool] = lambda pair: True,
     ) -> None:
         self.plan, self.results, self.columns = plan, results, columns
-        self.by_prompt, self._resamples, self._seed = by_prompt, resamples, seed
+        self.by_prompt, self._resamples, self._seed, self._only = by_prompt, resamples, seed, only
 
     @cached_property
     def pairs(self) -> list[Pair]:
         """Those that every method has been tried on: a run under way compares all methods on the same ones."""
-        return [pair for pair in self.plan.pairs if all(pair.key(m) in self.results for m in self.plan.methods)]
+        tried = [pair for pair in self.plan.pairs if all(pair.key(m) in self.results for m in self.plan.methods)]
+        return [pair for pair in tried if self._only(pair)]
 
     @cached_property
     def kinds(self) -> list[str]:
@@ -84,6 +87,12 @@ class Summary:
     @cached_property
     def _scores(self) -> dict[tuple[str, str], Floats]:
         return {}
+
+    def mean(self, method: Method, column: Column, kind: str = EVERYTHING) -> float:
+        """Of the known scores; NaN: there is none."""
+        scores = self.scores(method, column, kind)
+        known = scores[~np.isnan(scores)]
+        return float(known.mean()) if len(known) else math.nan
 
     def tally(self, method: Method) -> Tally:
         found = [self.results.get(pair.key(method)) for pair in self.plan.pairs]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from asyndm_ext.evaluate.metrics import Column
 from asyndm_ext.evaluate.statistics import Difference
 
@@ -32,8 +30,8 @@ def interval(d: Difference, column: Column) -> str:
     """Of a difference, in words where numbers would say nothing."""
     if is_same(d):
         return "the same in the only pair" if d.pairs == 1 else f"the same in all {d.pairs} pairs"
-    if math.isnan(d.low):
-        return "too few for an interval"
+    if not d.known:
+        return "too few for more than the means"
     low, high = signed(d.low, column), signed(d.high, column)
     if float(low) == float(high) == 0:
         return f"less than {0.05 if column.share else 0.5 * 10**-column.digits:g} either way"
@@ -59,10 +57,15 @@ def changes(d: Difference, column: Column) -> str:
     return f"{counted(better(d, column), 'pair')} better and {worse(d, column)} worse"
 
 
-def verdict(d: Difference, column: Column) -> str:
-    """What the interval says; nothing where there is none."""
-    if is_same(d) or math.isnan(d.low):
+def verdict(d: Difference, column: Column, than: str = "plain") -> str:
+    """What interval and test say together; nothing where there are too few pairs."""
+    if is_same(d) or not d.known:
         return ""
-    if not d.clear:
+    if d.low <= 0 <= d.high:
         return "The interval contains 0: no difference can be told from chance."
-    return "Better than plain." if (d.low > 0) == column.rises else "Worse than plain."
+    if not d.clear:
+        return (
+            f"The interval leaves out 0, but as many pairs changed the other way as chance would have it (p {d.p:.2g}):"
+            " no difference can be told."
+        )
+    return f"Better than {than}." if (d.low > 0) == column.rises else f"Worse than {than}."

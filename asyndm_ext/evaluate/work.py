@@ -7,21 +7,26 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from asyndm_ext.commands import frame
 from asyndm_ext.embedded.limits import GUIDANCE
+from asyndm_ext.evaluate import paper
 from asyndm_ext.evaluate.backends import Backend
-from asyndm_ext.evaluate.methods import lay_out
+from asyndm_ext.evaluate.controls import FILE as MATCHED
+from asyndm_ext.evaluate.controls import chooses, complete, extended, matched
+from asyndm_ext.evaluate.methods import FILE as FILE_STRENGTH
+from asyndm_ext.evaluate.methods import ON_WEBUIS, lay_out
 from asyndm_ext.evaluate.metrics import Column
 from asyndm_ext.evaluate.options import WEBUI_SIDES
-from asyndm_ext.evaluate.plan import Plan, Unit
+from asyndm_ext.evaluate.plan import Pair, Plan, Unit
 from asyndm_ext.evaluate.prompts import KINDS, exact_world, from_files, little_world
 from asyndm_ext.evaluate.store import FILE as RESULTS
 from asyndm_ext.evaluate.store import Store
+from asyndm_ext.evaluate.summary import Summary
 from asyndm_ext.exact.config import ExactConfig
 
 _WRITTEN = ("pictures.csv", "differences.csv", "report.html")
@@ -30,23 +35,42 @@ _WRITTEN = ("pictures.csv", "differences.csv", "report.html")
 def plan_of(options: argparse.Namespace) -> Plan:
     """The plan that the options ask for. Raises ValueError for what cannot be."""
     webui = bool(options.url)
+    if options.paper and not webui:
+        raise ValueError(
+            "--paper is for the paper's checkpoints, which a WebUI draws with: give its address with --url"
+        )
     if options.prompt_file:
         prompts = from_files(options.prompt_file, options.file_strengths)[: options.prompts]
+    elif options.paper and not paper.TABLES[options.paper].sets:
+        prompts = [paper.FIGURE_PROMPT]
+    elif options.paper:
+        prompts = []
     elif options.exact is not None:
         prompts = exact_world(ExactConfig.read(options.exact), options.kind or ["unusual"], options.prompts)
     elif webui:
         raise ValueError("a WebUI needs prompts: --prompt-file FILE")
     else:
         prompts = little_world(options.prompts or 40, options.kind or tuple(KINDS), options.prompts_seed)
+    if options.paper and paper.TABLES[options.paper].sets:
+        paper.check(options.paper, prompts, options.prompts is not None)
     varied = dict(options.vary)
-    settings = {"strength": options.strength, "curve": options.curve, **varied}
+    strengths: list[Any] = list(options.strength)
+    if options.file_strengths:
+        if not any(spec.strength is not None for prompt in prompts for spec in prompt.objects):
+            raise ValueError("--file-strengths: no prompt comes from a file with strengths")
+        # The paper's numbers are with these.
+        strengths.insert(0 if options.paper else len(strengths), FILE_STRENGTH)
+    settings = {"strength": strengths, "curve": options.curve, **varied}
     conditions = {
         "solver": options.solver,
         "scheduler": options.scheduler or ["Automatic" if webui else "uniform"],
         "steps": options.steps,
         "guidance": options.guidance or [7.0 if webui else GUIDANCE if options.exact is None else 5.0],
     }
-    methods = lay_out(options.methods, settings, conditions, options.grid)
+    kinds = options.methods
+    if options.paper and webui:
+        kinds = [kind for kind in kinds if kind in ON_WEBUIS]
+    methods = lay_out(kinds, settings, conditions, options.grid, options.plain_guidance)
     seeds = options.seeds or (1 if options.exact is None else 25)
     return Plan(prompts, methods, seeds, options.first_seed, chunk=1 if webui else _batch(options))
 
@@ -112,11 +136,22 @@ def store_of(options: argparse.Namespace, backend: Backend) -> Store:
     return Store(options.out, None if options.report_only else backend.made_with())
 
 
-def draw(plan: Plan, backend: Backend, store: Store, minutes: float | None) -> None:
+def end_of(options: argparse.Namespace) -> float | None:
+    """When the time is up, on the monotonic clock."""
+    return None if options.minutes is None else time.monotonic() + 60 * options.minutes
+
+
+def with_controls(options: argparse.Namespace, plan: Plan, store: Store) -> Plan:
+    """The plan with the plain pictures that its methods are held against, as soon as it is known which these are."""
+    if not options.matched or not (complete(plan, store.results) or (store.folder / MATCHED).is_file()):
+        return plan
+    return extended(plan, matched(plan, store.results, store.folder))
+
+
+def draw(plan: Plan, backend: Backend, store: Store, deadline: float | None) -> None:
     """Make what is missing, under a progress bar, until the time is up."""
     done = store.done()
     wanted = {pair.key(method) for pair in plan.pairs for method in plan.methods}
-    deadline = None if minutes is None else time.monotonic() + 60 * minutes
     if wanted <= done:
         return
     with (
@@ -172,17 +207,66 @@ def write_report(
     """Write both tables and the page; returns their paths.
 
     Args:
-        options, plan, store, columns: of the run.
+        options, plan, store, columns: of the run; the plan without controls.
         measure: the judge's own errors, if that was not done yet.
     """
     from asyndm_ext.evaluate.report import report
-    from asyndm_ext.evaluate.summary import Summary
 
-    summary = Summary(plan, store.results, columns, options.resample == "prompts", options.resamples)
+    plan, found = with_controls(options, plan, store), {}
+    if options.matched and (store.folder / MATCHED).is_file():
+        found = matched(plan, store.results, store.folder)
+
+    def numbers(only: Callable[[Pair], bool] = lambda pair: True) -> Summary:
+        return Summary(plan, store.results, columns, options.resample == "prompts", options.resamples, only=only)
+
+    by = options.choose_on
+    summary = numbers((lambda pair: not chooses(pair, by)) if by else lambda pair: True)
+    choosing = numbers(lambda pair: chooses(pair, by)) if by else None
     errors = None if options.url or options.exact is not None else _judge_errors(options, plan, measure)
-    page = report(summary, options.out, store.made_with, errors, options.sheet, options.sheet_seed)
+    pages = [] if options.vote is None else [_vote(options, summary)]
+    page = report(
+        summary,
+        options.out,
+        store.made_with,
+        errors,
+        options.sheet,
+        options.sheet_seed,
+        choosing=choosing,
+        halves=by,
+        matched=found,
+        votes=_votes(options),
+        table=options.paper,
+    )
     texts = (summary.pictures_csv(), summary.differences_csv(), page)
-    return [_write(options.out / name, text) for name, text in zip(_WRITTEN, texts, strict=True)]
+    files = [_write(options.out / name, text) for name, text in zip(_WRITTEN, texts, strict=True)]
+    return files + [path for path in pages if path is not None]
+
+
+def _votes(options: argparse.Namespace) -> list[Any]:
+    """People's votes that are there; what cannot be read is told and left out."""
+    from asyndm_ext.evaluate import vote
+
+    try:
+        return vote.read(options.out)
+    except ValueError as error:
+        print(f"asyndm evaluate: the votes are left out: {error}", file=sys.stderr)
+        return []
+
+
+def _vote(options: argparse.Namespace, summary: Summary) -> Path | None:
+    """The page for people, between the central methods that were asked for, or as many of them as one can look at."""
+    from asyndm_ext.evaluate import vote
+
+    central = [method for method in summary.plan.methods if method.label == method.kind]
+    named = options.vote_methods or [method.kind for method in central][:6]
+    methods = [method for method in central if method.kind in named]
+    try:
+        if len(methods) < len(named):
+            raise ValueError(f"--vote-methods names a method that is not drawn: {', '.join(named)}")
+        return vote.write(summary, options.out, methods, options.vote, options.vote_seed)
+    except ValueError as error:
+        print(f"asyndm evaluate: no page to vote on: {error}", file=sys.stderr)
+        return None
 
 
 def _write(path: Path, text: str) -> Path:

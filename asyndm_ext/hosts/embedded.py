@@ -13,6 +13,8 @@ from asyndm_ext.model.attention import CrossAttentionCapture, TokenRow
 from asyndm_ext.model.timesteps import QUANTUM, TimestepTable, is_uniform
 from asyndm_ext.model.unet_time import UNetTimeConditioning
 from asyndm_ext.noise import NoiseTable
+from asyndm_ext.rivals.choice import Log, Rival
+from asyndm_ext.rivals.guidance import Row, equivalent_scale
 from asyndm_ext.transfer import sent_together
 
 
@@ -29,6 +31,8 @@ class GuidedUNet:
             space and the answer is eps.
         columns: per image, per object, the text columns of its tokens; None captures nothing.
         halvings: how often the latent was halved where the attention is looked at.
+        rival: guides in another way.
+        log: takes the equivalent CFG scale of each call, where that is not ``guidance``.
     """
 
     def __init__(
@@ -42,22 +46,29 @@ class GuidedUNet:
         space: Literal["sigma", "timestep"],
         columns: Sequence[Sequence[Sequence[int]]] | None = None,
         halvings: int = 2,
+        rival: Rival | None = None,
+        log: Log | None = None,
     ) -> None:
         if prediction_type not in ("epsilon", "v_prediction"):
             raise ValueError(f"unsupported prediction type {prediction_type!r}")
         self._unet = unet
-        self._context = torch.cat([uncond, cond])
-        self._guidance = guidance
+        self._guidance, self._log = guidance, log
+        self._rule = rival.guidance(unet, guidance, len(cond), halvings) if rival is not None else None
+        parts = self._rule.parts if self._rule is not None else ("uncond", "cond")
+        self._context = torch.cat([uncond if part == "uncond" else cond for part in parts])
         self._table = table
         self._v = prediction_type == "v_prediction"
         self._space = space
         images = len(cond)
-        self._rows = [*range(images), *range(images)]
+        self._network_rows = [Row(image, part) for part in parts for image in range(images)]
+        self._rows = [row.image for row in self._network_rows]
         self._token_rows: list[TokenRow | None] = []
         self._capture: CrossAttentionCapture | None = None
         if columns is not None:
             self._capture = CrossAttentionCapture(unet, len(columns[0]), images, halvings)
-            self._token_rows = [None] * images + [TokenRow(b, c) for b, c in enumerate(columns)]
+            self._token_rows = [
+                TokenRow(row.image, columns[row.image]) if row.part == "cond" else None for row in self._network_rows
+            ]
         self._time = UNetTimeConditioning(unet)
         self.last_output: Tensor | None = None
         self.last_uncond: Tensor | None = None
@@ -69,6 +80,8 @@ class GuidedUNet:
             stack.enter_context(self._time.attached())
             if self._capture is not None:
                 stack.enter_context(self._capture.attached())
+            if self._rule is not None:
+                stack.enter_context(self._rule.attached())
             yield self
 
     def attention(self) -> Tensor | None:
@@ -93,30 +106,46 @@ class GuidedUNet:
         else:
             alpha = told[0]
             x_in = x
-        uncond, cond = self._network(x_in, told[1].float(), table is not None)
+        uncond, cond, *more = self._network(x_in, told[1].float(), table is not None)
 
-        def answer(output: Tensor) -> Tensor:
-            eps = alpha.sqrt() * output + (1 - alpha).sqrt() * x_in if self._v else output
+        def noise(output: Tensor) -> Tensor:
+            return alpha.sqrt() * output + (1 - alpha).sqrt() * x_in if self._v else output
+
+        def answer(eps: Tensor) -> Tensor:
             return x - sigma * eps if sigma_space else eps
 
-        self.last_uncond = answer(uncond)
-        return answer(uncond + self._guidance * (cond - uncond))
+        self.last_uncond = answer(noise(uncond))
+        if self._rule is None:
+            return answer(noise(uncond + self._guidance * (cond - uncond)))
+        rows = [noise(output) for output in (uncond, cond, *more)]
+        guided = self._rule.combine(*rows)
+        if self._log is not None:
+            self._log(equivalent_scale(rows[0], rows[1], guided))
+        return answer(guided)
 
-    def _network(self, x: Tensor, t: Tensor, by_pixel: bool) -> tuple[Tensor, Tensor]:
-        """The network's answers without and with the prompt, at the scalar timestep ``(1,)`` or the map that is set."""
-        scalar = t.expand(2 * len(x))
+    def _network(self, x: Tensor, t: Tensor, by_pixel: bool) -> tuple[Tensor, ...]:
+        """The network's answers without the prompt, with it, and any more, at the scalar timestep ``(1,)`` or the map
+        that is set."""
+        count = len(self._rows)
+        scalar = t.expand(count)
         if self._capture is not None:
             self._capture.begin((x.shape[-2], x.shape[-1]))
             self._capture.read(self._token_rows)
+        if self._rule is not None:
+            self._rule.begin((x.shape[-2], x.shape[-1]))
+            self._rule.read(self._network_rows)
         try:
             dtype = next(self._unet.parameters()).dtype
-            output = self._unet(torch.cat([x, x]).to(dtype), scalar, encoder_hidden_states=self._context).sample
+            output = self._unet(
+                torch.cat([x] * (count // len(x))).to(dtype), scalar, encoder_hidden_states=self._context
+            ).sample
             if by_pixel and self._time.calls == 0:
                 raise RuntimeError("the network did not take the per-pixel timesteps")
         finally:
             self._time.use(None, ())
             if self._capture is not None:
                 self._capture.read(())
+            if self._rule is not None:
+                self._rule.read(())
         self.last_output = output
-        uncond, cond = output.to(torch.promote_types(x.dtype, torch.float32)).chunk(2)
-        return uncond, cond
+        return output.to(torch.promote_types(x.dtype, torch.float32)).chunk(count // len(x))

@@ -6,6 +6,9 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from asyndm_ext import __version__
 from asyndm_ext.messages import plain
 from asyndm_ext.prompt import automatic_objects
@@ -14,6 +17,7 @@ from asyndm_ext.settings import FIELDS, Field, Settings, SettingsError
 FOUND_KEY = "AsynDM found"
 NOTE_KEY = "AsynDM note"
 VERSION_KEY = "AsynDM version"
+EQUIVALENT_KEY = "AsynDM equivalent guidance"
 PREFIX = "AsynDM"
 
 
@@ -119,6 +123,13 @@ def note(p: Any, text: str) -> None:
     elif f"; {text}; " not in f"; {known}; ":  # several of ADetailer's passes say the same
         p.extra_generation_params[NOTE_KEY] = f"{known}; {text}"
     p.comment(f"AsynDM: {text}.")
+
+
+def equivalent(p: Any, scales: Sequence[Tensor]) -> None:
+    """Write down how strongly another method has guided in each step of a pass, ``(B,)`` each: the images' mean."""
+    if scales:
+        means = torch.stack([scale.double().nanmean() for scale in scales]).tolist()
+        p.extra_generation_params[EQUIVALENT_KEY] = " ".join(f"{mean:.4g}" for mean in means)
 
 
 def not_applied(p: Any, reason: str) -> None:

@@ -18,7 +18,7 @@ from .studio import problem as studio_problem
 
 HERE = Path(__file__).resolve().parent
 NOT_RUN = "e2e tests NOT run: set ASYNDM_WEBUI (an installed WebUI) and ASYNDM_WEBUI_PYTHON (its Python)"
-NEED_NO_WEBUI = ("test_report.py", "test_studio.py", "test_studio_page.py")
+NEED_NO_WEBUI = ("test_report.py", "test_studio.py", "test_studio_page.py", "test_vote.py")
 LOG_CHARACTERS = 6000
 KONTEXT = "ASYNDM_KONTEXT"
 KONTEXT_NOT_RUN = f"Kontext tests NOT run: set {KONTEXT} (a checkout of DenOfEquity/forge2_flux_kontext)"

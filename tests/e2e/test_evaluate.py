@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from PIL import Image
 
 from asyndm_ext.evaluate.main import main
 
+from .browser import wait
 from .server import REPOSITORY, WebUI
 
 pytestmark = pytest.mark.xdist_group("webui")
@@ -52,7 +56,7 @@ def test_two_webuis_share_a_run(
     out = tmp_path / "run"
     assert main([*command, "--out", str(out)]) == 0, capsys.readouterr().err
     found = rows(out)
-    assert len(found) == 2 * 6 and {row["status"] for row in found} == {"made"}
+    assert len(found) == 2 * 9 and {row["status"] for row in found} == {"made"}
     infotexts = {}
     for row in found:
         with Image.open(out / row["picture"]) as picture:
@@ -61,9 +65,11 @@ def test_two_webuis_share_a_run(
     for (prompt, method), infotext in infotexts.items():
         assert infotext.startswith(prompt) and "Steps: 4, Sampler: Euler" in infotext
         assert ("AsynDM" in infotext) is (method != "plain")
-        assert ("AsynDM region: everything" in infotext) is (method == "concave")
+        assert ("AsynDM region: everything" in infotext) is method.startswith("concave")
         assert ("AsynDM mask source: fixed" in infotext) is method.startswith("fixed")
-    assert 'AsynDM objects: "cat:0.7, sandwich:0.5"' in infotexts["a cat eating a sandwich", "asyndm"]
+    own = infotexts["a cat eating a sandwich", "asyndm strength file"]
+    assert 'AsynDM objects: "cat:0.7, sandwich:0.5"' in own
+    assert 'AsynDM objects: "cat, sandwich"' in infotexts["a cat eating a sandwich", "asyndm"]
     assert "AsynDM threshold: 1.5" in infotexts["a dog and a cat", "asyndm threshold 1.5"]
     # The same pictures from the one WebUI alone, and nothing is asked for again.
     alone = tmp_path / "alone"
@@ -75,7 +81,7 @@ def test_two_webuis_share_a_run(
     assert main([*command, "--out", str(out), "--report-only"]) == 0
     assert rows(out) == found
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert "2 of 2 pairs by all of 6 methods" in page and page.count("data:image/jpeg") >= 2 * 4
+    assert "2 of 2 pairs by all of 9 methods" in page and page.count("data:image/jpeg") >= 2 * 4
 
 
 def test_pictures_without_asyndm_are_counted_as_such(webui: WebUI, prompts: Path, tmp_path: Path) -> None:
@@ -87,6 +93,56 @@ def test_pictures_without_asyndm_are_counted_as_such(webui: WebUI, prompts: Path
     assert plain["status"] == "made" and asyndm["status"].startswith("not applied: ")
 
 
+def test_a_table_of_the_paper_is_killed_and_goes_on(
+    webui: WebUI, launch: Callable[..., WebUI], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Table 2 at a small size, drawn by two WebUIs: killed in the middle, continued, and the same as undisturbed."""
+    texts = [f"a cat eating a sandwich, number {n}" for n in range(40)]
+    path = tmp_path / "animal.json"
+    path.write_text(json.dumps(texts))
+    items = {"item_idx": {t: [1, 4] for t in texts}, "item_k": {t: [0.7, 0.5] for t in texts}}
+    (tmp_path / "animal_item.json").write_text(json.dumps(items))
+    second = launch("second for the paper", extensions={"asyndm": REPOSITORY})
+    command = ["--paper", "table2", "--prompt-file", str(path), "--prompts", "2", "--seeds", "1", "--steps", "4"]
+    command += ["--methods", "concave,asyndm,cfg++,asyndm+cfg++", "--size", "128", "--model", "tiny-sd2.safetensors"]
+    command += ["--url", webui.url, "--url", second.url, "--metric", f"{__name__}:Likeness", "--vote", "2"]
+    out = tmp_path / "run"
+    run = [sys.executable, "-m", "asyndm_ext", "evaluate", *command, "--out", str(out)]
+    log, results = tmp_path / "log", out / "results.jsonl"
+    # The judge is in this module, which has another name or place for the command.
+    path_of_tests = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
+    with log.open("wb") as said:
+        environment = {**os.environ, "PYTHONPATH": path_of_tests}
+        process = subprocess.Popen(run, cwd=REPOSITORY, stdout=said, stderr=said, env=environment)
+
+    def under_way() -> bool:
+        assert process.poll() is None, log.read_text(encoding="utf-8")
+        return results.is_file() and results.read_bytes().count(b"\n") >= 5
+
+    wait(under_way, "four pictures")
+    process.kill()
+    process.wait()
+    made = results.read_bytes().count(b"\n") - 1
+    assert main([*command, "--out", str(out)]) == 0, capsys.readouterr().err
+    found = rows(out)
+    methods = list(dict.fromkeys(row["method"] for row in found))
+    assert methods[:5] == ["plain", "concave", "asyndm", "cfg++", "asyndm+cfg++"] and len(methods) == 14
+    assert {row["status"] for row in found} == {"made"} and len(found) == 2 * 14 > made >= 4
+    for row in found:
+        with Image.open(out / row["picture"]) as picture:
+            infotext = picture.info["parameters"]
+        assert ("Sampler: DDIM CFG++" in infotext) is ("cfg++" in row["method"]) and "CFG scale: 5" in infotext
+        assert ("AsynDM objects" in infotext) is row["method"].startswith("asyndm")
+        assert ("cat:0.7" in infotext) is (row["method"].startswith("asyndm") and "strength 0.7" not in row["method"])
+    alone = tmp_path / "alone"
+    assert main([*command[:-6], *command[-4:], "--out", str(alone)]) == 0
+    for one, two in zip(found, rows(alone), strict=True):
+        assert (alone / two["picture"]).read_bytes() == (out / one["picture"]).read_bytes()
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "Table 2 of the paper" in page and "All 28 pictures are there." in page and "CLIPScore: paper" in page
+    assert (out / "vote.html").is_file()
+
+
 class Brightness:
     """A judge that needs no weights."""
 
@@ -96,3 +152,14 @@ class Brightness:
 
     def score(self, pictures, prompts):
         return [{"brightness": float(picture.convert("L").resize((1, 1)).getpixel((0, 0)))} for picture in pictures]
+
+
+class Likeness:
+    """In the place of one of the paper's judges."""
+
+    from asyndm_ext.evaluate.metrics import Column
+
+    columns = (Column("clipscore", "CLIPScore", "Mean grey level.", digits=4),)
+
+    def score(self, pictures, prompts):
+        return [{"clipscore": one["brightness"] / 255} for one in Brightness().score(pictures, prompts)]

@@ -131,8 +131,13 @@ class Denoiser:
             halves = [(params.x[i : i + size], params.sigma[i : i + size], text[i : i + size]) for i in (0, size)]
             answer = torch.cat([self.inner_model(a, s, cond=c) for a, s, c in halves])
         self.step += 1
-        prompted, without = answer[order[: len(answer)]][:size], answer[-size:]
-        return without + 3 * (prompted - without)
+        rows = torch.cat([answer[order[: len(answer)]][:size], answer[-size:]])
+        return self.combine_denoised(rows, [[(image, 1.0)] for image in range(size)], text[size:], 3.0)
+
+    def combine_denoised(self, x_out: Tensor, conds_list: Any, uncond: Tensor, cond_scale: float) -> Tensor:
+        without = x_out[-len(uncond) :]
+        prompted = x_out[[conds[0][0] for conds in conds_list]]
+        return without + cond_scale * (prompted - without)
 
 
 @contextmanager

@@ -117,7 +117,10 @@ class Denoiser:
         else:
             answer = wrapper(unet.model.apply_model, {"input": x, "timestep": sigma, "c": c, "cond_or_uncond": [1, 0]})
         without, prompted = answer.chunk(2)
-        return without + 3 * (prompted - without)
+        denoised = without + 3 * (prompted - without)
+        for after in unet.model_options.get("sampler_post_cfg_function", []):
+            denoised = after({"denoised": denoised, "cond_denoised": prompted, "uncond_denoised": without})
+        return denoised
 
 
 def host() -> AbstractContextManager[Any]:

@@ -178,12 +178,6 @@ def test_the_unguided_answer_after_guidance(module: Any) -> None:
         def __call__(self, *args: Any, **kwargs: Any) -> Tensor:
             return self.forward(*args, **kwargs)
 
-        def guided(self, unet: Any, params: Any, cond: Tensor, uncond: Tensor) -> Tensor:
-            (after,) = unet.model_options["sampler_post_cfg_function"]
-            without = super().guided(unet, params, uncond, uncond)
-            denoised = super().guided(unet, params, cond, uncond)
-            return after({"denoised": denoised, "uncond_denoised": without})
-
     given, (nominal, level) = arguments(), level_map(False)
     model = module.PixelDenoiser(Neo(forge.Checkpoint("epsilon"), [], False), given, "sigma", IMAGES, None, uncond=True)
     with model.attached():

@@ -57,24 +57,25 @@ def test_nothing_has_no_sign(number, column, text):
     [
         ([1, 0, 1], [1, 0, 1], SHARE, "the same in all 3 pairs"),
         ([1], [1], SHARE, "the same in the only pair"),
-        ([0], [1], SHARE, "+100.0 (too few for an interval)"),
-        ([0.0] * 9, [0.0001] * 9, SHARE, "0.0 (less than 0.05 either way)"),
-        ([0.0] * 9, [-0.001] * 9, GRAIN, "0.00 (less than 0.005 either way)"),
-        ([0.0] * 9, [0.1] * 9, SHARE, "+10.0 (+10.0 to +10.0)"),
+        ([0], [1], SHARE, "+100.0 (too few for more than the means)"),
+        ([0.0] * 19, [0.1] * 19, SHARE, "+10.0 (too few for more than the means)"),
+        ([0.0] * 20, [0.0001] * 20, SHARE, "0.0 (less than 0.05 either way)"),
+        ([0.0] * 20, [-0.001] * 20, GRAIN, "0.00 (less than 0.005 either way)"),
+        ([0.0] * 20, [0.1] * 20, SHARE, "+10.0 (+10.0 to +10.0)"),
     ],
 )
 def test_a_difference_in_words(plain, method, column, text):
     assert words.difference(compared(plain, method), column) == text
 
 
-def test_one_pair_proves_nothing():
+def test_few_pairs_prove_nothing():
     d = compared([0, math.nan], [1, 1])
     assert math.isnan(d.low) and math.isnan(d.high) and not d.clear
     assert words.verdict(d, SHARE) == ""
     one_prompt = compared([0, 0, 0], [1, 1, 1], groups=[0, 0, 0])
     assert math.isnan(one_prompt.low) and one_prompt.better == 3
-    assert words.verdict(compared([0, 0], [1, 1]), SHARE) == "Better than plain."
-    assert words.verdict(compared([0, 0], [1, 1]), GRAIN) == "Worse than plain."
+    assert words.verdict(compared([0] * 20, [1] * 20), SHARE) == "Better than plain."
+    assert words.verdict(compared([0] * 20, [1] * 20), GRAIN) == "Worse than plain."
 
 
 # --- the page -------------------------------------------------------------------------------------------------------
@@ -91,7 +92,7 @@ def test_a_pair_is_singular():
     html = page(1, scores=sometimes)
     text = visible(html)
     assert not re.search(r"\b1 (pairs|seeds|methods|prompts)\b", text)
-    assert "over 1 pair, a difference of +100.0 (too few for an interval). It made 1 pair better and 0 worse." in text
+    assert "over 1 pair, a difference of +100.0 (too few for more than the means). It made 1 pair better" in text
     assert "Prompts 1, with 1 seed Conditions" in text
     assert "1 of 1 pair by all of 7 methods" in text
     assert "nan" not in text.lower() and "nan" not in html.lower()

@@ -37,7 +37,10 @@ def test_numbers_of_a_comparison():
     method = np.array([1.0, 1.0, 1.0, 0.0, 1.0])
     d = Bootstrap(5, resamples=500).compare(plain, method)
     assert (d.pairs, d.plain, d.mean, d.difference, d.better, d.worse) == (4, 0.5, 0.75, 0.25, 2, 1)
-    assert d.p == 1.0 and not d.clear and d.low <= d.difference <= d.high
+    assert math.isnan(d.p) and math.isnan(d.low) and not d.known and not d.clear
+    d = Bootstrap(50, resamples=500).compare(np.tile(plain, 10), np.tile(method, 10))
+    assert (d.pairs, d.difference, d.better, d.worse) == (40, 0.25, 20, 10) and d.known
+    assert d.p == pytest.approx(sign_test(20, 10)) and not d.clear and d.low <= d.difference <= d.high
 
 
 def test_pairs_are_taken_together():

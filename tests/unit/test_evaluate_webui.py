@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from asyndm_ext.evaluate.backends.api import Api, Refused, Unreachable
-from asyndm_ext.evaluate.backends.webui import Request, WebUIBackend, asked, parameters, state_of
+from asyndm_ext.evaluate.backends.webui import Request, WebUIBackend, asked, parameters, sampler_of, state_of
 from asyndm_ext.evaluate.main import main
-from asyndm_ext.evaluate.methods import lay_out
+from asyndm_ext.evaluate.methods import FILE, lay_out
 from asyndm_ext.evaluate.plan import Pair, Plan
 from asyndm_ext.evaluate.prompts import Prompt
 from asyndm_ext.evaluate.store import MADE
@@ -75,7 +75,7 @@ class StandIn:
     def get(self, path):
         answers = {
             "/sdapi/v1/options": {"sd_model_checkpoint": self.model},
-            "/sdapi/v1/samplers": [{"name": "Euler"}, {"name": "DDIM"}],
+            "/sdapi/v1/samplers": [{"name": "Euler"}, {"name": "DDIM"}, {"name": "DDIM CFG++"}],
             "/sdapi/v1/schedulers": [{"name": "automatic", "label": "Automatic"}],
             "/sdapi/v1/scripts": {"txt2img": ["asyndm", "seed"], "img2img": ["asyndm"]},
         }
@@ -85,7 +85,7 @@ class StandIn:
         settings = (body.get("alwayson_scripts") or {}).get("AsynDM", {}).get("args", [{}])[0]
         said = f"Steps: {body['steps']}, Sampler: {body['sampler_name']}, Seed: {body['seed']}"
         if settings:
-            said += f", AsynDM strength: {settings['strength']}, AsynDM curve: {settings['curve']}"
+            said += f", AsynDM strength: {settings.get('strength', 0.7)}, AsynDM curve: {settings['curve']}"
         picture = io.BytesIO()
         Image.new("RGB", (16, 16), (body["seed"] % 256, 0, 0)).save(picture, "PNG")
         image = base64.b64encode(picture.getvalue()).decode()
@@ -151,9 +151,28 @@ def test_what_is_sent(stand_in, tmp_path):
 
 def test_strengths_of_a_file(stand_in):
     pair = Pair(Prompt("a cat and a dog", "pets", parse_objects("cat:0.3, dog:0.5")), 1)
-    assert asked(pair, ASYNDM)["objects"] == ["cat:0.3", "dog:0.5"]
-    assert asked(pair, CONCAVE)["strength"] == 0.5
-    assert asked(pair, PLAIN) == {}
+    settings = {"strength": [0.7, FILE], "curve": ["quadratic"]}
+    methods = lay_out(["concave", "asyndm"], settings, {name: [value] for name, value in PLAIN.conditions})
+    plain, concave, asyndm, own_concave, own_asyndm = methods
+    assert asked(pair, own_asyndm)["objects"] == ["cat:0.3", "dog:0.5"] and "strength" not in asked(pair, own_asyndm)
+    assert asked(pair, own_concave)["strength"] == 0.5
+    assert asked(pair, asyndm)["objects"] == ["cat", "dog"]
+    assert asked(pair, concave)["strength"] == asked(pair, asyndm)["strength"] == 0.7
+    assert asked(pair, plain) == {}
+
+
+def test_cfgpp_is_a_sampler_of_the_webui():
+    conditions = {name: [value] for name, value in PLAIN.conditions}
+    for solver, told in (("DDIM", ("DDIM CFG++", 5.0)), ("Euler", ("Euler CFG++", 0.4)), ("Heun", None)):
+        methods = lay_out(["cfg++", "asyndm+cfg++"], {}, {**conditions, "solver": [solver], "guidance": [5.0]})
+        for method in methods[1:]:
+            if told is None:
+                with pytest.raises(ValueError, match="no step for the sampler 'Heun'"):
+                    sampler_of(method)
+            else:
+                assert sampler_of(method) == told
+        assert sampler_of(methods[0]) == (solver, 5.0)
+    assert state_of(methods[1], "a cat, AsynDM strength: 0.7\nSteps: 4") == (MADE, "")
 
 
 # What the infotext says

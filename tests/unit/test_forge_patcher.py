@@ -43,8 +43,9 @@ class Recorder:
     def control_input(self, x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
         return 2 * x
 
-    def guided(self, uncond: Tensor) -> None:
-        self.seen.append(("guided", uncond))
+    def guided(self, guided: Tensor, cond: Tensor, uncond: Tensor) -> Tensor:
+        self.seen.append(("guided", guided, cond, uncond))
+        return guided + 1
 
 
 @pytest.fixture
@@ -136,17 +137,19 @@ def test_the_answer_without_the_prompt_is_told_after_guidance(patcher: Any) -> N
     def other(arguments: dict[str, Any]) -> Tensor:
         return arguments["denoised"]
 
-    loaded, recorder, uncond = model(Unet(sampler_post_cfg_function=[other])), Recorder(), torch.ones(2, 1)
+    loaded, recorder = model(Unet(sampler_post_cfg_function=[other])), Recorder()
+    answers = [torch.full((2, 1), value) for value in (3.0, 2.0, 1.0)]
     with patcher.patched(loaded, recorder):
         options = loaded.forge_objects.unet.model_options
         assert options["sampler_post_cfg_function"] == [other] and "disable_cfg1_optimization" not in options
     with patcher.patched(loaded, recorder, uncond=True):
         options = loaded.forge_objects.unet.model_options
         assert options["disable_cfg1_optimization"] is True
-        first, ours = options["sampler_post_cfg_function"]
-        assert first is other
-        assert ours({"denoised": 3 * uncond, "uncond_denoised": uncond}).tolist() == [[3.0], [3.0]]
-    assert recorder.seen == [("guided", uncond)]
+        ours, last = options["sampler_post_cfg_function"]
+        assert last is other, "it sees what we have made of the answer"
+        given = dict(zip(("denoised", "cond_denoised", "uncond_denoised"), answers, strict=True))
+        assert ours(given).tolist() == [[4.0], [4.0]]
+    assert recorder.seen == [("guided", *answers)]
     assert loaded.forge_objects.unet.model_options["sampler_post_cfg_function"] == [other]
 
 

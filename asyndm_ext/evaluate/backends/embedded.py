@@ -21,7 +21,7 @@ import torch
 from PIL import Image
 
 from asyndm_ext import __version__
-from asyndm_ext.embedded.batch import Variant, run_batch
+from asyndm_ext.embedded.batch import Batch, Variant, run_batch
 from asyndm_ext.embedded.controls import Control
 from asyndm_ext.embedded.sampling import Job, automatic_objects
 from asyndm_ext.evaluate.methods import Method
@@ -29,6 +29,7 @@ from asyndm_ext.evaluate.metrics.little_world import SIDE, LittleWorld
 from asyndm_ext.evaluate.plan import Pair, Plan, Unit
 from asyndm_ext.evaluate.store import Result
 from asyndm_ext.objects import ObjectSpec
+from asyndm_ext.rivals.choice import Rival
 from asyndm_ext.settings import Settings
 from asyndm_ext.workers import deaf_children, end_with
 from asyndm_ext.world.words import read
@@ -97,6 +98,9 @@ class EmbeddedBackend:
         for method in plan.methods:
             for pair in plan.pairs:
                 job_of(pair, method, self._drawing.size)
+            rival = _rival(method)
+            if rival is not None:
+                rival.solver(method.host["solver"])
 
     def run(self, units: Iterable[Unit]) -> Generator[list[Result], None, None]:
         if self._processes == 1:
@@ -167,12 +171,12 @@ def draw(model: WorldModel, unit: Unit, drawing: Drawing) -> Iterator[list[Resul
     average = None
     fixed = any(method.kind == "fixed" for method in unit.methods)
     if fixed and not any(method.kind == "plain" for method in unit.methods):
-        average = _sample(model, unit.pairs, _plain(unit.methods[0]), drawing, keep_average=True)[1]
+        average = _sample(model, unit.pairs, _plain(unit.methods[0]), drawing, keep_average=True)[1].average
     for method in unit.methods:
         plain = method.kind == "plain"
-        images, found = _sample(model, unit.pairs, method, drawing, keep_average=plain and fixed, average=average)
-        average = found if plain else average
-        yield _results(images, unit.pairs, method, drawing)
+        images, batch = _sample(model, unit.pairs, method, drawing, keep_average=plain and fixed, average=average)
+        average = batch.average if plain else average
+        yield _results(images, batch.scales, unit.pairs, method, drawing)
 
 
 def _plain(method: Method) -> Method:
@@ -186,36 +190,47 @@ def _sample(
     drawing: Drawing,
     keep_average: bool = False,
     average: torch.Tensor | None = None,
-) -> tuple[np.ndarray, torch.Tensor | None]:
-    """Pictures ``(B,H,W,3)`` uint8, and the attention's average if it was to be kept."""
+) -> tuple[np.ndarray, Batch]:
+    """Pictures ``(B,H,W,3)`` uint8, and what they were made of."""
     jobs = [job_of(pair, method, drawing.size) for pair in pairs]
     device = torch.device(drawing.device).type
     with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=drawing.bfloat16):
         batch = run_batch(
             model,
             jobs,
-            _VARIANTS.get(method.kind, "asyndm"),
+            _VARIANTS.get(method.base, "asyndm"),
             keep_average=keep_average,
             average=average,
             control=_CONTROLS.get(method.kind),
             eta=drawing.eta,
+            rival=_rival(method),
         )
     with torch.inference_mode():
         pictures = model.decode(batch.latents.float())
-    return (pictures.permute(0, 2, 3, 1).cpu() * 255).round().to(torch.uint8).numpy(), batch.average
+    return (pictures.permute(0, 2, 3, 1).cpu() * 255).round().to(torch.uint8).numpy(), batch
 
 
-def _results(images: np.ndarray, pairs: Sequence[Pair], method: Method, drawing: Drawing) -> list[Result]:
+def _results(
+    images: np.ndarray, scales: torch.Tensor, pairs: Sequence[Pair], method: Method, drawing: Drawing
+) -> list[Result]:
     pictures = [Image.fromarray(image) for image in images]
     scores = LittleWorld().score(pictures, [pair.prompt for pair in pairs])
     place = Path("pictures") / method.slug
     (drawing.folder / place).mkdir(parents=True, exist_ok=True)
     results = []
-    for pair, picture, found in zip(pairs, pictures, scores, strict=True):
+    for pair, picture, found, own in zip(pairs, pictures, scores, scales.tolist(), strict=True):
         name = place / f"{pair.slug}.png"
         picture.save(drawing.folder / name, compress_level=1)
-        results.append(Result(pair.prompt.text, pair.seed, method.id, picture=name.as_posix(), scores=found))
+        # Of plain guidance, the method's name says it.
+        told = [float(f"{scale:.4g}") for scale in own] if method.rival else []
+        results.append(
+            Result(pair.prompt.text, pair.seed, method.id, picture=name.as_posix(), scores=found, scales=told)
+        )
     return results
+
+
+def _rival(method: Method) -> Rival | None:
+    return Rival(method.rival, method.rival_options) if method.rival else None
 
 
 def _in_turn(objects: Sequence[ObjectSpec], strength: float, last_first: bool) -> tuple[ObjectSpec, ...]:
@@ -227,9 +242,9 @@ def _in_turn(objects: Sequence[ObjectSpec], strength: float, last_first: bool) -
 
 def job_of(pair: Pair, method: Method, size: int) -> Job:
     """The embedded model's job for a picture. Raises ValueError for what it cannot draw."""
-    objects = pair.prompt.objects or tuple(map(ObjectSpec, automatic_objects(pair.prompt.text)))
+    objects = method.objects(pair.prompt.objects) or tuple(map(ObjectSpec, automatic_objects(pair.prompt.text)))
     if method.kind in ("in turn", "last first"):
-        objects = _in_turn(objects, float(dict(method.settings)["strength"]), method.kind == "last first")
+        objects = _in_turn(objects, float(method.asyndm().get("strength", 1.0)), method.kind == "last first")
     settings = {key: value for key, value in method.asyndm().items() if key != "region"}
     host = method.host
     return Job(

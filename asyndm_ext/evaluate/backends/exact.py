@@ -47,6 +47,8 @@ class ExactBackend:
         for method in plan.methods:
             if method.kind == "half":
                 raise ValueError("the method 'half' is for pictures; the exact world has none")
+            if method.rival:
+                raise ValueError(f"the method {method.kind!r} is for networks; the exact world has none")
             solver = method.host["solver"]
             if solver not in SOLVERS:
                 raise ValueError(f"unknown solver {solver!r}; choose one of: {', '.join(SOLVERS)}")

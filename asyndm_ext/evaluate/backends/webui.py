@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import queue
 import re
 import sys
@@ -20,12 +21,17 @@ from asyndm_ext.evaluate.backends.api import Api, Refused, Unreachable
 from asyndm_ext.evaluate.methods import Method, check_usual
 from asyndm_ext.evaluate.plan import Pair, Plan, Unit
 from asyndm_ext.evaluate.store import MADE, Result
-from asyndm_ext.settings import FIELDS, Settings
+from asyndm_ext.rivals import cfgpp
+from asyndm_ext.settings import COMPARE_KEY, FIELDS, Settings
+from asyndm_ext.solvers import SOLVERS
+from asyndm_ext.ui.infotext import EQUIVALENT_KEY
 
 _WAITS = (2.0, 5.0, 15.0)  # seconds before another try
 _LOOK_UP = 0.5  # seconds
 _HOPELESS = 5  # refusals in a row, with nothing made before: the requests themselves are wrong
 _STRENGTH = next(spec.infotext_key for spec in FIELDS if spec.name == "strength")
+ON_COMPARE = ("zigzag", "seg", "s-cfg")
+"""The methods that go with the key "compare"."""
 _PAIR = re.compile(r'\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)')
 """The WebUI's own rule for its line of parameters."""
 
@@ -52,14 +58,15 @@ class Request:
     def body(self, pair: Pair, method: Method) -> dict[str, Any]:
         """For ``/sdapi/v1/txt2img``."""
         host = method.host
+        sampler, guidance = sampler_of(method)
         body: dict[str, Any] = {
             "prompt": pair.prompt.text,
             "negative_prompt": self.negative,
             "seed": pair.seed,
-            "sampler_name": host["solver"],
+            "sampler_name": sampler,
             "scheduler": host["scheduler"],
             "steps": host["steps"],
-            "cfg_scale": host["guidance"],
+            "cfg_scale": guidance,
             "width": self.width,
             "height": self.height,
             "batch_size": 1,
@@ -78,15 +85,38 @@ class Request:
         return body
 
 
+def sampler_of(method: Method) -> tuple[str, float]:
+    """The WebUI's sampler and CFG scale for this method."""
+    name, guidance = str(method.host["solver"]), float(method.host["guidance"])
+    if method.rival != "cfg++":
+        return name, guidance
+    name = cfgpp.sibling(name)
+    # DDIM's form divides the scale itself; the others take it for lambda.
+    return name, round(guidance / cfgpp.WHOLE / SOLVERS[name].guidance, 4)
+
+
 def asked(pair: Pair, method: Method) -> dict[str, Any]:
     """AsynDM's settings for this picture as the API takes them; empty: off."""
-    settings = method.asyndm()
-    if settings and method.kind != "concave":
-        settings["objects"] = [str(spec) for spec in pair.prompt.objects]
-    own = [spec.strength for spec in pair.prompt.objects if spec.strength is not None]
+    settings, objects = method.asyndm(), method.objects(pair.prompt.objects)
+    if not asks(method):
+        return {}
+    if method.rival in ON_COMPARE:
+        # JSON has no infinity.
+        options = {name: str(value) if value == math.inf else value for name, value in method.rival_options.items()}
+        settings["compare"] = {"method": method.rival, **options}
+    if method.base == "plain":
+        return {"enabled": True, "region": "everything", "strength": 0, **settings}  # the host's own clock
+    if method.kind != "concave":
+        settings["objects"] = [str(spec) for spec in objects]
+    own = [spec.strength for spec in objects if spec.strength is not None]
     if method.kind == "concave" and own:
         settings["strength"] = max(own)  # as the authors' code has it
-    return {"enabled": True, **settings} if settings else {}
+    return {"enabled": True, **settings}
+
+
+def asks(method: Method) -> bool:
+    """Whether AsynDM is asked for anything; CFG++ is the WebUI's own sampler."""
+    return method.base != "plain" or method.rival in ON_COMPARE
 
 
 def parameters(infotext: str) -> dict[str, str]:
@@ -98,12 +128,15 @@ def parameters(infotext: str) -> dict[str, str]:
 def state_of(method: Method, infotext: str) -> tuple[str, str]:
     """Status and note of a picture: what its infotext says was done, against what was asked for."""
     said = parameters(infotext)
-    if method.kind == "plain":
+    if not asks(method):
         return ("failed: AsynDM is in the plain picture's infotext" if _STRENGTH in said else MADE), ""
     if "AsynDM" in said:
         return said["AsynDM"], ""  # "not applied: ..."
     if _STRENGTH not in said:
         return "not applied: the infotext does not name AsynDM", ""
+    named = said.get(COMPARE_KEY, "").split(" ")[0]
+    if named != (method.rival if method.rival in ON_COMPARE else ""):
+        return f"not applied: the infotext names {named or 'no other method'}", ""
     return MADE, said.get("AsynDM note", "")
 
 
@@ -174,7 +207,8 @@ class WebUIBackend:
         ):
             for api, listed in self._answers(path):
                 known = {text for item in listed for text in (item["name"], item.get("label")) if text}
-                missing = {str(m.host[name]) for m in plan.methods} - known
+                wanted = {sampler_of(m)[0] if name == "solver" else str(m.host[name]) for m in plan.methods}
+                missing = wanted - known
                 if missing:
                     raise ValueError(f"{api.url} has no {what} {', '.join(sorted(missing))}")
         for api, scripts in self._answers("/sdapi/v1/scripts"):
@@ -242,7 +276,8 @@ class WebUIBackend:
         except Refused as error:
             return Result(pair.prompt.text, pair.seed, method.id, status=f"failed: {error}")
         data = base64.b64decode(answer["images"][0].split(",", 1)[-1])
-        status, note = state_of(method, json.loads(answer["info"])["infotexts"][0])
+        infotext = json.loads(answer["info"])["infotexts"][0]
+        status, note = state_of(method, infotext)
         name = Path("pictures") / method.slug / f"{pair.slug}.png"
         place = self._folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -251,7 +286,8 @@ class WebUIBackend:
                 place.write_bytes(data)
             else:
                 picture.save(place)
-        return Result(pair.prompt.text, pair.seed, method.id, status, name.as_posix(), note)
+        scales = [float(scale) for scale in parameters(infotext).get(EQUIVALENT_KEY, "").split()]
+        return Result(pair.prompt.text, pair.seed, method.id, status, name.as_posix(), note, scales=scales)
 
     def _patiently(self, api: Api, body: dict[str, Any]) -> Any:
         """The answer, with further tries where the WebUI does not answer."""

@@ -10,6 +10,9 @@ METRICS: dict[str, str] = {
     "clipscore": "asyndm_ext.evaluate.metrics.clip_score:ClipScore",
     "imagereward": "asyndm_ext.evaluate.metrics.image_reward:ImageReward",
     "bertscore": "asyndm_ext.evaluate.metrics.bert_score:BertScore",
+    "hps": "asyndm_ext.evaluate.metrics.hps:Hps",
+    "pickscore": "asyndm_ext.evaluate.metrics.pick_score:PickScore",
+    "vqascore": "asyndm_ext.evaluate.metrics.vqa_score:VqaScore",
     "vlm": "asyndm_ext.evaluate.metrics.vlm_score:VlmScore",
 }
 """Name of a judge, to its module and class: imported only when it is asked for. Others: ``package.module:Class``."""

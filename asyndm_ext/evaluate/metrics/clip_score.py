@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from PIL import Image
@@ -27,21 +28,30 @@ class ClipScore:
         ),
     )
 
+    resize: Literal["shortest", "longest"] = "shortest"
+    """Which side of a picture is made as long as the model's: what is beyond it is cut off, what lacks is black."""
+
     def __init__(self, weights: str, model: str = "ViT-H-14", device: str = "cpu") -> None:
         try:
             import open_clip
         except ImportError as missing:
-            raise MetricUnavailable(f"clipscore needs the package open_clip_torch ({missing})") from None
+            raise MetricUnavailable(f"{self._name} needs the package open_clip_torch ({missing})") from None
         if not Path(weights).is_file():
-            raise MetricUnavailable(f"clipscore: there are no weights at {weights}")
+            raise MetricUnavailable(f"{self._name}: there are no weights at {weights}")
         self._device = device
-        self._model, _, self._preprocess = open_clip.create_model_and_transforms(model, pretrained=weights)
+        self._model, _, self._preprocess = open_clip.create_model_and_transforms(
+            model, pretrained=weights, image_resize_mode=self.resize
+        )
         self._model.eval().to(device)
         self._tokenize = open_clip.get_tokenizer(model)
+
+    @property
+    def _name(self) -> str:
+        return self.columns[0].name
 
     @torch.no_grad()
     def score(self, pictures: Sequence[Image.Image], prompts: Sequence[Prompt]) -> list[dict[str, float]]:
         pixels = torch.stack([self._preprocess(picture) for picture in pictures]).to(self._device)
         seen = self._model.encode_image(pixels, normalize=True).float()
         said = self._model.encode_text(self._tokenize([prompt.text for prompt in prompts]).to(self._device), True)
-        return [{"clipscore": float(cosine)} for cosine in (seen * said.float()).sum(dim=-1)]
+        return [{self._name: float(cosine)} for cosine in (seen * said.float()).sum(dim=-1)]

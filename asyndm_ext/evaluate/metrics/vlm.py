@@ -17,6 +17,9 @@ class Vlm(Protocol):
     def answer(self, picture: Image.Image, question: str, longest: int) -> str:
         """``longest``: tokens of the answer at most."""
 
+    def probability(self, picture: Image.Image, question: str, word: str) -> float:
+        """That the answer begins with this word, fraction."""
+
 
 class LocalVlm:
     """A vision-language model of transformers, e.g. Qwen2.5-VL-7B-Instruct. Answers greedily, so always the same.
@@ -45,14 +48,24 @@ class LocalVlm:
 
     @torch.no_grad()
     def answer(self, picture: Image.Image, question: str, longest: int) -> str:
+        inputs = self._inputs(picture, question)
+        tokens = self._model.generate(**inputs, max_new_tokens=longest, do_sample=False)
+        fresh = tokens[:, inputs["input_ids"].shape[1] :]
+        return self._processor.batch_decode(fresh, skip_special_tokens=True)[0].strip()
+
+    @torch.no_grad()
+    def probability(self, picture: Image.Image, question: str, word: str) -> float:
+        """By the softmax over all tokens; of a word of several tokens, the first."""
+        (token, *_) = self._processor.tokenizer.encode(word, add_special_tokens=False)
+        logits = self._model(**self._inputs(picture, question)).logits[0, -1].float()
+        return float(logits.softmax(dim=-1)[token])
+
+    def _inputs(self, picture: Image.Image, question: str) -> Any:
         content = [{"type": "image", "image": picture}, {"type": "text", "text": question}]
-        inputs = self._processor.apply_chat_template(
+        return self._processor.apply_chat_template(
             [{"role": "user", "content": content}],
             add_generation_prompt=True,
             tokenize=True,
             return_dict=True,
             return_tensors="pt",
         ).to(self._device)
-        tokens = self._model.generate(**inputs, max_new_tokens=longest, do_sample=False)
-        fresh = tokens[:, inputs["input_ids"].shape[1] :]
-        return self._processor.batch_decode(fresh, skip_special_tokens=True)[0].strip()

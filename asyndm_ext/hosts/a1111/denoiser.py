@@ -6,7 +6,7 @@ Here the map is known in front of the innermost model wrapper, which the denoise
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from modules import sd_samplers_lcm, sd_samplers_timesteps, sd_unet
 from modules.models.sd3.sd3_model import SD3Denoiser
 from torch import Tensor
 
+from asyndm_ext.hosts.webui.compare import Compared, several_prompts
 from asyndm_ext.hosts.webui.denoiser import PassDenoiser
 from asyndm_ext.hosts.webui.errors import AsynDMError, NotApplied
 from asyndm_ext.hosts.webui.neighbours import others_listen
@@ -25,6 +26,7 @@ from asyndm_ext.model.attention import TokenRow
 from asyndm_ext.model.call import eps_denoised, flow_denoised, lcm_denoised, v_denoised, v_to_eps
 from asyndm_ext.model.network import is_dit
 from asyndm_ext.noise import NoiseTable
+from asyndm_ext.rivals.guidance import Part
 
 RESCALED = (
     (k_diffusion.external.CompVisVDenoiser, v_denoised),
@@ -53,6 +55,7 @@ class PixelDenoiser(PassDenoiser):
     Args:
         guidance: what the CFG scale is multiplied by.
         uncond: keep each call's answer without the prompt.
+        compared: another method that guides, too, or None.
     """
 
     def __init__(
@@ -64,10 +67,11 @@ class PixelDenoiser(PassDenoiser):
         objects: ObjectColumns | None,
         guidance: float = 1.0,
         uncond: bool = False,
+        compared: Compared | None = None,
     ) -> None:
         # The host's own switches (sic), which its CFG++ sets and never resets.
         switches = {"cond_scale_miltiplier": guidance, "need_last_noise_uncond": uncond}
-        super().__init__(denoiser, extra_args, space, images, objects, switches)
+        super().__init__(denoiser, extra_args, space, images, objects, switches, compared)
         self._wrapped: InnerModel | None = None
         self._rows: list[int] = []
         self._conditional = 0
@@ -75,6 +79,30 @@ class PixelDenoiser(PassDenoiser):
         self._cursor = 0
 
     # -- the model
+
+    def _subclass(self, host_class: type) -> type:
+        plain = super()._subclass(host_class)
+        if self._compared is None:
+            return plain
+        owner = weakref.proxy(self)
+
+        class ComparedDenoiser(plain):  # type: ignore[misc, valid-type]
+            def combine_denoised(self, x_out: Tensor, conds_list: Any, uncond: Any, cond_scale: float) -> Tensor:
+                guided = super().combine_denoised(x_out, conds_list, uncond, cond_scale)
+                return owner.combined(guided, x_out, conds_list)
+
+            def combine_denoised_for_edit_model(self, x_out: Tensor, cond_scale: float) -> Tensor:
+                raise NotApplied("compare: pix2pix models are guided in two directions, and the method knows one")
+
+        return ComparedDenoiser
+
+    def combined(self, guided: Tensor, x_out: Tensor, conds_list: Sequence[Sequence[tuple[int, float]]]) -> Tensor:
+        """What the host has made of its rows, and what another method adds to it."""
+        with self._nothing_lost():
+            if any(len(conds) > 1 for conds in conds_list):
+                raise several_prompts()
+        cond = x_out[[conds[0][0] for conds in conds_list]]
+        return self._led(guided, cond, x_out[-len(conds_list) :], self._space == "timestep")
 
     def _model_of(self, inner_model: Any) -> Any:
         return inner_model
@@ -150,9 +178,10 @@ class PixelDenoiser(PassDenoiser):
         if self._cursor <= len(self._rows):
             rows = self.neighbours.images_of(x, self._rows[first : self._cursor])
             token_rows = [self._token_row(first + row, image) for row, image in enumerate(rows)]
+            sides: list[Part] = ["cond" if first + row < self._conditional else "uncond" for row in range(len(x))]
         else:
-            rows = [row % self._images for row in range(len(x))]
-        return self._network_call(partial(host, **kwargs), x, sigma, rows, token_rows)
+            rows, sides = [row % self._images for row in range(len(x))], []
+        return self._network_call(partial(host, **kwargs), x, sigma, rows, token_rows, sides)
 
     def _pixel_call(self, call: Callable[[Tensor, Tensor], Tensor], x: Tensor, sigma: Tensor, levels: Tensor) -> Tensor:
         host = self._bound

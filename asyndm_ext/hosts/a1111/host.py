@@ -9,6 +9,7 @@ from modules import sd_models, shared
 from modules.models.sd3.sd3_model import SD3Inferencer
 
 from asyndm_ext.hosts.a1111.denoiser import PixelDenoiser
+from asyndm_ext.hosts.webui.compare import Compared
 from asyndm_ext.hosts.webui.errors import NotApplied
 from asyndm_ext.hosts.webui.finders import (
     Finder,
@@ -45,10 +46,17 @@ class A1111:
         return isinstance(shared.sd_model, SD3Inferencer)
 
     def pass_model(
-        self, denoiser: Any, arguments: Mapping[str, Any], solver: Solver, images: int, objects: ObjectColumns | None
+        self,
+        denoiser: Any,
+        arguments: Mapping[str, Any],
+        solver: Solver,
+        images: int,
+        objects: ObjectColumns | None,
+        compared: Compared | None = None,
     ) -> PixelDenoiser:
         extra_args = arguments["extra_args"] or {}
-        return PixelDenoiser(denoiser, extra_args, solver.space, images, objects, solver.guidance, solver.uncond)
+        guidance, uncond = solver.guidance, solver.uncond
+        return PixelDenoiser(denoiser, extra_args, solver.space, images, objects, guidance, uncond, compared)
 
     def finder(self) -> Finder:
         conditioner = shared.sd_model.cond_stage_model

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from asyndm_ext.hosts.forge.patcher import ALWAYS_UNCOND, ROWS, changes_calls, patched
 from asyndm_ext.hosts.forge.relatives import check_calls, prediction_of, predictor_of, takes_model_options
+from asyndm_ext.hosts.webui.compare import Compared, several_prompts
 from asyndm_ext.hosts.webui.denoiser import LAST_UNCOND, PassDenoiser
 from asyndm_ext.hosts.webui.errors import NotApplied
 from asyndm_ext.hosts.webui.neighbours import others_listen
@@ -25,6 +26,7 @@ from asyndm_ext.model.attention import TokenRow
 from asyndm_ext.model.call import eps_denoised, flow_denoised, v_denoised
 from asyndm_ext.model.unet_time import UnsupportedModel
 from asyndm_ext.noise import NoiseTable
+from asyndm_ext.rivals.guidance import Part
 
 RESCALED = {"epsilon": eps_denoised, "v_prediction": v_denoised, "const": flow_denoised}
 """By the kind of prediction."""
@@ -53,6 +55,7 @@ class PixelDenoiser(PassDenoiser):
     Args:
         denoiser, extra_args, space, images, objects: as of :class:`PassDenoiser`.
         uncond: keep each call's answer without the prompt.
+        compared: another method that guides, too, or None.
     """
 
     def __init__(
@@ -63,10 +66,11 @@ class PixelDenoiser(PassDenoiser):
         images: int,
         objects: ObjectColumns | None,
         uncond: bool = False,
+        compared: Compared | None = None,
     ) -> None:
         switches = {"classic_ddim_eps_estimation": False, "need_last_noise_uncond": uncond and space == "timestep"}
-        super().__init__(denoiser, extra_args, space, images, objects, switches)
-        self._after_guidance = uncond and space == "sigma"
+        super().__init__(denoiser, extra_args, space, images, objects, switches, compared)
+        self._after_guidance = compared is not None or (uncond and space == "sigma")
         if self._after_guidance and takes_model_options(denoiser):
             self._more_args = {"model_options": {ALWAYS_UNCOND: True}}
         self._others = False
@@ -146,8 +150,10 @@ class PixelDenoiser(PassDenoiser):
     def starts(self, x: Tensor) -> None:
         self._seen = x
 
-    def guided(self, uncond: Tensor) -> None:
-        self.last_uncond = uncond
+    def guided(self, guided: Tensor, cond: Tensor, uncond: Tensor) -> Tensor:
+        if self._space == "sigma":
+            self.last_uncond = uncond
+        return guided if self._compared is None else self._led(guided, cond, uncond, is_noise=False)
 
     def network_call(self, apply_model: Callable[..., Tensor], x: Tensor, sigma: Tensor, c: dict[str, Any]) -> Tensor:
         with self._nothing_lost():
@@ -155,7 +161,12 @@ class PixelDenoiser(PassDenoiser):
                 raise NotApplied("another extension calls the model in a way that hides which image is which")
         marks = c.pop(ROWS).tolist()
         token_rows = [self._token_row(*mark) for mark in marks]
-        return self._network_call(partial(apply_model, **c), x, sigma, [image for image, _ in marks], token_rows)
+        sides: list[Part] = ["uncond" if condition < 0 else "cond" for _, condition in marks]
+        if self._compared is not None and any(condition > 0 for _, condition in marks):
+            with self._nothing_lost():
+                raise several_prompts()
+        images = [image for image, _ in marks]
+        return self._network_call(partial(apply_model, **c), x, sigma, images, token_rows, sides)
 
     def _token_row(self, image: int, condition: int) -> TokenRow | None:
         """What to read from a row: nothing from the negative prompt, nor a second time in another extension's call."""

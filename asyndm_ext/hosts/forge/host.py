@@ -11,6 +11,7 @@ from modules import shared
 from asyndm_ext.hosts.forge.denoiser import PixelDenoiser, support
 from asyndm_ext.hosts.forge.relatives import prediction_of, predictor_of, relative
 from asyndm_ext.hosts.forge.text import finder_of
+from asyndm_ext.hosts.webui.compare import Compared
 from asyndm_ext.hosts.webui.errors import NotApplied
 from asyndm_ext.hosts.webui.finders import Finder
 from asyndm_ext.hosts.webui.tokens import ObjectColumns
@@ -45,14 +46,20 @@ class Forge:
         return getattr(self._predictor(), "percent_to_sigma", None)
 
     def pass_model(
-        self, denoiser: Any, arguments: Mapping[str, Any], solver: Solver, images: int, objects: ObjectColumns | None
+        self,
+        denoiser: Any,
+        arguments: Mapping[str, Any],
+        solver: Solver,
+        images: int,
+        objects: ObjectColumns | None,
+        compared: Compared | None = None,
     ) -> PixelDenoiser:
         _check()
         if self._mistakes_the_flow(solver):
             raise NotApplied("UniPC takes Flux's timesteps for others than they are")
         # Not the solver's guidance: Forge sets CFG++'s multiplier of the CFG scale, but never reads it.
         extra_args = arguments["extra_args"] or {}
-        return PixelDenoiser(denoiser, extra_args, solver.space, images, objects, solver.uncond)
+        return PixelDenoiser(denoiser, extra_args, solver.space, images, objects, solver.uncond, compared)
 
     def finder(self) -> Finder:
         _check()

@@ -38,8 +38,8 @@ class Interceptor(Protocol):
     def control_input(self, x: Tensor, sigma: Tensor, rows: Tensor) -> Tensor:
         """The latent as a control net should see it, which scales it by its scalar sigma."""
 
-    def guided(self, uncond: Tensor) -> None:
-        """Guidance is done; the denoised answer without the prompt."""
+    def guided(self, guided: Tensor, cond: Tensor, uncond: Tensor) -> Tensor:
+        """Guidance is done; returns the answer to go on with. All three are denoised, ``(B,C,H,W)``."""
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def patched(sd_model: Any, interceptor: Interceptor, uncond: bool = False) -> It
     """Give the loaded model the additions; what was there before is put back.
 
     Args:
-        uncond: tell the interceptor the answer without the prompt, at any CFG scale.
+        uncond: tell the interceptor the guided answer and those with and without the prompt, at any CFG scale.
     """
     objects = sd_model.forge_objects
     original = objects.unet
@@ -84,7 +84,7 @@ def _with_additions(options: dict[str, Any], interceptor: Interceptor, uncond: b
     }
     if uncond:
         others = options.get("sampler_post_cfg_function", [])
-        additions |= {"sampler_post_cfg_function": [*others, _after_guidance(interceptor)], ALWAYS_UNCOND: True}
+        additions |= {"sampler_post_cfg_function": [_after_guidance(interceptor), *others], ALWAYS_UNCOND: True}
     return {**options, **additions}
 
 
@@ -115,8 +115,7 @@ def _wrapper(interceptor: Interceptor, other: Callable[..., Tensor] | None) -> C
 
 def _after_guidance(interceptor: Interceptor) -> Callable[[dict[str, Any]], Tensor]:
     def after(arguments: dict[str, Any]) -> Tensor:
-        interceptor.guided(arguments["uncond_denoised"])
-        return arguments["denoised"]
+        return interceptor.guided(*(arguments[name] for name in ("denoised", "cond_denoised", "uncond_denoised")))
 
     return after
 

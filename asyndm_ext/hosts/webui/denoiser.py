@@ -17,6 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from asyndm_ext.hosts.webui.compare import Compared
 from asyndm_ext.hosts.webui.errors import AsynDMError, NotApplied
 from asyndm_ext.hosts.webui.neighbours import Neighbours, others_listen
 from asyndm_ext.hosts.webui.network import NetworkHooks
@@ -25,8 +26,10 @@ from asyndm_ext.model.attention import TokenRow
 from asyndm_ext.model.levels import CallLevels
 from asyndm_ext.model.unet_time import UnsupportedModel
 from asyndm_ext.noise import NoiseTable
+from asyndm_ext.rivals.guidance import Part
 from asyndm_ext.transfer import sent
 
+LATENT_DIMENSIONS = 4
 LAST_UNCOND = "last_noise_uncond"
 """Where a host's denoiser keeps its answer without the prompt, if it has such a place."""
 
@@ -41,6 +44,7 @@ class PassDenoiser(ABC):
         images: batch size.
         objects: whose attention to capture, or None.
         switches: the denoiser's own attributes, set while attached; those that it does not have are left out.
+        compared: another method that guides, too, or None.
     """
 
     def __init__(
@@ -51,12 +55,14 @@ class PassDenoiser(ABC):
         images: int,
         objects: ObjectColumns | None,
         switches: Mapping[str, Any],
+        compared: Compared | None = None,
     ) -> None:
         self._denoiser = denoiser
         self._extra_args = extra_args
         self._space = space
         self._images = images
         self._objects = objects
+        self._compared = compared
         self._more_args: dict[str, Any] = {}
         self._switches = {name: value for name, value in switches.items() if hasattr(denoiser, name)}
         self._hooks = ExitStack()
@@ -177,6 +183,9 @@ class PassDenoiser(ABC):
         self.noise = self._noise_of(model)
         self._hooks.enter_context(self._network.attached())
         self._hooks.enter_context(self._additions(model))
+        if self._compared is not None:
+            with self._nothing_lost():
+                self._hooks.enter_context(self._compared.attached(self._network.network))
         self._bound = model
         if self._given is not None:  # a switch in the middle of a call: what follows is the new model's
             self._prepare(*self._given)
@@ -197,6 +206,8 @@ class PassDenoiser(ABC):
         """The host's denoiser at each pixel's level ``(B,1,H,W)``; and the scalars ``(B,)`` that it was given, as they
         are now."""
         self._called = False
+        if self._compared is not None:
+            self._compared.begins(self._denoiser)
         self.neighbours.begins(x, self._prepare(level, nominal), self._look())
         self._begins(x)
         scalar = torch.full((len(x),), nominal, dtype=x.dtype, device=x.device)
@@ -212,6 +223,8 @@ class PassDenoiser(ABC):
         self._given = level, nominal
         self._levels = CallLevels(self._adjusted(level, nominal), nominal, self._timestep())
         self._network.begin(self._levels.size)
+        if self._compared is not None:
+            self._compared.begin(self._levels.size)
         self._read_texts()
         return self._levels
 
@@ -235,6 +248,7 @@ class PassDenoiser(ABC):
         sigma: Tensor,
         images: Sequence[int],
         token_rows: Sequence[TokenRow | None],
+        sides: Sequence[Part] = (),
     ) -> Tensor:
         """A slice of the batch, or all of it.
 
@@ -243,6 +257,7 @@ class PassDenoiser(ABC):
             x: latent of the rows. sigma: what the host was about to take.
             images: the image that each row belongs to.
             token_rows: what to read from each row.
+            sides: with or without the prompt, for another method; empty: not a call of the host's own.
         """
         assert self._network is not None and self._levels is not None
         self._called = True
@@ -255,14 +270,35 @@ class PassDenoiser(ABC):
         table, parts = levels.table(images, factors, x.device)
         own = None if levels.uniform is not None else levels.of(images, factors)
         along = [] if own is None or x.dtype == torch.float64 else [own.float()]
-        with self._nothing_lost(), self._network.call(table, parts, token_rows, along) as brought:
-            if own is None:
-                return call(x, levels.scalar(factors, sigma))
-            self._brought = (own, brought[0]) if brought else None
-            try:
-                return self._pixel_call(call, x, sigma, own)
-            finally:
-                self._brought = None
+        network = self._network
+
+        def once(reading: bool) -> Tensor:
+            rows = token_rows if reading else [None] * len(token_rows)
+            with self._nothing_lost(), network.call(table, parts, rows, along) as brought:
+                if own is None:
+                    return call(x, levels.scalar(factors, sigma))
+                self._brought = (own, brought[0]) if brought else None
+                try:
+                    return self._pixel_call(call, x, sigma, own)
+                finally:
+                    self._brought = None
+
+        if self._compared is None or not sides:
+            return once(True)
+        return self._compared.answer(once, images, sides)
+
+    def _led(self, guided: Tensor, cond: Tensor, uncond: Tensor, is_noise: bool) -> Tensor:
+        """The host's guided answer, and what another method adds to it; ``(B,C,H,W)`` each.
+
+        Args:
+            is_noise: whether answers are noise, and not denoised at the pixels' levels.
+        """
+        assert self._compared is not None and self._levels is not None
+        if guided.ndim != LATENT_DIMENSIONS:
+            raise NotApplied("compare: the other methods know no video")
+        sigma = None if is_noise else beside(guided, self._levels.level)[0]
+        with self._nothing_lost():
+            return self._compared.led(guided, cond, uncond, sigma)
 
     def _beside(self, x: Tensor, *levels: Tensor) -> tuple[Tensor, ...]:
         """See :func:`beside`; the call's own levels are there already."""

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from asyndm_ext.hosts.webui.compare import Compared
 from asyndm_ext.hosts.webui.finders import Finder
 from asyndm_ext.hosts.webui.kind import webui_kind
 from asyndm_ext.hosts.webui.neighbours import Neighbours
@@ -56,7 +57,13 @@ class Host(Protocol):
         """Why a sampler does not go with the loaded model, "it ..."; None where it does."""
 
     def pass_model(
-        self, denoiser: Any, arguments: Mapping[str, Any], solver: Solver, images: int, objects: ObjectColumns | None
+        self,
+        denoiser: Any,
+        arguments: Mapping[str, Any],
+        solver: Solver,
+        images: int,
+        objects: ObjectColumns | None,
+        compared: Compared | None = None,
     ) -> PassModel:
         """The guided model of the pass that is about to run.
 
@@ -66,6 +73,7 @@ class Host(Protocol):
             solver: what will call the model.
             images: batch size.
             objects: whose attention to capture, or None.
+            compared: another method that guides, too, or None.
 
         Raises:
             NotApplied: the loaded model is of a kind that is not supported.

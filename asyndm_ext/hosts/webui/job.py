@@ -16,6 +16,7 @@ from modules import shared
 from torch import Tensor
 
 from asyndm_ext.hosts.webui import belonging, hires, mask, options, pictures, preview, refusal
+from asyndm_ext.hosts.webui.compare import Compared
 from asyndm_ext.hosts.webui.errors import AsynDMError, NotApplied
 from asyndm_ext.hosts.webui.frames import Frames
 from asyndm_ext.hosts.webui.host import current
@@ -191,6 +192,9 @@ class _Pass:
         self.host = current()
         self.flow = self.host.is_flow()
         self.solver = pass_solver(p.sampler.config.name, p.sampler.func, self.flow, denoiser)
+        self.compared = self._compared(x, arguments)
+        if self.compared is not None:
+            self.solver = self.compared.solver(p.sampler.config.name, self.solver)
         self.arguments = self.solver.filled(arguments, lambda name: getattr(shared.opts, name, None))
         self.arguments["flow"] = self.flow
         self.arguments["percent_to_sigma"] = self.host.percent_to_sigma()
@@ -205,6 +209,12 @@ class _Pass:
         self.notes: list[str] = []
         self.objects = resolve_objects(p, self.host.finder(), settings.objects) if settings.uses_objects else None
         self.painted = mask.slow_fraction(p, settings, (height, width)) if settings.uses_mask else None
+
+    def _compared(self, x: Tensor, arguments: Mapping[str, Any]) -> Compared | None:
+        rival = self.settings.compare
+        if rival is None:
+            return None
+        return Compared(rival, float((arguments["extra_args"] or {}).get("cond_scale", 1.0)), len(x))
 
     def sample(self) -> Tensor:
         """The finished latent, as the host's."""
@@ -228,6 +238,8 @@ class _Pass:
         for note in notes:
             where = "in ADetailer's pass " if belonging.is_inner(self.p) else ""
             infotext.note(belonging.outer(self.p), where + note)
+        if self.compared is not None:
+            infotext.equivalent(self.p, self.compared.scales)
         names = self.objects.names if self.objects is not None else []
         tell("; ".join([coverage.summary(), *map(", ".join, names), *notes]))
         return latent
@@ -244,7 +256,7 @@ class _Pass:
             watching += watch_preview
             callback = self.arguments.get("callback")
             try:
-                return self.x if makes_no_step else self._run(self._region(), self.x, callback, watch)
+                return self.x if makes_no_step else self._run(self._region(), self.x, callback, watch, self.compared)
             except NoAttention as error:  # only the first call raises it
                 raise NotApplied(str(error)) from error
 
@@ -281,9 +293,11 @@ class _Pass:
         x: Tensor,
         callback: Callable[[dict[str, Any]], None] | None,
         watch: Callable[[StepRecord], None] | None = None,
+        compared: Compared | None = None,
     ) -> Tensor:
         arguments, solver, frames = self.arguments, self.solver, self.frames
-        model = self.host.pass_model(self.denoiser, arguments, solver, len(x), self.objects)
+        model = self.host.pass_model(self.denoiser, arguments, solver, len(x), self.objects, compared)
+        sample = solver.sample if compared is None else compared.sample(solver)
         with model.attached():
             run = Run(
                 frames.model(model),
@@ -299,7 +313,7 @@ class _Pass:
                 flow=self.flow,
                 percent_to_sigma=arguments["percent_to_sigma"],
             )
-            latent = frames.deep(solver.sample(run, frames.flat(x), **solver.chosen(arguments)))
+            latent = frames.deep(sample(run, frames.flat(x), **solver.chosen(arguments)))
         note = model.neighbours.said()
         if note and note not in self.notes:
             self.notes.append(note)

@@ -30,6 +30,7 @@ class NetworkHooks:
     def __init__(self, network: Any, objects: int, images: int) -> None:
         if is_compiled(network):
             raise UnsupportedModel(f"{type(network).__name__} is compiled, and takes no timestep per pixel then")
+        self.network = network
         self._time = time_conditioning(network)
         self.patch = self._time.patch
         """Side, in latent pixels, of what has one timestep."""
