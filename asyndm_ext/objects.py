@@ -6,6 +6,7 @@ Written ``cat``, ``red hat:0.4`` (its strength) or ``cat#2`` (the second "cat" o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
@@ -17,6 +18,8 @@ MAX_OBJECTS = 200
 MAX_LENGTH = 20_000
 """Objects, and characters of what is written of them: more than any prompt has. What is more is refused unread."""
 
+_EMBEDDING = re.compile(r"<[^<>,:#]*>")
+"""Part of a name, as in the embedding ``<cat-toy>``: no sign of an order."""
 _TOO_MANY = f"there are more than {MAX_OBJECTS} objects; name only those that are to lag"
 
 
@@ -40,7 +43,7 @@ class ObjectSpec:
     after: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not is_text(self.name) or not self.name.strip() or set(self.name) & set(",:#>"):
+        if not is_text(self.name) or not self.name.strip() or set(_EMBEDDING.sub("", self.name)) & set(",:#>"):
             raise ValueError(
                 f"an object's name must be words without ',', ':', '#' and '>', but it is {shown(self.name)}"
             )
@@ -236,7 +239,15 @@ def _read(value: Any) -> Iterable[list[ObjectSpec]]:
 
 
 def _chain(text: str) -> list[ObjectSpec]:
-    parts = text.split(">")
+    parts, begun = [""], 0
+    for piece in re.finditer(rf"{_EMBEDDING.pattern}|>", text):
+        if piece.group() == ">":
+            parts[-1] += text[begun : piece.start()]
+            parts.append("")
+        else:
+            parts[-1] += text[begun : piece.end()]
+        begun = piece.end()
+    parts[-1] += text[begun:]
     if len(parts) > 1 and not all(part.strip() for part in parts):
         raise ValueError(f"in {shown(text.strip())} a name is missing beside the >")
     return [ObjectSpec.written(part) for part in parts]

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyndm_ext.objects import ObjectSpec, parse_objects
+from asyndm_ext.objects import ObjectSpec, parse_objects, written
 
 
 def cat(strength: float | None = None, occurrence: int | None = None) -> ObjectSpec:
@@ -104,3 +104,24 @@ def test_anything_is_read_or_refused_with_a_message(value: object) -> None:
         assert str(error)
     else:
         assert all(isinstance(spec, ObjectSpec) and spec.name for spec in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "after"),
+    [
+        ("<cat-toy>", ["<cat-toy>"], [()]),
+        ("a <cat-toy>#2:0.5, hat", ["a <cat-toy>", "hat"], [(), ()]),
+        ("<cat-toy> > hat", ["<cat-toy>", "hat"], [(), ("<cat-toy>",)]),
+        ("hat><cat-toy>>bike", ["hat", "<cat-toy>", "bike"], [(), ("hat",), ("<cat-toy>",)]),
+    ],
+)
+def test_an_embedding_in_angle_brackets_is_a_name(text: str, names: list[str], after: list[tuple[str, ...]]) -> None:
+    found = parse_objects(text)
+    assert [spec.name for spec in found] == names and [spec.after for spec in found] == after
+    assert parse_objects(written(found)) == found
+
+
+@pytest.mark.parametrize("text", ["cat >", "> cat", "cat > > hat"])
+def test_a_name_that_is_missing_beside_the_sign_is_told(text: str) -> None:
+    with pytest.raises(ValueError, match="missing beside the >"):
+        parse_objects(text)
