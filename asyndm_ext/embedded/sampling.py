@@ -294,7 +294,9 @@ def run_variant(
     table = NoiseTable.from_alphas_cumprod(model.alphas_cumprod)
     note = None
     if variant == "asyndm":
-        note = coverage.note(job.settings) or overlap.note([[*map(str, job.settings.objects)]], strengths_of([job]))
+        note = coverage.note(job.settings)
+        if note is None and job.settings.uses_words:
+            note = overlap.note([[*map(str, job.settings.objects)]], strengths_of([job]))
     level = torch.cat([record.level for record in records]).squeeze(1)
     return Result(
         latent=batch.latents,
