@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-import torch
 from torch import Tensor
 
 Part = Literal["uncond", "cond", "perturbed"]
@@ -58,17 +57,6 @@ def equivalent_scale(uncond: Tensor, cond: Tensor, guided: Tensor) -> Tensor:
     """
     added, prompt = ((e - uncond).float().flatten(1).norm(dim=1) for e in (guided, cond))
     return added / prompt.where(prompt > 0, float("nan"))
-
-
-def added(rule: Guidance, scale: float, prompt: Tensor, perturbed: Tensor | None = None) -> Tensor:
-    """What a way to guide adds to plain guidance's answer, ``(B,C,H,W)``: for a host that has guided already.
-
-    Args:
-        rule: one that asks for nothing but differences of answers, as all of them here do.
-        scale: the CFG scale that the host has guided with.
-        prompt: ``e_c - e_u``. perturbed: ``e_s - e_u``.
-    """
-    return rule.combine(torch.zeros_like(prompt), prompt, perturbed) - scale * prompt
 
 
 def projected_scale(moved: Tensor, prompt: Tensor) -> Tensor:

@@ -103,21 +103,7 @@ def test_a_table_of_the_paper_is_killed_and_goes_on(
     command += ["--methods", "concave,asyndm,cfg++,asyndm+cfg++", "--size", "128", "--model", "tiny-sd2.safetensors"]
     command += ["--url", webui.url, "--url", second.url, "--metric", f"{__name__}:Likeness", "--vote", "2"]
     out = tmp_path / "run"
-    run = [sys.executable, "-m", "asyndm_ext", "evaluate", *command, "--out", str(out)]
-    log, results = tmp_path / "log", out / "results.jsonl"
-    # The judge is in this module, which has another name or place for the command.
-    path_of_tests = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
-    with log.open("wb") as said:
-        environment = {**os.environ, "PYTHONPATH": path_of_tests}
-        process = subprocess.Popen(run, cwd=REPOSITORY, stdout=said, stderr=said, env=environment)
-
-    def under_way() -> bool:
-        assert process.poll() is None, log.read_text(encoding="utf-8")
-        return results.is_file() and results.read_bytes().count(b"\n") >= 5
-
-    wait(under_way, "four pictures")
-    process.kill()
-    process.wait()
+    results = killed_run(command, out, tmp_path / "log", pictures=4)
     made = results.read_bytes().count(b"\n") - 1
     assert main([*command, "--out", str(out)]) == 0, capsys.readouterr().err
     found = rows(out)
@@ -154,25 +140,12 @@ def test_all_methods_of_the_paper_on_webuis_of_two_kinds(
     folder = tmp_path / "data"
     folder.mkdir()
     with WebUI(other, models_of(other), folder, {"asyndm": REPOSITORY}, options={}, name="other") as third:
-        out, log = tmp_path / "run", tmp_path / "log"
+        out = tmp_path / "run"
         command = ["--paper", "table4", "--prompt-file", str(prompts), "--prompts", "2", "--seeds", "2", "--steps", "4"]
         command += ["--size", "128", "--model", "tiny-sdxl.safetensors", "--metric", f"{__name__}:Likeness"]
         for one in (webui, second, third):
             command += ["--url", one.url]
-        run = [sys.executable, "-m", "asyndm_ext", "evaluate", *command, "--out", str(out)]
-        results = out / "results.jsonl"
-        path_of_tests = os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])
-        with log.open("wb") as said:
-            environment = {**os.environ, "PYTHONPATH": path_of_tests}
-            process = subprocess.Popen(run, cwd=REPOSITORY, stdout=said, stderr=said, env=environment)
-
-        def under_way() -> bool:
-            assert process.poll() is None, log.read_text(encoding="utf-8")
-            return results.is_file() and results.read_bytes().count(b"\n") >= 10
-
-        wait(under_way, "nine pictures")
-        process.kill()
-        process.wait()
+        results = killed_run(command, out, tmp_path / "log", pictures=9)
         assert main([*command, "--out", str(out)]) == 0, capsys.readouterr().err
     found = rows(out)
     assert {row["status"] for row in found} == {"made"}
@@ -185,6 +158,24 @@ def test_all_methods_of_the_paper_on_webuis_of_two_kinds(
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "Table 4 of the paper" in page and f"All {len(found)} pictures are there." in page
     assert "Not drawn here" not in page
+
+
+def killed_run(command: list[str], out: Path, log: Path, pictures: int) -> Path:
+    """Start the command and kill it when so many pictures are there; returns the file of its results."""
+    run, results = [sys.executable, "-m", "asyndm_ext", "evaluate", *command, "--out", str(out)], out / "results.jsonl"
+    # The judge is in this module, which has another name or place for the command.
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(REPOSITORY), str(REPOSITORY / "tests")])}
+    with log.open("wb") as said:
+        process = subprocess.Popen(run, cwd=REPOSITORY, stdout=said, stderr=said, env=environment)
+
+    def under_way() -> bool:
+        assert process.poll() is None, log.read_text(encoding="utf-8")
+        return results.is_file() and results.read_bytes().count(b"\n") >= pictures + 1  # the first line is the run's
+
+    wait(under_way, f"{pictures} pictures")
+    process.kill()
+    process.wait()
+    return results
 
 
 def _lines(path: Path) -> list[str]:

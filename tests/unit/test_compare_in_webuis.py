@@ -17,7 +17,7 @@ from support import a1111, forge
 from torch import Tensor, nn
 
 from asyndm_ext.rivals.choice import Rival as Real
-from asyndm_ext.rivals.guidance import Row, Unreadable, added
+from asyndm_ext.rivals.guidance import Row, Unreadable
 
 IMAGES, SCALE, WORSE = of_a1111.IMAGES, 3.0, 1.7
 A1111_KINDS = ("eps", "v", "timesteps", "timesteps v")
@@ -92,8 +92,8 @@ def expected_at(answers: Any, levels: Tensor, noise: bool, sigma_of: Any = None)
         unit = 1.0 if noise else -(sigma_of(level) if sigma_of else level)
         rule = Bent(nn.Identity(), worse is not None)
         lift = None if worse is None else (worse - uncond) / unit
-        more = added(rule, SCALE, (cond - uncond) / unit, lift) * unit
-        guided = uncond + SCALE * (cond - uncond) + more
+        prompt = (cond - uncond) / unit
+        guided = uncond + rule.combine(torch.zeros_like(prompt), prompt, lift) * unit
         found = guided if found is None else torch.where(levels == level, guided, found)
     assert found is not None
     return found

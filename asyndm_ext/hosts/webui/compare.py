@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from asyndm_ext.hosts.webui.errors import AsynDMError, NotApplied
 from asyndm_ext.rivals import cfgpp
 from asyndm_ext.rivals.choice import Rival
-from asyndm_ext.rivals.guidance import Guidance, Part, Row, Unreadable, added, equivalent_scale
+from asyndm_ext.rivals.guidance import Guidance, Part, Row, Unreadable, equivalent_scale
 from asyndm_ext.solvers import Solver
 
 
@@ -138,15 +138,16 @@ class Compared:
         unit = -sigma if sigma is not None else torch.ones((), device=guided.device)
         base = uncond.to(precise)
         prompt, perturbed = (cond.to(precise) - base) / unit, None
+        nothing = torch.zeros_like(prompt)
         if self._worse:
             perturbed = (torch.stack([self._worse[i] for i in range(self._images)]).to(precise) - base) / unit
         try:
-            more = added(rule, self._guidance, prompt, perturbed)
+            # The methods ask for nothing but differences of answers, so the one without the prompt may be 0.
+            own = rule.combine(nothing, prompt, perturbed)
         except Unreadable as error:
             raise NotApplied(f"compare: {error}") from error
-        nothing = torch.zeros_like(prompt)
-        self.scales.append(equivalent_scale(nothing, prompt, more + self._guidance * prompt))
-        return (guided.to(precise) + more * unit).to(guided.dtype)
+        self.scales.append(equivalent_scale(nothing, prompt, own))
+        return (guided.to(precise) + (own - self._guidance * prompt) * unit).to(guided.dtype)
 
 
 def refuse_several_prompts() -> None:

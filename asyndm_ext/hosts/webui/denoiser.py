@@ -329,10 +329,10 @@ class PassDenoiser(ABC):
             is_noise: whether answers are noise, and not denoised at the pixels' levels.
         """
         assert self._compared is not None and self._levels is not None
-        if guided.ndim != LATENT_DIMENSIONS:
-            raise NotApplied("compare: the other methods know no video")
-        sigma = None if is_noise else beside(guided, self._levels.level)[0]
         with self._nothing_lost():
+            if guided.ndim != LATENT_DIMENSIONS:
+                raise NotApplied("compare: the other methods know no video")
+            sigma = None if is_noise else beside(guided, self._levels.level)[0]
             return self._compared.led(guided, cond, uncond, sigma)
 
     def _beside(self, x: Tensor, *levels: Tensor) -> tuple[Tensor, ...]:
