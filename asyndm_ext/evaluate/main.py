@@ -28,7 +28,7 @@ def _evaluate(options: argparse.Namespace) -> int:
             backend = work.backend_of(options)
             if not options.report_only:
                 backend.check(plan)
-            metrics = work.metrics_of(options)
+            metrics, sets = work.metrics_of(options, plan)
             store = work.store_of(options, backend)
     except MetricUnavailable as error:
         print(f"asyndm evaluate: {error}", file=sys.stderr)
@@ -46,6 +46,7 @@ def _evaluate(options: argparse.Namespace) -> int:
                     raise RuntimeError(f"plain pictures to hold the methods against: {error}") from None
                 work.draw(plan, backend, store, end)
                 work.judge(plan, metrics, store)
+                work.look(plan, sets, store)
     except KeyboardInterrupt as error:
         code, stopped = interrupts.EXIT_CODE, error
     except (OSError, RuntimeError) as error:
@@ -53,7 +54,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         print(f"asyndm evaluate: {error}; {_GOES_ON}", file=sys.stderr)
     columns = [column for metric in metrics for column in metric.columns]
     # Who has stopped it is not to wait for the judge's errors to be measured.
-    files = work.write_report(options, base, store, columns, measure=not stopped)
+    files = work.write_report(options, base, store, columns, sets, measure=not stopped)
     if stopped:
         raise stopped
     for path in files:

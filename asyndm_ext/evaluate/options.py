@@ -16,7 +16,7 @@ from asyndm_ext.world.kinds import KINDS as PROMPT_KINDS
 
 _EXAMPLE = "asyndm evaluate --prompts 100 --kind two,relation --strength 0.7,0.3,0.9 --out two_objects"
 _CURVES = "quadratic, piecewise linear, exponential, linear (quadratic)"
-PAPER = ("table1", "table2", "table4", "table5", "table6", "figure8")
+PAPER = ("table1", "table2", "table4", "table5", "table6", "fid30k", "figure8")
 WEBUI_SIDES = (64, 4096)
 """Pixels. What a WebUI draws is its own affair; these catch a slip of the finger."""
 
@@ -195,7 +195,8 @@ def _judges(group: Any) -> None:
         action="append",
         default=[],
         metavar="NAME[:KEY=VALUE,...]",
-        help="a further judge with weights of yours, e.g. clipscore:weights=FILE; can be repeated",
+        help="a further judge with weights of yours, e.g. clipscore:weights=FILE; can be repeated. Of all pictures"
+        " together, fid:weights=FILE,reference=FOLDER (FID and KID)",
     )
     add(
         "--true-scenes", type=whole(0), default=200, metavar="N", help="to measure the judge's own errors (%(default)s)"

@@ -28,11 +28,13 @@ class Prompt:
         text: the prompt.
         kind: the table that it is counted in, besides the one over everything.
         objects: whose pixels are to be slow; empty: found automatically.
+        questions: about a picture of it, with their right answers, for judges that ask.
     """
 
     text: str
     kind: str
     objects: tuple[ObjectSpec, ...] = ()
+    questions: tuple[tuple[str, str], ...] = ()
 
 
 def little_world(number: int, kinds: Sequence[str] = tuple(KINDS), seed: int = 0) -> list[Prompt]:
@@ -92,7 +94,8 @@ def from_file(path: Path, strengths: bool = False) -> list[Prompt]:
     """The prompts of one file.
 
     Text: one prompt a line. JSON: a list of prompts, or of ``{"prompt": ..., "kind": ..., "objects": ...}`` (objects as
-    the API takes them). A list NAME.json with NAME_item.json beside it is a prompt set of the paper's authors:
+    the API takes them; ``vqa_list``, pairs of question and answer, for judges that ask). JSON lines: one of these a
+    line, as in GenEval 2. A list NAME.json with NAME_item.json beside it is a prompt set of the paper's authors:
     ``item_idx`` numbers the objects' words, ``item_k`` holds their strengths. The latter file alone will do.
 
     Raises:
@@ -100,8 +103,10 @@ def from_file(path: Path, strengths: bool = False) -> list[Prompt]:
     """
     text = path.read_text(encoding="utf-8")
     items: dict[str, Any] = {}
-    if path.suffix.lower() != ".json":
-        entries: list[Any] = text.splitlines()
+    if path.suffix.lower() == ".jsonl":
+        entries: Any = _json(path, f"[{','.join(filter(str.strip, text.splitlines()))}]")
+    elif path.suffix.lower() != ".json":
+        entries = text.splitlines()
     else:
         entries = _json(path, text)
         if isinstance(entries, dict):
@@ -136,7 +141,11 @@ def _entry(entry: Any, kind: str, items: dict[str, Any], strengths: bool, path: 
     objects = parse_objects(entry.get("objects"))
     if not strengths:
         objects = tuple(ObjectSpec(spec.name, None, spec.occurrence) for spec in objects)
-    return Prompt(" ".join(entry["prompt"].split()), str(entry.get("kind", kind)), objects)
+    questions = entry.get("vqa_list", [])
+    if not isinstance(questions, list) or not all(isinstance(q, list) and len(q) == 2 for q in questions):
+        raise ValueError(f"{path}: vqa_list is a list of [question, answer], not {questions!r}")
+    asked = tuple((str(question), str(answer)) for question, answer in questions)
+    return Prompt(" ".join(entry["prompt"].split()), str(entry.get("kind", kind)), objects, asked)
 
 
 def _numbered(text: str, places: Sequence[int], strengths: Sequence[float]) -> tuple[ObjectSpec, ...]:

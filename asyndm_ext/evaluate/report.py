@@ -37,6 +37,7 @@ def report(
     matched: Mapping[str, Matched] | None = None,
     votes: Sequence[Votes] = (),
     table: str | None = None,
+    distances: str = "",
 ) -> str:
     """The page's text.
 
@@ -52,6 +53,7 @@ def report(
         matched: by method's id, the plain pictures that it is held against.
         votes: people's.
         table: the paper's, whose numbers stand beside.
+        distances: the section on all pictures together.
     """
     parts = [
         "<h1>Does AsynDM help?</h1>",
@@ -64,6 +66,7 @@ def report(
         section(votes, {method.id: method.label for method in summary.plan.methods}),
         _curves(summary),
         _numbers(summary),
+        distances,
         _sheets(summary, folder, sheet, sheet_seed),
         _judge(judge),
         _method(summary),

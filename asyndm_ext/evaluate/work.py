@@ -109,20 +109,26 @@ def backend_of(options: argparse.Namespace) -> Backend:
     return EmbeddedBackend(drawing, _batch(options), options.processes)
 
 
-def metrics_of(options: argparse.Namespace) -> list[Any]:
-    """The judges; that of the little world judges while the embedded model draws."""
+def metrics_of(options: argparse.Namespace, plan: Plan) -> tuple[list[Any], list[Any]]:
+    """The judges of pictures and those of sets of pictures; that of the little world judges while the embedded model
+    draws. Raises ValueError for one that can say nothing about these prompts.
+    """
     from asyndm_ext.evaluate.metrics.choose import chosen
 
     if options.exact is not None:
         from asyndm_ext.evaluate.metrics.exact_world import ExactScores
 
-        return [ExactScores()]
+        return [ExactScores()], []
     own: list[Any] = []
     if not options.url:
         from asyndm_ext.evaluate.metrics.little_world import LittleWorld
 
         own = [LittleWorld()]
-    return own + [chosen(text) for text in options.metric]
+    found = own + [chosen(text) for text in options.metric]
+    for metric in found:
+        if hasattr(metric, "check"):
+            metric.check(plan.prompts)
+    return [metric for metric in found if metric.columns], [metric for metric in found if not metric.columns]
 
 
 def store_of(options: argparse.Namespace, backend: Backend) -> Store:
@@ -204,13 +210,28 @@ def judge(plan: Plan, metrics: Sequence[Any], store: Store, batch: int = 16) -> 
                 bar.update(len(some))
 
 
+def look(plan: Plan, judges: Sequence[Any], store: Store) -> None:
+    """The same for judges that look at all pictures together."""
+    if judges:
+        from asyndm_ext.evaluate import sets
+
+        for one in judges:
+            sets.look(plan, one, store)
+
+
 def write_report(
-    options: argparse.Namespace, plan: Plan, store: Store, columns: Sequence[Column], measure: bool = True
+    options: argparse.Namespace,
+    plan: Plan,
+    store: Store,
+    columns: Sequence[Column],
+    judges: Sequence[Any] = (),
+    measure: bool = True,
 ) -> list[Path]:
-    """Write both tables and the page; returns their paths.
+    """Write the tables and the page; returns their paths.
 
     Args:
         options, plan, store, columns: of the run; the plan without controls.
+        judges: of sets of pictures.
         measure: the judge's own errors, if that was not done yet.
     """
     from asyndm_ext.evaluate.report import report
@@ -226,6 +247,7 @@ def write_report(
     summary = numbers((lambda pair: not chooses(pair, by)) if by else lambda pair: True)
     choosing = numbers(lambda pair: chooses(pair, by)) if by else None
     errors = None if options.url or options.exact is not None else _judge_errors(options, plan, measure)
+    distances, told = _distances(options, judges, numbers(), store)
     pages = [] if options.vote is None else [_vote(options, summary)]
     page = report(
         summary,
@@ -239,10 +261,31 @@ def write_report(
         matched=found,
         votes=_votes(options),
         table=options.paper,
+        distances=told,
     )
     texts = (summary.pictures_csv(), summary.differences_csv(), page)
     files = [_write(options.out / name, text) for name, text in zip(_WRITTEN, texts, strict=True)]
-    return files + [path for path in pages if path is not None]
+    return files + distances + [path for path in pages if path is not None]
+
+
+def _distances(
+    options: argparse.Namespace, judges: Sequence[Any], summary: Summary, store: Store
+) -> tuple[list[Path], str]:
+    """FID and KID: the table's path and the report's section, if they were asked for."""
+    if not judges:
+        return [], ""
+    from asyndm_ext.evaluate import report_distances, sets
+
+    paths, told = [], []
+    for one in judges:
+        try:
+            rows = sets.measured(summary, one, store, options.resample == "prompts")
+        except ValueError as error:
+            print(f"asyndm evaluate: {error}", file=sys.stderr)
+            continue
+        paths.append(_write(options.out / report_distances.FILE, report_distances.as_csv(rows)))
+        told.append(report_distances.section(rows, one.reference, options.paper))
+    return paths, "".join(told)
 
 
 def _votes(options: argparse.Namespace) -> list[Any]:

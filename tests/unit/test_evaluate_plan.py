@@ -98,6 +98,21 @@ def test_the_authors_files(tmp_path):
     assert {prompt.kind for prompt in found} == {"animal"}
 
 
+def test_geneval_2s_lines_with_their_questions(tmp_path):
+    path = tmp_path / "geneval2_data.jsonl"
+    line = {"prompt": "two cows", "atom_count": 2, "vqa_list": [["How many cows?", "two"]], "skills": ["count"]}
+    path.write_text(json.dumps(line) + "\n\n" + json.dumps("a dog") + "\n")
+    cows, dog = from_file(path)
+    assert (cows.text, cows.kind, cows.questions) == ("two cows", "geneval2_data", (("How many cows?", "two"),))
+    assert (dog.text, dog.questions) == ("a dog", ())
+    path.write_text(json.dumps({"prompt": "two cows", "vqa_list": ["How many?"]}))
+    with pytest.raises(ValueError, match="vqa_list is a list of"):
+        from_file(path)
+    path.write_text('{"prompt": "two')
+    with pytest.raises(ValueError, match="is not JSON"):
+        from_file(path)
+
+
 def test_prompts_with_objects_and_kinds_of_their_own(tmp_path):
     path = tmp_path / "own.json"
     path.write_text(json.dumps([{"prompt": "a cat", "objects": ["cat:0.4"], "kind": "pets"}, "a dog"]))

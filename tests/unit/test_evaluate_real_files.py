@@ -175,3 +175,98 @@ def test_the_mark_is_asked_for_with_the_same_loading(qwen):
     """Random weights say nothing that is a mark, or one; either way it is a real answer."""
     scores = chosen(f"vlm:weights={qwen},dtype=float32").score(PICTURES, PROMPTS)
     assert len(scores) == 2 and all(set(one) <= {"vlm"} for one in scores)
+
+
+def test_soft_tifa_asks_every_question_for_its_own_answer(qwen):
+    asked = Prompt("a cat, two dogs", "pets", questions=(("Is there a cat?", "Yes"), ("Is there a cow?", "No")))
+    metric = chosen(f"softtifa:weights={qwen},dtype=float32")
+    first, nothing = metric.score(PICTURES, [asked, PROMPTS[1]])
+    sure = [
+        metric._vlm.probability(PICTURES[0], f"{question} Please answer with one word.", answer)
+        for question, answer in asked.questions
+    ]
+    assert first["softtifa"] == pytest.approx((sure[0] * sure[1]) ** 0.5)
+    assert first["softtifa_parts"] == pytest.approx(sum(sure) / 2) and sure[0] != sure[1]
+    assert nothing == {}
+    with pytest.raises(ValueError, match="softtifa asks the questions that come with the prompts"):
+        metric.check(PROMPTS)
+
+
+# --- torchmetrics: Inception ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def inception(tmp_path_factory):
+    """A file as weights-inception-2015-12-05-6726825d.pth: the network's whole size, random numbers."""
+    pytest.importorskip("torchmetrics")
+    extractor = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    path = tmp_path_factory.mktemp("inception") / "weights-inception.pth"
+    torch.manual_seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        # It has no way to be made without weights.
+        patch.setattr(extractor, "load_state_dict_from_url", lambda *_, **__: {})
+        patch.setattr(torch.nn.Module, "load_state_dict", lambda *_, **__: None)
+        network = extractor.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
+    torch.save(network.state_dict(), path)
+    return path
+
+
+def test_fid_and_kid_are_those_of_torchmetrics(tmp_path, inception):
+    from torchmetrics.image.fid import FrechetInceptionDistance
+    from torchmetrics.image.kid import KernelInceptionDistance
+
+    from asyndm_ext.evaluate.distances import Reference, fid, kid
+    from asyndm_ext.evaluate.metrics.inception import square
+
+    pictures = [Image.fromarray(RNG.integers(0, 255, (60, 90, 3), np.uint8)) for _ in range(6)]
+    photographs = [Image.fromarray(RNG.integers(0, 90, (80, 70, 3), np.uint8)) for _ in range(6)]
+    judge = chosen(f"fid:weights={inception},reference={tmp_path}")
+    mine, others = judge.features(pictures), Reference.of_rows(judge.features(photographs))
+    assert mine.shape == (6, 2048) and np.ptp(mine, axis=0).max() > 0
+
+    def tensors(some):
+        squares = np.stack([np.asarray(square(one)) for one in some])
+        return torch.from_numpy(squares).permute(0, 3, 1, 2)
+
+    theirs = FrechetInceptionDistance(feature_extractor_weights_path=str(inception))
+    kernel = KernelInceptionDistance(feature=theirs.inception, subsets=1, subset_size=6)
+    for metric in (theirs, kernel):
+        metric.update(tensors(photographs), real=True)
+        metric.update(tensors(pictures), real=False)
+    assert fid(mine, others).value == pytest.approx(float(theirs.compute()), rel=1e-3)
+    # Their kernel is in single precision.
+    assert kid(mine, others).value == pytest.approx(float(kernel.compute()[0]), rel=1e-2)
+
+
+def test_what_is_not_inceptions_is_said(tmp_path, inception):
+    with pytest.raises(MetricUnavailable, match="there are no weights at"):
+        chosen(f"fid:weights=/no/such/file,reference={tmp_path}")
+    with pytest.raises(MetricUnavailable, match="there is no reference at"):
+        chosen(f"fid:weights={inception}")
+    torch.save({"conv.weight": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(MetricUnavailable, match="does not hold the Inception network's weights"):
+        chosen(f"fid:weights={tmp_path / 'other.pth'},reference={tmp_path}")
+    (tmp_path / "torn.pth").write_bytes(inception.read_bytes()[:1000])
+    with pytest.raises(MetricUnavailable, match="does not hold the Inception network's weights"):
+        chosen(f"fid:weights={tmp_path / 'torn.pth'},reference={tmp_path}")
+
+
+def test_a_folder_of_photographs_on_the_command_line(tmp_path, inception):
+    from asyndm_ext.evaluate.main import main
+    from asyndm_ext.world.model import WorldConfig, WorldModel
+
+    torch.manual_seed(0)
+    WorldModel(WorldConfig(unet_channels=(16, 32), unet_groups=8, decoder_widths=(16, 16, 8))).save(tmp_path / "w")
+    (tmp_path / "photographs").mkdir()
+    for n, picture in enumerate(PICTURES):
+        picture.save(tmp_path / "photographs" / f"{n}.jpg")
+    command = f"--prompts 2 --kind usual --methods concave --steps 4 --true-scenes 0 --weights {tmp_path / 'w'}"
+    metric = f"--metric fid:weights={inception},reference={tmp_path / 'photographs'}"
+    assert main(f"{command} {metric} --out {tmp_path / 'run'}".split()) == 0
+    table = (tmp_path / "run" / "distances.csv").read_text().splitlines()
+    assert [line.split(",")[:3] for line in table[1:]] == [
+        ["plain", "FID", "2"],
+        ["plain", "KID x 1000", "2"],
+        ["concave", "FID", "2"],
+        ["concave", "KID x 1000", "2"],
+    ]

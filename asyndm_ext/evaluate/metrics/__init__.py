@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from asyndm_ext.evaluate.prompts import Prompt
@@ -44,3 +46,15 @@ class Metric(Protocol):
 
     def score(self, pictures: Sequence[Image.Image], prompts: Sequence[Prompt]) -> list[dict[str, float]]:
         """Column to number for each picture; a column that does not apply to a prompt is left out."""
+
+
+class SetMetric(Protocol):
+    """A judge of all of a method's pictures at once, which sees each of them as a row of numbers."""
+
+    name: str
+    """Of the files that it keeps in the run's folder."""
+    columns: Sequence[Column]
+    """Scores of single pictures: none."""
+
+    def features(self, pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
+        """``(pictures, features)``."""

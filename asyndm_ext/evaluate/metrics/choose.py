@@ -13,7 +13,9 @@ METRICS: dict[str, str] = {
     "hps": "asyndm_ext.evaluate.metrics.hps:Hps",
     "pickscore": "asyndm_ext.evaluate.metrics.pick_score:PickScore",
     "vqascore": "asyndm_ext.evaluate.metrics.vqa_score:VqaScore",
+    "softtifa": "asyndm_ext.evaluate.metrics.soft_tifa:SoftTifa",
     "vlm": "asyndm_ext.evaluate.metrics.vlm_score:VlmScore",
+    "fid": "asyndm_ext.evaluate.metrics.inception:Inception",
 }
 """Name of a judge, to its module and class: imported only when it is asked for. Others: ``package.module:Class``."""
 
