@@ -15,7 +15,8 @@ from asyndm_ext.evaluate.metrics import Column
 from asyndm_ext.evaluate.sets import Row
 
 FILE = "distances.csv"
-_COLUMNS = (Column("fid", "FID", "", rises=False), Column("kid", "KID x 1000", "", rises=False, digits=3))
+_FID = Column("fid", "FID", "", rises=False)
+_COLUMNS = (_FID, Column("kid", "KID x 1000", "", rises=False, digits=3))
 
 
 def section(rows: Sequence[Row], reference: Path, table: str | None = None) -> str:
@@ -50,7 +51,7 @@ def section(rows: Sequence[Row], reference: Path, table: str | None = None) -> s
         f" together are from {kind} {escape(reference.name)}; less is better. FID becomes smaller the more pictures"
         " there are and depends on the prompts, so only methods of one run can be held against each other, and not"
         f" with numbers from elsewhere.{unbiased} Intervals of 95 % by a jackknife over {GROUPS} groups of pictures,"
-        f" the reference taken as it is; none below {GROUPS} pictures. They say nothing about the prompt.</p>"
+        f" the reference taken as it is; none below {GROUPS} pictures. Neither says whether a picture is what its prompt asks for.</p>"
         f'<div class="wide"><table class="numbers"><thead><tr><th></th>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
@@ -79,6 +80,8 @@ def _told(distance: Distance, column: Column, signed: bool) -> str:
         return words.signed(value, column) if signed else words.value(value, column)
 
     low, high = distance.interval
+    if column is _FID and not signed:
+        low = max(low, 0.0)  # there is no less
     interval = "" if math.isnan(low) else f"<small>[{number(low)} to {number(high)}]</small>"
     return number(distance.value) + interval
 

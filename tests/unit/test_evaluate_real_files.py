@@ -207,6 +207,9 @@ def inception(tmp_path_factory):
         patch.setattr(extractor, "load_state_dict_from_url", lambda *_, **__: {})
         patch.setattr(torch.nn.Module, "load_state_dict", lambda *_, **__: None)
         network = extractor.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"])
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):  # as large as it takes for the last layer to see a difference
+            torch.nn.init.kaiming_normal_(module.weight)
     torch.save(network.state_dict(), path)
     return path
 
@@ -222,7 +225,7 @@ def test_fid_and_kid_are_those_of_torchmetrics(tmp_path, inception):
     photographs = [Image.fromarray(RNG.integers(0, 90, (80, 70, 3), np.uint8)) for _ in range(6)]
     judge = chosen(f"fid:weights={inception},reference={tmp_path}")
     mine, others = judge.features(pictures), Reference.of_rows(judge.features(photographs))
-    assert mine.shape == (6, 2048) and np.ptp(mine, axis=0).max() > 0
+    assert mine.shape == (6, 2048)
 
     def tensors(some):
         squares = np.stack([np.asarray(square(one)) for one in some])
@@ -234,6 +237,7 @@ def test_fid_and_kid_are_those_of_torchmetrics(tmp_path, inception):
         metric.update(tensors(photographs), real=True)
         metric.update(tensors(pictures), real=False)
     assert fid(mine, others).value == pytest.approx(float(theirs.compute()), rel=1e-3)
+    assert fid(mine, others).value > 1, "far enough apart to be compared"
     # Their kernel is in single precision.
     assert kid(mine, others).value == pytest.approx(float(kernel.compute()[0]), rel=1e-2)
 
