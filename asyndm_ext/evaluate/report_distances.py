@@ -51,7 +51,8 @@ def section(rows: Sequence[Row], reference: Path, table: str | None = None) -> s
         f" together are from {kind} {escape(reference.name)}; less is better. FID becomes smaller the more pictures"
         " there are and depends on the prompts, so only methods of one run can be held against each other, and not"
         f" with numbers from elsewhere.{unbiased} Intervals of 95 % by a jackknife over {GROUPS} groups of pictures,"
-        f" the reference taken as it is; none below {GROUPS} pictures. Neither says whether a picture is what its prompt asks for.</p>"
+        f" the reference taken as it is; none below {GROUPS} pictures. Neither says whether a picture is what its"
+        " prompt asks for.</p>"
         f'<div class="wide"><table class="numbers"><thead><tr><th></th>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
