@@ -1,6 +1,7 @@
 """Makes the pictures of docs/: what each control does to a picture of the little world, the panel, and the studio.
 
     python tests/screenshots.py effects     # the little world; minutes on a CPU
+    python tests/screenshots.py clocks      # the moving picture of README.md
     python tests/screenshots.py studio      # Chromium
     python tests/screenshots.py panel       # a WebUI (ASYNDM_WEBUI) and Chromium
     python tests/screenshots.py             # all of them
@@ -33,6 +34,7 @@ from asyndm_ext.ui.preview import over_preview
 from asyndm_ext.world.model import WorldModel, load_world
 from asyndm_ext.world.scenes import scene
 from asyndm_ext.world.words import read
+from tests.clock_animation import clocks
 from tests.e2e.browser import Browser, problem, wait
 from tests.e2e.server import PROBE, REPOSITORY, Install, WebUI
 from tests.e2e.studio import Studio, StudioBrowser
@@ -227,7 +229,7 @@ def shrink(path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="?", choices=("effects", "studio", "panel", "all"), default="all")
+    parser.add_argument("what", nargs="?", choices=("effects", "clocks", "studio", "panel", "all"), default="all")
     parser.add_argument("--only", nargs="+", choices=EFFECTS, default=list(EFFECTS), help="controls to draw")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     parser.add_argument("--models", type=Path, help="tiny checkpoints that the tests have made; made anew otherwise")
@@ -235,6 +237,10 @@ def main() -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     if options.what in ("effects", "all"):
         effects(options.output, options.only)
+    if options.what in ("clocks", "all"):
+        path = options.output / "clocks.gif"
+        clocks(load_world(), Job(PROMPT, SEED, Settings(enabled=True, objects=OBJECTS), steps=STEPS), path)
+        print(path, path.stat().st_size)
     if options.what in ("studio", "all"):
         studio(options.output)
     if options.what in ("panel", "all"):
