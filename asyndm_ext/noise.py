@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from asyndm_ext.grid import distinct
+from asyndm_ext.distinct import elementwise
 
 
 class NoiseTable:
@@ -33,8 +33,7 @@ class NoiseTable:
         Args:
             quantize: the nearest whole one instead, by the distance of the logarithms; of two equally near the lower.
         """
-        sigmas, where = distinct(sigma.double())
-        return self._sigma_to_t(sigmas, quantize)[where]
+        return elementwise(lambda sigmas: self._sigma_to_t(sigmas, quantize), sigma.double())
 
     def _sigma_to_t(self, sigma: Tensor, quantize: bool) -> Tensor:
         log_sigma = sigma.log()

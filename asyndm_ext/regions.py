@@ -14,6 +14,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from asyndm_ext.distinct import distinct, spread
 from asyndm_ext.grid import enlarge
 from asyndm_ext.masks import MaskOptions, object_weights, strength_of_cells
 from asyndm_ext.model.patches import PATCH, patch_constant
@@ -111,7 +112,8 @@ class _Mask:
                 self._see(self._weights)
         if self._weights is None:
             return strengths.amax(-1).view(-1, 1, 1, 1).expand(self._shape).clone()
-        return enlarge(strength_of_cells(self._weights, strengths), (self._shape[-2], self._shape[-1]))
+        numbers, where = distinct(strength_of_cells(self._weights, strengths))
+        return spread(numbers, enlarge(where, (self._shape[-2], self._shape[-1])))
 
 
 class ObjectRegion:

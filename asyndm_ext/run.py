@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from asyndm_ext.distinct import elementwise
 from asyndm_ext.noise import NoiseTable
 from asyndm_ext.regions import Region
 from asyndm_ext.schedule import PixelSchedule, Position
@@ -212,7 +213,8 @@ class Run:
         """
         host, level = float(nominal), self._on_cpu(level).double()
         rounding = _ROUNDING * torch.finfo(self._dtype).eps * abs(host)
-        answer = self._model(x, host, torch.where((level - host).abs() <= rounding, host, level))
+        snapped = elementwise(lambda levels: torch.where((levels - host).abs() <= rounding, host, levels), level)
+        answer = self._model(x, host, snapped)
         self.region.observe(self._model.attention(), self.progress)
         return answer
 

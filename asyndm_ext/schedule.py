@@ -13,15 +13,15 @@ never divide by the strength, so strength 0 is the straight line and not 0/0.
 from __future__ import annotations
 
 import copy
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from asyndm_ext.grid import distinct
+from asyndm_ext.distinct import elementwise, pairwise
 
 CURVES = ("quadratic", "piecewise linear", "exponential", "linear")
 
@@ -145,7 +145,7 @@ class BaseSchedule:
             raise UnusableSchedule("the schedule has no sigmas")
         if not bool(s.isfinite().all()) or bool((s < 0).any()):
             raise UnusableSchedule(f"the schedule has a sigma that is negative or not finite: {s.tolist()}")
-        for step, (here, there) in enumerate(pairwise(s.tolist()), start=1):
+        for step, (here, there) in enumerate(itertools.pairwise(s.tolist()), start=1):
             if there > here:
                 raise UnusableSchedule(
                     f"the schedule rises from sigma {here:.4g} to {there:.4g} in step {step}, and a pixel's noise can "
@@ -197,8 +197,7 @@ class BaseSchedule:
 
     def at_height(self, v: Tensor) -> Tensor:
         """Levels for remaining heights ``v`` (any shape, fraction): interpolated between the nodes."""
-        heights, where = distinct(v)
-        return self._at_height(heights)[where]
+        return elementwise(self._at_height, v)
 
     def _at_height(self, v: Tensor) -> Tensor:
         position = (1.0 - v) * self.updates
@@ -245,15 +244,25 @@ class PixelClock:
     def advance(self, strength: Tensor) -> Tensor:
         """One update with a strength map ``(B,1,H,W)`` in [0, 1]; returns the new heights ``(B,1,H,W)``."""
         # In the last update the share is all that remains, to the last bit, so every pixel ends at 0.
-        share = 1 / self._updates
-        self.height = next_height(self.curve, self.height, self.remaining, share, strength.double().cpu())
+        self.height = self._moved(strength, 1 / self._updates)
         self._done += 1
         self.remaining = (self._updates - self._done) / self._updates
         return self.height
 
     def peek(self, strength: Tensor, remaining: float) -> Tensor:
         """The heights when so much of the global progress remains (fraction), without going there."""
-        return next_height(self.curve, self.height, self.remaining, self.remaining - remaining, strength.double().cpu())
+        return self._moved(strength, self.remaining - remaining)
+
+    def _moved(self, strength: Tensor, share: float) -> Tensor:
+        """:func:`next_height` of every pixel, for each pair of a height and a strength once."""
+
+        def work(heights: Tensor, strengths: Tensor) -> Tensor:
+            return next_height(self.curve, heights, self.remaining, share, strengths)
+
+        strength = strength.double().cpu()
+        return pairwise(
+            work, self.height, strength if strength.shape == self.height.shape else strength.expand_as(self.height)
+        )
 
     def put(self, height: Tensor, remaining: float) -> None:
         """Go there: for solvers with a clock of their own, which make no counted updates."""
@@ -302,7 +311,7 @@ class PixelSchedule:
 
     def _round(self, level: Tensor) -> Tensor:
         # Half to even, as torch.round in the authors' code.
-        return level.round() if self.base.whole else level
+        return elementwise(torch.round, level) if self.base.whole else level
 
     def lead_in(self, strength: Tensor) -> None:
         """The clock updates that come before the first model call; nothing for most schedules."""

@@ -148,7 +148,7 @@ def between(side: int, batch: int) -> dict[str, float]:
         marks.append(time.process_time())
         is_uniform(level)
         of_pixels = TimestepTable.from_map(table.sigma_to_t(level), QUANTUM)
-        time_of.use(of_pixels, rows, [level[rows].float()])
+        time_of.use(of_pixels, rows, [level.index_select(0, torch.tensor(rows)).float()])
         for size in (side, side // 2, side // 4, side // 8):
             time_of._index_at(of_pixels, size, size)
         time_of.use(None, ())

@@ -46,7 +46,7 @@ class CallLevels:
             images: the image that each row belongs to.
             factors: by how much the level of each row has been changed.
         """
-        rows = self.level[list(images)]
+        rows = self.level.index_select(0, torch.tensor(images))
         if all(factor == 1 for factor in factors):
             return rows
         return rows * torch.tensor(factors, dtype=torch.float64).view(-1, 1, 1, 1)

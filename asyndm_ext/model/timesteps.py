@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from asyndm_ext.grid import distinct, downsampling
+from asyndm_ext.distinct import distinct, occurring
+from asyndm_ext.grid import downsampling
 
 # Hosts embed fractional timesteps as they are; multiples of this keep the table of distinct ones short, and
 # the whole timesteps of DDIM and its kin are untouched.
@@ -30,7 +31,8 @@ def timestep_embedding(t: Tensor, dim: int, max_period: float = 10000.0) -> Tens
 
 def is_uniform(level: Tensor) -> bool:
     """Whether a map has one level only. Equal inputs may differ in the last bit where a vector unit's width ends."""
-    return float(level.max() - level.min()) <= 1e-12 * float(level.abs().max())
+    values, _ = distinct(level)
+    return float(values[-1] - values[0]) <= 1e-12 * float(values.abs().max())
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,13 @@ class TimestepTable:
 
         Per image, so that an image's numbers do not depend on who shares its batch.
         """
-        values, indices = [], []
-        for image in (t[:, 0].double() / quantum).round() * quantum:
-            own, index = distinct(image)
-            values.append(own)
-            indices.append(index)
-        return cls(torch.cat(values), torch.stack(indices), tuple(len(v) for v in values))
+        exact, at = distinct(t.double())
+        values, of = torch.unique((exact / quantum).round() * quantum, return_inverse=True)
+        images = torch.arange(len(t), dtype=torch.int32).view(-1, 1, 1) * len(values)
+        rows, used = occurring(of.int().index_select(0, at.flatten()).view_as(t)[:, 0] + images, len(t) * len(values))
+        counts = torch.bincount(used // len(values), minlength=len(t))
+        first = counts.cumsum(0) - counts
+        return cls(values[used % len(values)], rows - first.view(-1, 1, 1), tuple(counts.tolist()))
 
     @classmethod
     def joined(cls, tables: Sequence[TimestepTable]) -> TimestepTable:
@@ -84,6 +87,9 @@ class TimestepTable:
     def index_at(self, h: int, w: int) -> Tensor:
         """``index`` seen by a feature map of ``h`` x ``w``: ``(B,h,w)``, every (H/h)-th pixel as the authors do."""
         height, width = self.index.shape[-2:]
-        rows = (torch.arange(h, device=self.index.device) * downsampling(height, h)).clamp(max=height - 1)
-        columns = (torch.arange(w, device=self.index.device) * downsampling(width, w)).clamp(max=width - 1)
+        down, across = downsampling(height, h), downsampling(width, w)
+        if (h - 1) * down < height and (w - 1) * across < width:
+            return self.index[:, ::down, ::across][:, :h, :w]
+        rows = (torch.arange(h, device=self.index.device) * down).clamp(max=height - 1)
+        columns = (torch.arange(w, device=self.index.device) * across).clamp(max=width - 1)
         return self.index[:, rows][:, :, columns]

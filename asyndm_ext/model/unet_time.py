@@ -262,7 +262,7 @@ class UNetTimeConditioning:
             first = [sum(table.counts[image] for image in rows[:row]) for row in range(len(rows))]
         else:
             first = [offsets[image] for image in rows]
-        index = table.index_at(h, w)[rows] + torch.tensor(first).view(-1, 1, 1)
+        index = table.index_at(h, w).index_select(0, torch.tensor(rows)).add_(torch.tensor(first).view(-1, 1, 1))
         return (index if table.device.type == "cpu" else index.int()).flatten()
 
     def _gather_index(self, h: int, w: int) -> Tensor:

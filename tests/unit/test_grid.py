@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from asyndm_ext.grid import distinct, downsampling, enlarge
+from asyndm_ext.distinct import distinct
+from asyndm_ext.grid import downsampling, enlarge
 
 
 def strided(size: int, times: int) -> int:
