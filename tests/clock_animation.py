@@ -14,8 +14,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from asyndm_ext.drawing import GREY, LINE, NOISIEST, ON_TIME, SLOW, Sheet, clock_colours, enlarged, to_picture
 from asyndm_ext.embedded.sampling import Job, Result, run_variant
+from asyndm_ext.picture.drawing import GREY, LINE, NOISIEST, ON_TIME, SLOW, Sheet, clock_colours, enlarged, to_picture
 from asyndm_ext.world.model import WorldModel
 
 SIDE = 224  # of a picture, pixels

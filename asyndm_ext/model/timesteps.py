@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from asyndm_ext.distinct import distinct, occurring
-from asyndm_ext.grid import downsampling
+from asyndm_ext.clock.distinct import distinct, occurring
+from asyndm_ext.region.grid import downsampling
 
 # Hosts embed fractional timesteps as they are; multiples of this keep the table of distinct ones short, and
 # the whole timesteps of DDIM and its kin are untouched.

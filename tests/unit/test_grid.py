@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from asyndm_ext.distinct import distinct
-from asyndm_ext.grid import downsampling, enlarge
+from asyndm_ext.clock.distinct import distinct
+from asyndm_ext.region.grid import downsampling, enlarge
 
 
 def strided(size: int, times: int) -> int:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from asyndm_ext.distinct import elementwise, pairwise
+from asyndm_ext.clock.distinct import elementwise, pairwise
 
 CURVES = ("quadratic", "piecewise linear", "exponential", "linear")
 

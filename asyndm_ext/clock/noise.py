@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from asyndm_ext.distinct import elementwise
+from asyndm_ext.clock.distinct import elementwise
 
 
 class NoiseTable:
