@@ -1,9 +1,8 @@
 """Maps of few numbers: a level map has thousands of pixels and a few hundred different levels.
 
 What is worked out elementwise is worked out once for each number that occurs. Which numbers these are is sorted out
-once, and kept beside every map that is made of one: of the strengths and the heights of the clock, the next heights, of
-these the levels, of the levels the timesteps. A map that has been changed in place since, or comes from elsewhere, is
-sorted out anew.
+once, and kept beside the map and all maps that are made of it: of the strengths and the heights of the clock, the next
+heights, of these the levels, of the levels the timesteps. A map that has been changed in place is sorted out anew.
 """
 
 from __future__ import annotations
@@ -24,11 +23,13 @@ def distinct(x: Tensor) -> tuple[Tensor, Tensor]:
     As :func:`torch.unique`, which sorts all of them; neighbours mostly are the same, so few are sorted here.
     """
     known = _known.get(x)
-    if known is not None and known[0] == x._version:
+    if known is not None and known[0] == _version(x):
         return known[1], known[2]
     runs, run = torch.unique_consecutive(x.flatten(), return_inverse=True)
     values, value = torch.unique(runs, return_inverse=True)
-    return values, value.int().index_select(0, run).view(x.shape)
+    where = value.int().index_select(0, run).view(x.shape)
+    _known[x] = _version(x), values, where
+    return values, where
 
 
 def spread(values: Tensor, where: Tensor) -> Tensor:
@@ -37,8 +38,13 @@ def spread(values: Tensor, where: Tensor) -> Tensor:
         values, place = torch.unique(values, return_inverse=True)
         where = place.int().index_select(0, where.flatten()).view(where.shape)
     made = values.index_select(0, where.flatten()).view(where.shape)
-    _known[made] = made._version, values, where
+    _known[made] = _version(made), values, where
     return made
+
+
+def _version(x: Tensor) -> int:
+    """Rises with every change in place; torch does not count those of inference mode, where nobody here makes any."""
+    return 0 if x.is_inference() else x._version
 
 
 def elementwise(work: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from asyndm_ext.clock.distinct import distinct
 from asyndm_ext.region.grid import downsampling, enlarge
 
 
@@ -66,14 +65,3 @@ def test_sizes_of_other_networks_stay_inside(size: int, small: int) -> None:
     assert rows[0] == 0
     assert int(rows.min()) >= 0 and int(rows.max()) < small
     assert bool((rows[1:] >= rows[:-1]).all())
-
-
-@pytest.mark.parametrize("shape", [(0,), (1,), (7,), (2, 1, 9, 13)])
-def test_the_distinct_numbers_of_a_map(shape: tuple[int, ...]) -> None:
-    draw = torch.Generator().manual_seed(1)
-    x = torch.randint(0, 5, shape, generator=draw).double().div(3).repeat_interleave(3, dim=-1)
-    for order in (x, x.flip(-1), x.transpose(0, -1)):
-        values, where = distinct(order)
-        expected, expected_where = torch.unique(order, return_inverse=True)
-        assert torch.equal(values, expected) and torch.equal(where, expected_where)
-        assert torch.equal(values[where], order)
