@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.linalg
-import torch
 from PIL import Image
 
 from asyndm_ext.evaluate.distances import GROUPS, Distance, Reference, fid, groups_of, kid
@@ -185,12 +184,9 @@ class Judge:
 def weights(tmp_path_factory):
     """A folder with random weights in a smaller network."""
     pytest.importorskip("diffusers")
-    from asyndm_ext.world.model import WorldConfig, WorldModel
+    from tests.support.small_world import save_small
 
-    folder = tmp_path_factory.mktemp("weights")
-    torch.manual_seed(0)
-    WorldModel(WorldConfig(unet_channels=(16, 32), unet_groups=8, decoder_widths=(16, 16, 8))).save(folder)
-    return folder
+    return save_small(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture

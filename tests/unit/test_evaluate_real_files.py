@@ -257,10 +257,9 @@ def test_what_is_not_inceptions_is_said(tmp_path, inception):
 
 def test_a_folder_of_photographs_on_the_command_line(tmp_path, inception):
     from asyndm_ext.evaluate.main import main
-    from asyndm_ext.world.model import WorldConfig, WorldModel
+    from tests.support.small_world import save_small
 
-    torch.manual_seed(0)
-    WorldModel(WorldConfig(unet_channels=(16, 32), unet_groups=8, decoder_widths=(16, 16, 8))).save(tmp_path / "w")
+    save_small(tmp_path / "w")
     (tmp_path / "photographs").mkdir()
     for n, picture in enumerate(PICTURES):
         picture.save(tmp_path / "photographs" / f"{n}.jpg")

@@ -7,12 +7,11 @@ import json
 import shutil
 
 import pytest
-import torch
 
 pytest.importorskip("diffusers")
 
 from asyndm_ext.evaluate.main import main
-from asyndm_ext.world.model import WorldConfig, WorldModel
+from tests.support.small_world import save_small
 
 KINDS = ("asyndm", "zigzag", "seg", "s-cfg", "cfg++", "asyndm+seg", "asyndm+s-cfg", "asyndm+cfg++")
 PLAN = ["--prompts", "2", "--kind", "usual", "--methods", ",".join(KINDS), "--steps", "3", "--batch", "2"]
@@ -22,10 +21,7 @@ PLAN += ["--true-scenes", "0", "--resamples", "50", "--sheet", "1"]
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("weights")
-    torch.manual_seed(0)
-    WorldModel(WorldConfig(unet_channels=(16, 32), unet_groups=8, decoder_widths=(16, 16, 8))).save(folder)
-    return folder
+    return save_small(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")

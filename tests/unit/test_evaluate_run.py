@@ -10,14 +10,13 @@ import subprocess
 import time
 
 import pytest
-import torch
 
 pytest.importorskip("diffusers")
 
 from asyndm_ext.evaluate.main import main
 from asyndm_ext.evaluate.store import Result, Store
-from asyndm_ext.world.model import WorldConfig, WorldModel
 from tests.support.processes import start
+from tests.support.small_world import save_small
 
 PLAN = ["--prompts", "2", "--kind", "usual,counted,placed", "--steps", "3,2", "--batch", "4"]
 PLAN += ["--true-scenes", "0", "--resamples", "50", "--sheet", "2"]
@@ -26,10 +25,7 @@ PLAN += ["--true-scenes", "0", "--resamples", "50", "--sheet", "2"]
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     """A folder with random weights in a smaller network."""
-    folder = tmp_path_factory.mktemp("weights")
-    torch.manual_seed(0)
-    WorldModel(WorldConfig(unet_channels=(16, 32), unet_groups=8, decoder_widths=(16, 16, 8))).save(folder)
-    return folder
+    return save_small(tmp_path_factory.mktemp("weights"))
 
 
 @pytest.fixture(scope="module")
@@ -163,8 +159,7 @@ def test_a_run_can_stop_early_and_compares_what_all_have(weights, tmp_path):
 
 
 def test_other_weights_need_another_folder(whole, weights, tmp_path, capsys):
-    torch.manual_seed(1)
-    WorldModel(WorldConfig(unet_channels=(16, 32), unet_groups=8, decoder_widths=(16, 16, 8))).save(tmp_path)
+    save_small(tmp_path, seed=1)
     with pytest.raises(SystemExit):
         main([*PLAN, "--weights", str(tmp_path), "--out", str(whole)])
     assert "made with something else (weights" in capsys.readouterr().err
