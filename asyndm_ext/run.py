@@ -14,10 +14,10 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from asyndm_ext.noise import NoiseTable
-from asyndm_ext.regions import Region
-from asyndm_ext.schedule import PixelSchedule, Position
-from asyndm_ext.transfer import sent_together
+from asyndm_ext.clock.noise import NoiseTable
+from asyndm_ext.clock.schedule import PixelSchedule, Position
+from asyndm_ext.machine.transfer import sent_together
+from asyndm_ext.region.regions import Region
 
 # What a level may differ by, in units of the last place, when it is computed as a map and as a scalar: a power of a
 # vector and of a number are not rounded alike.

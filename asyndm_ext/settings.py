@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from asyndm_ext import mask_image
-from asyndm_ext.masks import MaskOptions
+from asyndm_ext.clock.schedule import CURVES
 from asyndm_ext.messages import is_number, is_text, listed, plain, shown
-from asyndm_ext.objects import ObjectSpec, parse_objects, short, written
-from asyndm_ext.schedule import CURVES
-from asyndm_ext.turns import ORDERS
+from asyndm_ext.prompt.objects import ObjectSpec, parse_objects, short, written
+from asyndm_ext.region import mask_image
+from asyndm_ext.region.masks import MaskOptions
+from asyndm_ext.region.turns import ORDERS
 
 if TYPE_CHECKING:
     from asyndm_ext.rivals.choice import Rival

@@ -23,9 +23,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from asyndm_ext.regions import FixedRegion
+from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule
+from asyndm_ext.region.regions import FixedRegion
 from asyndm_ext.run import Run
-from asyndm_ext.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.solvers import FLOW, SNR, SOLVERS
 
 ENDS = {"noise": (10.0, 0.05), "flow": (0.95, 0.02)}

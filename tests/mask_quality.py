@@ -24,14 +24,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from asyndm_ext import regions
+from asyndm_ext.clock.noise import NoiseTable
 from asyndm_ext.embedded.batch import run_batch
 from asyndm_ext.embedded.limits import GUIDANCE
 from asyndm_ext.embedded.sampling import Job, automatic_objects
 from asyndm_ext.hosts.embedded import GuidedUNet
-from asyndm_ext.noise import NoiseTable
-from asyndm_ext.objects import ObjectSpec
-from asyndm_ext.regions import region_for
+from asyndm_ext.prompt.objects import ObjectSpec
+from asyndm_ext.region import regions
+from asyndm_ext.region.regions import region_for
 from asyndm_ext.run import StepRecord
 from asyndm_ext.settings import Settings
 from asyndm_ext.world.model import WorldModel, load_world

@@ -4,7 +4,8 @@
     python -m tests.order_rules --confirm RULE     # the confirmation, on other pairs
 
 Prints a table: how many points more of the pictures are right than on the ordinary clock, and than with all objects
-together, from the same noise. The product has the rule that was chosen (:mod:`asyndm_ext.turns`); the others live here.
+together, from the same noise. The product has the rule that was chosen (:mod:`asyndm_ext.region.turns`); the others
+live here.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from asyndm_ext.prompt import automatic_objects, plain_text
+from asyndm_ext.prompt.finder import automatic_objects
+from asyndm_ext.prompt.syntax import plain_text
 
 
 @dataclass

@@ -22,12 +22,12 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tests.conftest  # noqa: F401  (repairs torchvision beside a CPU build of torch, before diffusers imports it)
-from asyndm_ext.drawing import GAP, GREY, Sheet, clock_colours, enlarged, mask_picture, to_picture
 from asyndm_ext.embedded.sampling import Job, Result, automatic_objects, run_variant
-from asyndm_ext.objects import parse_objects
+from asyndm_ext.picture.drawing import GAP, GREY, Sheet, clock_colours, enlarged, mask_picture, to_picture
+from asyndm_ext.picture.strip import Layout, Row, draw, legend_of_clock, legend_of_slow
+from asyndm_ext.prompt.objects import parse_objects
 from asyndm_ext.run import StepRecord
 from asyndm_ext.settings import FIELDS, Settings
-from asyndm_ext.strip import Layout, Row, draw, legend_of_clock, legend_of_slow
 from asyndm_ext.ui.pictures import Recorder
 from asyndm_ext.ui.preview import over_preview
 from asyndm_ext.world.model import WorldModel, load_world

@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from asyndm_ext.drawing import GREY, MARGIN, ON_TIME, SLOW, Sheet, enlarged
+from asyndm_ext.clock.schedule import curve_height
 from asyndm_ext.evaluate.statistics import Difference
 from asyndm_ext.exact.config import Asked
 from asyndm_ext.exact.sampling import Conditions
-from asyndm_ext.schedule import curve_height
+from asyndm_ext.picture.drawing import GREY, MARGIN, ON_TIME, SLOW, Sheet, enlarged
 from asyndm_ext.world.scenes import scene
 from asyndm_ext.world.words import read
 from tests.support.beliefs import (

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from asyndm_ext.grid import enlarge
-from asyndm_ext.regions import ObjectRegion, Shape
+from asyndm_ext.region.grid import enlarge
+from asyndm_ext.region.regions import ObjectRegion, Shape
 
 STRENGTHS = (0.7, 0.4)
 _EVERY = 3  # model calls between two moves

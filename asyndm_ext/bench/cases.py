@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from asyndm_ext.bench.dit import DiTShape, Flux, MMDiT
 from asyndm_ext.bench.unet import UNet, UNetShape
-from asyndm_ext.noise import NoiseTable
+from asyndm_ext.clock.noise import NoiseTable
 
 Kind = Literal["eps", "v", "flow"]
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from asyndm_ext.bench.counting import META, Event, Kind, Log, counted
 from asyndm_ext.bench.measure import WALKED, Walked
 from asyndm_ext.bench.subjects import Subject, random_subject
-from asyndm_ext.regions import PerPatch
+from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule
+from asyndm_ext.region.regions import PerPatch
 from asyndm_ext.run import Run
-from asyndm_ext.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.solvers import SOLVERS
 
 NETWORK, CALL, STEP = "in the network", "in the model call", "in the step"

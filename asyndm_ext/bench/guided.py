@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from asyndm_ext.bench.cases import Kind
+from asyndm_ext.clock.noise import NoiseTable
 from asyndm_ext.hosts.webui.network import NetworkHooks
 from asyndm_ext.model.attention import TokenRow
 from asyndm_ext.model.call import eps_denoised, flow_denoised, v_denoised
 from asyndm_ext.model.network import is_dit
 from asyndm_ext.model.timesteps import QUANTUM, TimestepTable, is_uniform
-from asyndm_ext.noise import NoiseTable
 
 Network = Callable[[Tensor, Tensor], Tensor]
 """``(N,C,H,W)`` and timesteps ``(N,)`` -> ``(N,C,H,W)``; whatever else the network takes is bound."""

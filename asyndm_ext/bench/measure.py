@@ -22,11 +22,11 @@ from asyndm_ext.bench import memory
 from asyndm_ext.bench.guided import PixelModel
 from asyndm_ext.bench.naive import ExplicitSoftmax, a_row_per_pixel
 from asyndm_ext.bench.subjects import Attachable, Subject
+from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.model.attention import halved_grid
 from asyndm_ext.model.patches import patch_grid
-from asyndm_ext.regions import PerPatch
+from asyndm_ext.region.regions import PerPatch
 from asyndm_ext.run import Run
-from asyndm_ext.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.solvers import SOLVERS
 
 WALKED = 6

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from asyndm_ext.bench.blobs import Blobs
 from asyndm_ext.bench.cases import CASES, normal, random_network, sd_table, sigmas, texts
 from asyndm_ext.bench.guided import Host, PixelModel
+from asyndm_ext.clock.noise import NoiseTable
 from asyndm_ext.embedded.sampling import GUIDANCE
 from asyndm_ext.hosts.embedded import GuidedUNet
-from asyndm_ext.noise import NoiseTable
-from asyndm_ext.objects import parse_objects
-from asyndm_ext.regions import Region, Shape, region_for
+from asyndm_ext.prompt.objects import parse_objects
+from asyndm_ext.region.regions import Region, Shape, region_for
 from asyndm_ext.settings import Settings
 from asyndm_ext.world.tokens import Tokenizer
 

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from asyndm_ext.clock.noise import NoiseTable
+from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.embedded.controls import Control, controlled
 from asyndm_ext.hosts.embedded import GuidedUNet
-from asyndm_ext.noise import NoiseTable
-from asyndm_ext.regions import AverageAttention, FixedRegion, Region, region_for
+from asyndm_ext.machine.transfer import sent
+from asyndm_ext.region.regions import AverageAttention, FixedRegion, Region, region_for
+from asyndm_ext.region.strengths import Strengths, strengths_for
 from asyndm_ext.rivals.cfgpp import equivalent_scales
 from asyndm_ext.rivals.choice import Rival
 from asyndm_ext.run import Run, StepRecord
-from asyndm_ext.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.solvers import SOLVERS
-from asyndm_ext.strengths import Strengths, strengths_for
-from asyndm_ext.transfer import sent
 
 if TYPE_CHECKING:
     from asyndm_ext.embedded.sampling import Job

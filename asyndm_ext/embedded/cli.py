@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from asyndm_ext.embedded.rows import Row
     from asyndm_ext.embedded.sampling import Job, Variant
-    from asyndm_ext.objects import ObjectSpec
+    from asyndm_ext.prompt.objects import ObjectSpec
     from asyndm_ext.world.model import WorldModel
 
 MOST_SEEDS = 16
@@ -102,7 +102,7 @@ def build_parser() -> frame.Parser:
     )
     add(
         "--curve",
-        **_one_of("asyndm_ext.schedule", "CURVES", "quadratic"),
+        **_one_of("asyndm_ext.clock.schedule", "CURVES", "quadratic"),
         metavar="NAME",
         help="concave curve: quadratic, piecewise linear, exponential, linear (%(default)s)",
     )
@@ -117,7 +117,7 @@ def build_parser() -> frame.Parser:
     )
     add(
         "--order",
-        **_one_of("asyndm_ext.turns", "ORDERS", "together"),
+        **_one_of("asyndm_ext.region.turns", "ORDERS", "together"),
         metavar="NAME",
         help="which object is drawn first: together, in turn (as in the prompt), 'in turn, last first'; an order in"
         " --objects ('bike > shark') counts in its place (%(default)s)",
@@ -283,7 +283,7 @@ def _jobs(options: argparse.Namespace) -> tuple[list[Job], str]:
 
 def _objects(given: str | None, prompt: str) -> tuple[tuple[ObjectSpec, ...], str]:
     from asyndm_ext.embedded.sampling import automatic_objects
-    from asyndm_ext.objects import ObjectSpec, parse_objects
+    from asyndm_ext.prompt.objects import ObjectSpec, parse_objects
 
     named = parse_objects(given)
     if named:

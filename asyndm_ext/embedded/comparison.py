@@ -8,7 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-from asyndm_ext.drawing import (
+from asyndm_ext.embedded.filmstrip import TITLES, explanation
+from asyndm_ext.embedded.rows import VISIBLE, Row, right
+from asyndm_ext.embedded.sampling import VARIANTS, Result
+from asyndm_ext.picture.drawing import (
     GAP,
     GREY,
     INK,
@@ -23,9 +26,6 @@ from asyndm_ext.drawing import (
     heading_height,
     wrapped,
 )
-from asyndm_ext.embedded.filmstrip import TITLES, explanation
-from asyndm_ext.embedded.rows import VISIBLE, Row, right
-from asyndm_ext.embedded.sampling import VARIANTS, Result
 from asyndm_ext.world.telling import Opinion
 
 RIGHT, WRONG = (28, 126, 72), (186, 56, 32)

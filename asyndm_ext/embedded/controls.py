@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from asyndm_ext.regions import FixedRegion, Region, Shape
+from asyndm_ext.region.regions import FixedRegion, Region, Shape
 
 Control = Literal["rest", "half"]
 

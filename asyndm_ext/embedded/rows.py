@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from asyndm_ext.drawing import to_picture
 from asyndm_ext.embedded.sampling import VARIANTS, Job, Result, Variant, run_variant
+from asyndm_ext.picture.drawing import to_picture
 from asyndm_ext.world.scenes import SIZE
 from asyndm_ext.world.telling import Opinion
 from asyndm_ext.world.words import read

@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, get_args
 import torch
 from torch import Tensor
 
-from asyndm_ext import __version__, mask_image
+from asyndm_ext import __version__
+from asyndm_ext.clock.noise import NoiseTable
 from asyndm_ext.embedded.batch import Variant, base_schedule, run_batch, strengths_of
 from asyndm_ext.embedded.limits import GUIDANCE, MAX_GUIDANCE, MAX_SIDE, MAX_STEPS, SCHEDULERS, SEEDS, SIDE_STEP
-from asyndm_ext.noise import NoiseTable
-from asyndm_ext.objects import ObjectSpec
+from asyndm_ext.prompt.objects import ObjectSpec
+from asyndm_ext.region import mask_image
 from asyndm_ext.run import StepRecord
 from asyndm_ext.settings import Settings
 from asyndm_ext.solvers import SOLVERS

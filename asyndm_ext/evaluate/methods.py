@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
-from asyndm_ext.objects import ObjectSpec, short
+from asyndm_ext.prompt.objects import ObjectSpec, short
+from asyndm_ext.region.turns import IN_TURN, LAST_FIRST
 from asyndm_ext.rivals import OPTIONS, read_option
-from asyndm_ext.turns import IN_TURN, LAST_FIRST
 
 KINDS: dict[str, str] = {
     "plain": "the host's own picture",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from asyndm_ext.exact.config import ExactConfig, combinations
-from asyndm_ext.objects import ObjectSpec, parse_objects
+from asyndm_ext.prompt.objects import ObjectSpec, parse_objects
 from asyndm_ext.world.kinds import KINDS
 from asyndm_ext.world.prompts import text_of_kind
 

@@ -7,10 +7,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from asyndm_ext.clock.noise import NoiseTable
 from asyndm_ext.exact.config import Asked
 from asyndm_ext.exact.world import JITTER, ExactWorld
 from asyndm_ext.model.prompt_effect import difference
-from asyndm_ext.noise import NoiseTable
 
 
 class ExactModel:

@@ -9,18 +9,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from asyndm_ext.clock.noise import NoiseTable
+from asyndm_ext.clock.schedule import PixelSchedule
 from asyndm_ext.embedded.batch import own_noise, webui_arguments
 from asyndm_ext.exact.config import Asked
 from asyndm_ext.exact.model import ExactModel
 from asyndm_ext.exact.world import ExactWorld
-from asyndm_ext.noise import NoiseTable
-from asyndm_ext.objects import ObjectSpec
-from asyndm_ext.regions import AverageAttention, Between, FixedRegion, Region, region_for
+from asyndm_ext.prompt.objects import ObjectSpec
+from asyndm_ext.region.regions import AverageAttention, Between, FixedRegion, Region, region_for
+from asyndm_ext.region.strengths import strengths_for
 from asyndm_ext.run import Run
-from asyndm_ext.schedule import PixelSchedule
 from asyndm_ext.settings import Settings
 from asyndm_ext.solvers import SOLVERS
-from asyndm_ext.strengths import strengths_for
 
 Slow = Literal["objects", "rest"]
 PARTS = tuple(map(ObjectSpec, ("animal", "thing")))

@@ -9,14 +9,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from asyndm_ext.clock.noise import NoiseTable
+from asyndm_ext.machine.transfer import sent_together
 from asyndm_ext.model.attention import CrossAttentionCapture, TokenRow
 from asyndm_ext.model.prompt_effect import difference
 from asyndm_ext.model.timesteps import QUANTUM, TimestepTable, is_uniform
 from asyndm_ext.model.unet_time import UNetTimeConditioning
-from asyndm_ext.noise import NoiseTable
 from asyndm_ext.rivals.choice import Log, Rival
 from asyndm_ext.rivals.guidance import Row, equivalent_scale
-from asyndm_ext.transfer import sent_together
 
 
 class GuidedUNet:

@@ -17,9 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asyndm_ext.grid import halved_grid
+from asyndm_ext.machine.transfer import sent, sent_together
 from asyndm_ext.model.text_part import Place, column_keys, columns_of
-from asyndm_ext.transfer import sent, sent_together
+from asyndm_ext.region.grid import halved_grid
 
 _KEPT = 16  # readings
 

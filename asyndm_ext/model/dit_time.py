@@ -27,11 +27,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from asyndm_ext.machine.transfer import sent, sent_together
 from asyndm_ext.model.pieces import measure_cache
 from asyndm_ext.model.timesteps import TimestepTable, timestep_embedding
 from asyndm_ext.model.token_modulation import Modulation, TokenModulations
 from asyndm_ext.model.token_rows import TokenRows
-from asyndm_ext.transfer import sent, sent_together
 
 Hooks = Iterator[Any]
 """Handles of hooks, one after another as they are registered."""

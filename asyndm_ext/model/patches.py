@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from asyndm_ext.grid import enlarge
+from asyndm_ext.region.grid import enlarge
 
 PATCH = 2
 """Side of a token in latent pixels, of SD3, SD3.5, Flux, Chroma and most others."""

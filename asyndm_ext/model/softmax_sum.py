@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from asyndm_ext.machine.transfer import is_compiling
 from asyndm_ext.model.attention import without_autocast
-from asyndm_ext.transfer import is_compiling
 
 # What torch._fused_sdp_choice answers.
 _FLASH, _EFFICIENT, _CUDNN = 1, 2, 3

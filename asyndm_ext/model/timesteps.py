@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from asyndm_ext.grid import distinct, downsampling
+from asyndm_ext.region.grid import distinct, downsampling
 
 # Hosts embed fractional timesteps as they are; multiples of this keep the table of distinct ones short, and
 # the whole timesteps of DDIM and its kin are untouched.

@@ -30,11 +30,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from asyndm_ext.machine.transfer import is_compiling, sent
 from asyndm_ext.model.attention import VALUE, AttentionCapture, TokenRow, attend, without_autocast
 from asyndm_ext.model.patches import patch_grid
 from asyndm_ext.model.softmax_sum import SoftmaxSum, Trusted, fused_kernel, key_probabilities, right
 from asyndm_ext.model.transformers.layout import Attention, Layout, Shown
-from asyndm_ext.transfer import is_compiling, sent
 
 _TOGETHER = 12  # layers whose sums are kept; together they take less memory than one layer's queries
 _MOST_KEYS = 64

@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from asyndm_ext.machine.transfer import is_compiling, sent
 from asyndm_ext.model.patches import patch_grid
 from asyndm_ext.model.pieces import fits, scale_shift
 from asyndm_ext.model.timesteps import TimestepTable
 from asyndm_ext.model.token_rows import RowTable, TokenRows
-from asyndm_ext.transfer import is_compiling, sent
 
 _OPEN = 20.0  # tanh of it is 1 in every floating-point format that networks run in
 

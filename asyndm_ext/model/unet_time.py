@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asyndm_ext.grid import halved_grid
+from asyndm_ext.machine.transfer import is_compiling, sent, sent_together
 from asyndm_ext.model.pieces import add_rows, fits, in_place, measure_cache, rows_of_pixels
 from asyndm_ext.model.timesteps import TimestepTable, timestep_embedding
-from asyndm_ext.transfer import is_compiling, sent, sent_together
+from asyndm_ext.region.grid import halved_grid
 
 _LEVELS = 4  # of Stable Diffusion's UNets
 

@@ -20,7 +20,7 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from asyndm_ext.noise import NoiseTable
+from asyndm_ext.clock.noise import NoiseTable
 from asyndm_ext.solvers.cfgpp import sample_euler_ancestral_cfgpp, sample_euler_cfgpp
 from asyndm_ext.solvers.ddim import renoise, sample_ddim_cfgpp
 from asyndm_ext.solvers.helpers import ancestral_step

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asyndm_ext.grid import enlarge
 from asyndm_ext.model.transformers.mmdit import is_mmdit
+from asyndm_ext.region.grid import enlarge
 from asyndm_ext.rivals.guidance import Part, Row
 from asyndm_ext.rivals.semantic import HALVINGS, Masks, SemanticMaps, WordMaps, smoothed
 from asyndm_ext.rivals.semantic_joint import JointMaps

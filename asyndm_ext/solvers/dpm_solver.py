@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from asyndm_ext.clock.schedule import BaseSchedule
 from asyndm_ext.run import Run
-from asyndm_ext.schedule import BaseSchedule
 from asyndm_ext.solvers.exponential import phis
 from asyndm_ext.solvers.helpers import ancestral_step
 

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from asyndm_ext.clock.schedule import BaseSchedule
 from asyndm_ext.run import Run
-from asyndm_ext.schedule import BaseSchedule
 from asyndm_ext.solvers.helpers import midway, to_d, toward
 
 # The level at which DPM++ 2S a looks from a start at sigma 1, where half-log-SNR has no value; the host's.

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from asyndm_ext.clock.schedule import BaseSchedule
 from asyndm_ext.run import Run
-from asyndm_ext.schedule import BaseSchedule
 from asyndm_ext.solvers.helpers import to_d
 
 RestartList = Mapping[float, tuple[int, int, float]]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from asyndm_ext.schedule import BaseSchedule
+from asyndm_ext.clock.schedule import BaseSchedule
 
 Settings = tuple[tuple[str, str], ...]
 """Argument names and the names of the host's settings that they are taken from."""

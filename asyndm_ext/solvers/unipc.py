@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asyndm_ext.noise import NoiseTable
+from asyndm_ext.clock.noise import NoiseTable
+from asyndm_ext.clock.schedule import BaseSchedule
 from asyndm_ext.run import Run
-from asyndm_ext.schedule import BaseSchedule
 from asyndm_ext.settings import SettingsError
 from asyndm_ext.solvers.exponential import phis
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html import escape
 
 from asyndm_ext.embedded.filmstrip import TITLES
-from asyndm_ext.objects import written
+from asyndm_ext.prompt.objects import written
 from asyndm_ext.studio.engine import Outcome, Progress
 from asyndm_ext.ui.coverage import NOTHING_LAGGED
 from asyndm_ext.world.animals import ANIMALS

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from asyndm_ext.embedded.sampling import SEEDS, VARIANTS, Job, Variant, automatic_objects
-from asyndm_ext.objects import ObjectSpec
+from asyndm_ext.prompt.objects import ObjectSpec
 from asyndm_ext.settings import Settings
 
 DRAWING = ("prompt", "seed", "steps", "solver", "scheduler", "guidance", "width", "height")

@@ -11,7 +11,7 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from asyndm_ext import mask_image
+from asyndm_ext.region import mask_image
 from asyndm_ext.studio import link, messages, pictures, report, runs, steps
 from asyndm_ext.studio.engine import Engine, Interrupted, Outcome
 from asyndm_ext.studio.request import DRAWING, find_objects, job_from

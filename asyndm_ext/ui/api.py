@@ -7,7 +7,7 @@ from typing import Any
 
 from asyndm_ext import __version__
 from asyndm_ext.messages import is_text, listed, shown
-from asyndm_ext.objects import ObjectSpec, parse_objects
+from asyndm_ext.prompt.objects import ObjectSpec, parse_objects
 from asyndm_ext.settings import Settings, SettingsError
 from asyndm_ext.solvers import LEFT_OUT, Solver
 from asyndm_ext.solvers.resolve import solver_for

@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from asyndm_ext.objects import ObjectSpec, parse_objects, without, written
-from asyndm_ext.prompt import automatic_objects, occurrences, place, plain_text, reads_as_english
-from asyndm_ext.turns import TOGETHER, turns, until
+from asyndm_ext.prompt.finder import automatic_objects, reads_as_english
+from asyndm_ext.prompt.objects import ObjectSpec, parse_objects, without, written
+from asyndm_ext.prompt.syntax import occurrences, place, plain_text
+from asyndm_ext.region.turns import TOGETHER, turns, until
 
 
 @dataclass(frozen=True)

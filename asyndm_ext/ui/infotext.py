@@ -11,7 +11,7 @@ from torch import Tensor
 
 from asyndm_ext import __version__
 from asyndm_ext.messages import plain
-from asyndm_ext.prompt import automatic_objects
+from asyndm_ext.prompt.finder import automatic_objects
 from asyndm_ext.settings import FIELDS, Field, Settings, SettingsError
 
 FOUND_KEY = "AsynDM found"

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asyndm_ext import mask_image
+from asyndm_ext.region import mask_image
 from asyndm_ext.run import StepRecord
 from asyndm_ext.settings import Settings
 

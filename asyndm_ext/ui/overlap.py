@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from asyndm_ext.strengths import Strengths
+from asyndm_ext.region.strengths import Strengths
 
 MUCH = 0.5
 """Of what two objects cover together: if they share more, they have no turns of their own."""

@@ -6,7 +6,7 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from asyndm_ext.mask_image import encode
+from asyndm_ext.region.mask_image import encode
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from asyndm_ext.prompt import automatic_objects
+from asyndm_ext.prompt.finder import automatic_objects
 from asyndm_ext.settings import FIELDS, Field
 from asyndm_ext.ui import chips, curve_plot, mask_control, mask_line
 from asyndm_ext.ui.infotext import pasted

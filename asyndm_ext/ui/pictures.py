@@ -10,8 +10,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from asyndm_ext import strip
-from asyndm_ext.drawing import GREY, NOISIEST, PAPER, Sheet, clock_colours, enlarged, font, mask_picture, wrapped
+from asyndm_ext.picture import strip
+from asyndm_ext.picture.drawing import (
+    GREY,
+    NOISIEST,
+    PAPER,
+    Sheet,
+    clock_colours,
+    enlarged,
+    font,
+    mask_picture,
+    wrapped,
+)
 from asyndm_ext.run import StepRecord
 from asyndm_ext.settings import SHOWN, Settings
 

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from asyndm_ext.drawing import SLOW
+from asyndm_ext.picture.drawing import SLOW
 
 TINT = 0.4
 """How much of the colour covers the preview. Less than beside the results: here the picture itself is watched."""

@@ -10,8 +10,8 @@ from dataclasses import dataclass, fields
 from pathlib import PurePath
 from typing import Any
 
-from asyndm_ext import mask_image
 from asyndm_ext.messages import plain
+from asyndm_ext.region import mask_image
 from asyndm_ext.settings import FIELDS, Field, Settings, SettingsError
 
 PREFIX = "[AsynDM]"

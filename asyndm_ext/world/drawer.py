@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from typing import Any, TypeVar
 
-from asyndm_ext.workers import deaf_children, end_with
+from asyndm_ext.machine.workers import deaf_children, end_with
 from asyndm_ext.world.scenes import Scene, scene_from_seed
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 from PIL import Image
 
 from asyndm_ext import __version__
-from asyndm_ext.mask_image import decode, encode
+from asyndm_ext.region.mask_image import decode, encode
 from asyndm_ext.settings import FIELDS, Settings
 from asyndm_ext.ui import schema
 

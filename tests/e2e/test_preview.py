@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from asyndm_ext.drawing import SLOW
+from asyndm_ext.picture.drawing import SLOW
 from asyndm_ext.ui.preview import TINT
 
 from .server import ApiError, Pictures, WebUI, from_png

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from asyndm_ext.mask_image import decode, slow_fraction
+from asyndm_ext.region.mask_image import decode, slow_fraction
 
 from .server import ApiError, Pictures, WebUI, to_base64
 from .test_asyndm import GREY_LEVELS, PROMPT, asyndm, difference, levels, nothing_left, off, on

@@ -12,15 +12,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from asyndm_ext.grid import enlarge
+from asyndm_ext.clock.noise import NoiseTable
+from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.hosts.embedded import GuidedUNet
-from asyndm_ext.masks import MaskOptions
-from asyndm_ext.noise import NoiseTable
-from asyndm_ext.regions import FixedObjects, FixedRegion, ObjectRegion
+from asyndm_ext.region.grid import enlarge
+from asyndm_ext.region.masks import MaskOptions
+from asyndm_ext.region.regions import FixedObjects, FixedRegion, ObjectRegion
+from asyndm_ext.region.strengths import Strengths
 from asyndm_ext.run import Run
-from asyndm_ext.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.solvers import SOLVERS
-from asyndm_ext.strengths import Strengths
 
 OWN = Path(__file__).parent
 FOLDER = Path(os.environ.get("ASYNDM_GOLDEN") or OWN)

@@ -20,7 +20,7 @@ from recorded import (
 )
 from torch import Tensor
 
-from asyndm_ext.schedule import BaseSchedule, PixelSchedule
+from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule
 
 MAP = (2, 1, 6, 6)
 CASES = cases_of(OWN)  # whatever ASYNDM_GOLDEN names: what is made of them here is known of these

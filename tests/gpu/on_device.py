@@ -24,9 +24,9 @@ from torch import Tensor
 from asyndm_ext.bench.cases import CASES, texts
 from asyndm_ext.bench.guided import Host, PixelModel
 from asyndm_ext.bench.subjects import Subject, random_subject
-from asyndm_ext.regions import PerPatch
+from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule
+from asyndm_ext.region.regions import PerPatch
 from asyndm_ext.run import Run
-from asyndm_ext.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.solvers import SOLVERS
 
 CPU = torch.device("cpu")

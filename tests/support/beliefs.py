@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from asyndm_ext.clock.noise import NoiseTable
 from asyndm_ext.evaluate.statistics import Bootstrap, Difference
 from asyndm_ext.exact.config import ANIMALS, GROUNDS, Asked, ExactConfig, combinations
 from asyndm_ext.exact.model import ExactModel
 from asyndm_ext.exact.sampling import Conditions, sample
 from asyndm_ext.exact.world import ExactWorld
-from asyndm_ext.noise import NoiseTable
 from asyndm_ext.settings import Settings
 
 CONDITIONS = Conditions("DDIM", steps=30, guidance=5.0, eta=1.0)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw
 
-from asyndm_ext.drawing import GREY, LINE, PAPER, Sheet
+from asyndm_ext.picture.drawing import GREY, LINE, PAPER, Sheet
 
 Colour = tuple[int, int, int]
 BLUE, BROWN, GREEN, RED = (29, 111, 184), (183, 121, 31), (46, 132, 86), (190, 62, 70)

@@ -7,10 +7,10 @@ from dataclasses import replace
 from hypothesis import strategies as st
 from PIL import Image
 
-from asyndm_ext.mask_image import encode
-from asyndm_ext.schedule import CURVES
+from asyndm_ext.clock.schedule import CURVES
+from asyndm_ext.region.mask_image import encode
+from asyndm_ext.region.turns import ORDERS
 from asyndm_ext.settings import FIELDS, MASK_SOURCES, PASSES, REGIONS, SHOWN, Settings
-from asyndm_ext.turns import ORDERS
 
 MASK = encode(Image.new("L", (4, 4), 255))
 

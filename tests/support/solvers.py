@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from asyndm_ext.noise import NoiseTable
+from asyndm_ext.clock.noise import NoiseTable
+from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.run import Run
-from asyndm_ext.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.solvers import SOLVERS, Solver
 from support.kdiffusion import k_diffusion
 

@@ -12,7 +12,7 @@ from support.ldm_unet import LdmUNet
 from torch import Tensor, nn
 
 from asyndm_ext.model.attention import CrossAttentionCapture, TokenRow, halved_grid, quarter_grid, token_probabilities
-from asyndm_ext.regions import ObjectRegion
+from asyndm_ext.region.regions import ObjectRegion
 
 TEXT, TOKENS = 12, 7
 SIZES = [(16, 16), (16, 24), (33, 49), (20, 12)]

@@ -11,9 +11,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyndm_ext.objects import parse_objects
-from asyndm_ext.prompt import automatic_objects
-from asyndm_ext.schedule import CURVES, curve_height
+from asyndm_ext.clock.schedule import CURVES, curve_height
+from asyndm_ext.prompt.finder import automatic_objects
+from asyndm_ext.prompt.objects import parse_objects
 from asyndm_ext.ui import chips, curve_plot
 from asyndm_ext.ui.chips import Chip
 

@@ -17,7 +17,8 @@ from PIL import Image
 
 pytest.importorskip("diffusers")
 
-from asyndm_ext import __version__, drawing, strip
+from asyndm_ext import __version__
+from asyndm_ext.clock.noise import NoiseTable
 from asyndm_ext.embedded import cli, comparison, filmstrip, rows
 from asyndm_ext.embedded.limits import SCHEDULERS
 from asyndm_ext.embedded.sampling import (
@@ -29,8 +30,8 @@ from asyndm_ext.embedded.sampling import (
     run_variant,
     step_count,
 )
-from asyndm_ext.noise import NoiseTable
-from asyndm_ext.objects import parse_objects
+from asyndm_ext.picture import drawing, strip
+from asyndm_ext.prompt.objects import parse_objects
 from asyndm_ext.ui.coverage import NOTHING_LAGGED
 from asyndm_ext.world import judge, model
 from asyndm_ext.world.judge import Seen

@@ -15,13 +15,13 @@ import pytest
 
 from asyndm_ext.bench import cli as bench
 from asyndm_ext.bench.subjects import NAMES
+from asyndm_ext.clock.schedule import CURVES
 from asyndm_ext.commands import folders, frame, interrupts
 from asyndm_ext.commands.main import COMMANDS, _meant, main
 from asyndm_ext.embedded import cli as draw
 from asyndm_ext.embedded.limits import SCHEDULERS
 from asyndm_ext.evaluate.methods import KINDS, VARIED
 from asyndm_ext.evaluate.options import build_parser as evaluate_parser
-from asyndm_ext.schedule import CURVES
 from asyndm_ext.settings import Settings
 from asyndm_ext.studio import command as studio
 from asyndm_ext.world.words import WORDS

@@ -11,11 +11,11 @@ from PIL import Image
 pytest.importorskip("diffusers")
 
 
-from asyndm_ext import drawing
 from asyndm_ext.embedded import comparison
 from asyndm_ext.embedded.comparison import CHANGED, RIGHT, WRONG, Layout, changed_words, difference_picture
 from asyndm_ext.embedded.rows import VISIBLE, Drawn, Row, right
 from asyndm_ext.embedded.sampling import VARIANTS, Job, run_variant
+from asyndm_ext.picture import drawing
 from asyndm_ext.settings import Settings
 from asyndm_ext.world.judge import Seen, verdict
 from asyndm_ext.world.telling import Opinion

@@ -13,7 +13,7 @@ from asyndm_ext.evaluate.backends.embedded import job_of
 from asyndm_ext.evaluate.methods import check_usual, lay_out
 from asyndm_ext.evaluate.plan import Pair
 from asyndm_ext.evaluate.prompts import Prompt
-from asyndm_ext.regions import FixedRegion
+from asyndm_ext.region.regions import FixedRegion
 from tests.support.tiny import job, random_model
 
 CONDITIONS = {"solver": ["Euler"], "scheduler": ["uniform"], "steps": [3], "guidance": [4.0]}

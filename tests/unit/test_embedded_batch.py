@@ -11,7 +11,7 @@ from support.tiny import CONFIG
 
 from asyndm_ext.embedded.batch import run_batch
 from asyndm_ext.embedded.sampling import Job, automatic_objects, run_variant
-from asyndm_ext.objects import ObjectSpec
+from asyndm_ext.prompt.objects import ObjectSpec
 from asyndm_ext.settings import Settings
 from asyndm_ext.world.model import WorldModel
 

@@ -11,8 +11,8 @@ pytest.importorskip("diffusers")
 
 from support.tiny_model import tiny
 
-from asyndm_ext import mask_image
 from asyndm_ext.embedded.sampling import Job, Result, count_of_all, run_variant, step_count
+from asyndm_ext.region import mask_image
 from asyndm_ext.settings import Settings
 
 PROMPT = "a shark riding a bike"

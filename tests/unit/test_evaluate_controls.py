@@ -28,7 +28,7 @@ from asyndm_ext.evaluate.report import report
 from asyndm_ext.evaluate.statistics import FEWEST, Bootstrap
 from asyndm_ext.evaluate.store import Result
 from asyndm_ext.evaluate.summary import Summary
-from asyndm_ext.objects import parse_objects
+from asyndm_ext.prompt.objects import parse_objects
 from tests.support.evaluation import CONDITIONS, GRAIN, SHARE
 
 SETTINGS = {"strength": [0.7], "curve": ["quadratic"]}

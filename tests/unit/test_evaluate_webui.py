@@ -22,7 +22,7 @@ from asyndm_ext.evaluate.methods import FILE, lay_out
 from asyndm_ext.evaluate.plan import Pair, Plan
 from asyndm_ext.evaluate.prompts import Prompt
 from asyndm_ext.evaluate.store import MADE
-from asyndm_ext.objects import parse_objects
+from asyndm_ext.prompt.objects import parse_objects
 from asyndm_ext.settings import Settings
 
 METHODS = lay_out(

@@ -7,11 +7,11 @@ import math
 import pytest
 import torch
 
+from asyndm_ext.clock.noise import NoiseTable
 from asyndm_ext.exact.config import Asked, ExactConfig, combinations, is_usual
 from asyndm_ext.exact.model import ExactModel
 from asyndm_ext.exact.sampling import Conditions, sample
 from asyndm_ext.exact.world import JITTER, ExactWorld
-from asyndm_ext.noise import NoiseTable
 from asyndm_ext.settings import Settings
 from asyndm_ext.solvers import SOLVERS
 

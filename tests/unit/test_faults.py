@@ -18,12 +18,12 @@ from support.faults import ERRORS, NAN, Fault, Place, Plan
 from support.leftovers import state, tensors
 from support.tiny import job, random_model
 
+from asyndm_ext.clock.schedule import PixelSchedule
 from asyndm_ext.embedded import sampling
 from asyndm_ext.hosts.embedded import GuidedUNet
 from asyndm_ext.model import attention, unet_time
-from asyndm_ext.regions import ObjectRegion
+from asyndm_ext.region.regions import ObjectRegion
 from asyndm_ext.run import Run
-from asyndm_ext.schedule import PixelSchedule
 from asyndm_ext.world.model import WorldModel
 
 

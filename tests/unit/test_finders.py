@@ -14,7 +14,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyndm_ext.objects import ObjectSpec
+from asyndm_ext.prompt.objects import ObjectSpec
 
 
 class Pieces:

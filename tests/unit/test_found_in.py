@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from asyndm_ext.objects import ObjectSpec
-from asyndm_ext.prompt import occurrences
+from asyndm_ext.prompt.objects import ObjectSpec
+from asyndm_ext.prompt.syntax import occurrences
 
 OURS = ("asyndm_ext.hosts.webui.finders", "asyndm_ext.hosts.webui.tokens")
 

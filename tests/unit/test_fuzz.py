@@ -23,9 +23,10 @@ from support.host_infotext import parsed, written
 from support.wild import anything, arguments, dictionaries, nested, prompts, texts
 from support.wild import objects as wild_objects
 
-from asyndm_ext.mask_image import decode
-from asyndm_ext.objects import ObjectSpec, parse_objects
-from asyndm_ext.prompt import automatic_objects, plain_text
+from asyndm_ext.prompt.finder import automatic_objects
+from asyndm_ext.prompt.objects import ObjectSpec, parse_objects
+from asyndm_ext.prompt.syntax import plain_text
+from asyndm_ext.region.mask_image import decode
 from asyndm_ext.settings import FIELDS, Settings, SettingsError, is_enabled
 from asyndm_ext.ui import api, infotext, schema
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from asyndm_ext.grid import distinct, downsampling, enlarge
+from asyndm_ext.region.grid import distinct, downsampling, enlarge
 
 
 def strided(size: int, times: int) -> int:

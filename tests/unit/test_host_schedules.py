@@ -9,8 +9,8 @@ import torch
 from support.host_schedules import SCHEDULE_TYPES, discard_next_to_last, flow_levels, noise_levels
 from support.solvers import Network, Noise, Tree, percent_to_sigma, randn, run_solver
 
-from asyndm_ext.regions import FixedRegion
-from asyndm_ext.schedule import BaseSchedule, PixelSchedule, UnusableSchedule
+from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule, UnusableSchedule
+from asyndm_ext.region.regions import FixedRegion
 from asyndm_ext.solvers import SNR, SOLVERS
 
 LEVELS = {"eps": noise_levels(), "flow": flow_levels()}

@@ -10,7 +10,7 @@ from support.host_infotext import parsed, written
 from support.settings import in_use, valid
 
 from asyndm_ext import __version__
-from asyndm_ext.objects import ObjectSpec
+from asyndm_ext.prompt.objects import ObjectSpec
 from asyndm_ext.settings import FIELDS, Settings
 from asyndm_ext.ui import infotext
 

@@ -7,9 +7,9 @@ import torch
 from support.solvers import CHURN, percent_to_sigma, run_solver, schedule_for, sigma_schedule
 from torch import Tensor
 
-from asyndm_ext.regions import FixedRegion
+from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule
+from asyndm_ext.region.regions import FixedRegion
 from asyndm_ext.run import Run
-from asyndm_ext.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.solvers import FLOW, SNR, SOLVERS, Solver
 
 SAMPLES = 20_000

@@ -38,7 +38,7 @@ from support.solvers import (
 )
 from torch import Tensor
 
-from asyndm_ext.regions import FixedRegion
+from asyndm_ext.region.regions import FixedRegion
 from asyndm_ext.solvers import FLOW, SNR, SOLVERS, Solver
 
 EVEN = FixedRegion.everything((2, 1, 4, 5), 0.0)

@@ -11,9 +11,9 @@ pytest.importorskip("diffusers")
 
 from support.tiny import fresh_model
 
+from asyndm_ext.clock.schedule import curve_height
 from asyndm_ext.model.timesteps import QUANTUM, TimestepTable
 from asyndm_ext.model.unet_time import UNetTimeConditioning
-from asyndm_ext.schedule import curve_height
 from asyndm_ext.world import lagging
 from asyndm_ext.world.model import WorldModel, load_world
 from asyndm_ext.world.pool import Batch, ScenePool

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from asyndm_ext.objects import ObjectSpec
+from asyndm_ext.prompt.objects import ObjectSpec
 
 SPECIAL = re.compile(r"<\|\w+\|>|<Prompt Start>")
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 from PIL import Image
 
-from asyndm_ext.mask_image import decode, encode
+from asyndm_ext.region.mask_image import decode, encode
 from asyndm_ext.run import StepRecord
 from asyndm_ext.settings import Settings
 from asyndm_ext.ui import last_run

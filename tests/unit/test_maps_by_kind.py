@@ -26,9 +26,9 @@ from support.solvers import (
 )
 from torch import Tensor
 
-from asyndm_ext.regions import FixedRegion
+from asyndm_ext.clock.schedule import CURVES
+from asyndm_ext.region.regions import FixedRegion
 from asyndm_ext.run import StepRecord
-from asyndm_ext.schedule import CURVES
 from asyndm_ext.solvers import FLOW, SNR, SOLVERS, Solver
 
 HAS_A_CLOCK_OF_ITS_OWN = ("DPM fast", "DPM adaptive", "Restart")

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFile, ImageOps
 
-from asyndm_ext.mask_image import decode, encode, slow_fraction
+from asyndm_ext.region.mask_image import decode, encode, slow_fraction
 
 
 def picture(pixels: np.ndarray, mode: str = "L") -> Image.Image:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from asyndm_ext.masks import MaskOptions, object_weights, smooth, strength_of_cells
+from asyndm_ext.region.masks import MaskOptions, object_weights, smooth, strength_of_cells
 
 
 def threshold_maps(maps: Tensor, threshold: float) -> Tensor:

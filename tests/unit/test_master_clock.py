@@ -30,10 +30,10 @@ from support.solvers import (
 )
 from torch import Tensor
 
+from asyndm_ext.clock.schedule import CURVES, BaseSchedule, PixelSchedule
 from asyndm_ext.model.timesteps import is_uniform
-from asyndm_ext.regions import FixedRegion
+from asyndm_ext.region.regions import FixedRegion
 from asyndm_ext.run import Run, StepRecord
-from asyndm_ext.schedule import CURVES, BaseSchedule, PixelSchedule
 from asyndm_ext.solvers import SOLVERS
 from asyndm_ext.solvers import dpm_solver as dpm_solver_module
 from asyndm_ext.solvers.dpm_solver import fast_orders

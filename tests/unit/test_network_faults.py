@@ -28,7 +28,7 @@ from asyndm_ext.hosts.webui.network import NetworkHooks
 from asyndm_ext.model import attention, dit_time, token_attention, token_modulation, token_rows, unet_time
 from asyndm_ext.model.attention import TokenRow
 from asyndm_ext.model.timesteps import TimestepTable
-from asyndm_ext.regions import checked
+from asyndm_ext.region.regions import checked
 
 SIZE, CALLS = (12, 16), (0, 1, 2)
 TOKENS = [None, TokenRow(0, [[2], [3, 4]])]

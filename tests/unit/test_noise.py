@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from support.kdiffusion import k_diffusion
 from torch import Tensor
 
-from asyndm_ext.noise import NoiseTable
+from asyndm_ext.clock.noise import NoiseTable
 
 
 def alphas_cumprod(steps: int = 1000) -> Tensor:

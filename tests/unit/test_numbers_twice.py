@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from asyndm_ext import __version__, mask_image
+from asyndm_ext import __version__
+from asyndm_ext.region import mask_image
 from asyndm_ext.settings import FIELDS
 from asyndm_ext.ui import last_run
 from asyndm_ext.ui.gate import Gate

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyndm_ext.objects import ObjectSpec, parse_objects, written
+from asyndm_ext.prompt.objects import ObjectSpec, parse_objects, written
 
 
 def cat(strength: float | None = None, occurrence: int | None = None) -> ObjectSpec:

@@ -22,13 +22,13 @@ from support.tiny import fresh_model, job, random_model
 from support.told import Told, close, number, waits
 from torch import Tensor
 
-from asyndm_ext import mask_image
 from asyndm_ext.bench import count
 from asyndm_ext.bench.cases import CASES
 from asyndm_ext.bench.count import NETWORK
 from asyndm_ext.bench.counting import Event, Log
 from asyndm_ext.embedded.batch import run_batch
 from asyndm_ext.embedded.sampling import COUNTED_SOLVERS, Job
+from asyndm_ext.region import mask_image
 from asyndm_ext.solvers import SOLVERS
 
 WHOLE = dict(CASES)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from asyndm_ext.mask_image import decode
+from asyndm_ext.region.mask_image import decode
 from asyndm_ext.ui.painted import MAX_SIDE, Painted, read
 
 NONE = Painted("", "")

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from asyndm_ext.drawing import CLOCK_COLOURS, NOISIEST, clock_colours
+from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.hosts.webui import pictures
+from asyndm_ext.picture.drawing import CLOCK_COLOURS, NOISIEST, clock_colours
 from asyndm_ext.run import StepRecord
-from asyndm_ext.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.settings import Settings
 from asyndm_ext.ui.pictures import Recorder, labelled, written
 

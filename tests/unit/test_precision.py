@@ -26,7 +26,7 @@ from asyndm_ext.model import attention
 from asyndm_ext.model.attention import TokenRow, token_probabilities
 from asyndm_ext.model.network import attention_capture, time_conditioning
 from asyndm_ext.model.timesteps import TimestepTable
-from asyndm_ext.regions import ObjectRegion
+from asyndm_ext.region.regions import ObjectRegion
 from asyndm_ext.world.model import WorldModel
 
 STEPS = 5

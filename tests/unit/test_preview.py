@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from asyndm_ext.drawing import SLOW
+from asyndm_ext.picture.drawing import SLOW
 from asyndm_ext.run import StepRecord
 from asyndm_ext.settings import Settings
 from asyndm_ext.ui.preview import TINT, over_preview

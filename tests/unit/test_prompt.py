@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyndm_ext.objects import parse_objects
-from asyndm_ext.prompt import automatic_objects, plain_text, reads_as_english
+from asyndm_ext.prompt.finder import automatic_objects, reads_as_english
+from asyndm_ext.prompt.objects import parse_objects
+from asyndm_ext.prompt.syntax import plain_text
 
 # --- plain_text -----------------------------------------------------------------------------------------------------
 

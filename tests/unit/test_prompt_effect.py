@@ -12,15 +12,15 @@ from support.kdiffusion import k_diffusion
 from support.tiny_model import tiny
 from torch import Tensor
 
+from asyndm_ext.clock.noise import NoiseTable
 from asyndm_ext.exact.config import ExactConfig, combinations
 from asyndm_ext.exact.model import ExactModel
 from asyndm_ext.exact.sampling import Conditions, sample
 from asyndm_ext.exact.world import ExactWorld
 from asyndm_ext.hosts.embedded import GuidedUNet
-from asyndm_ext.masks import smooth
 from asyndm_ext.model.prompt_effect import PromptEffect, difference
-from asyndm_ext.noise import NoiseTable
-from asyndm_ext.regions import NoAttention, region_for
+from asyndm_ext.region.masks import smooth
+from asyndm_ext.region.regions import NoAttention, region_for
 from asyndm_ext.settings import Settings
 from asyndm_ext.ui.coverage import NOTHING_LAGGED, Coverage
 

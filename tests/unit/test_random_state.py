@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from asyndm_ext import random_state as module
-from asyndm_ext.random_state import random_state
+from asyndm_ext.machine import random_state as module
+from asyndm_ext.machine.random_state import random_state
 
 
 class Devices:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from asyndm_ext.regions import (
+from asyndm_ext.region.regions import (
     AverageAttention,
     Between,
     FixedRegion,

@@ -13,7 +13,7 @@ import torch
 from support.kdiffusion import k_diffusion
 from support.solvers import percent_to_sigma, run_solver, schedule_for, start_of
 
-from asyndm_ext.regions import FixedRegion
+from asyndm_ext.region.regions import FixedRegion
 from asyndm_ext.solvers import COMFY, DENOISE_LAST, FLOW, LEFT_OUT, SNR, SOLVERS
 from asyndm_ext.solvers.flow import snr_schedule
 from asyndm_ext.solvers.resolve import FUNCTIONS, host_function, solver_for

@@ -25,7 +25,7 @@ from support.solvers import (
 from torch import Tensor
 
 from asyndm_ext.model.call import lcm_denoised
-from asyndm_ext.regions import FixedRegion
+from asyndm_ext.region.regions import FixedRegion
 from asyndm_ext.solvers import SOLVERS
 
 Slope = Callable[[Tensor, float], Tensor]

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from support.solvers import SHAPE, TABLE, Changing, Gaussian, randn, webui_timesteps
 from torch import Tensor, nn
 
-from asyndm_ext.regions import FixedRegion
+from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule
+from asyndm_ext.region.regions import FixedRegion
 from asyndm_ext.rivals import OPTIONS, cfgpp, read_option
 from asyndm_ext.rivals.choice import Rival
 from asyndm_ext.rivals.guidance import Row, equivalent_scale, projected_scale
@@ -20,7 +21,6 @@ from asyndm_ext.rivals.seg import SEG, blurred, grid_of, kernel
 from asyndm_ext.rivals.semantic import Masks, SemanticMaps, mixed, smoothed, winners
 from asyndm_ext.rivals.zigzag import sample_zigzag
 from asyndm_ext.run import Run
-from asyndm_ext.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.solvers import SOLVERS
 
 SIGMAS = torch.tensor([14.6, 7.0, 3.0, 1.2, 0.4, 0.0], dtype=torch.float64)

@@ -115,10 +115,10 @@ def test_zigzag_as_published_is_what_the_authors_schedulers_do():
     from diffusers import DDIMInverseScheduler, DDIMScheduler
     from support.solvers import SHAPE, TABLE, Gaussian, randn, webui_timesteps
 
-    from asyndm_ext.regions import FixedRegion
+    from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule
+    from asyndm_ext.region.regions import FixedRegion
     from asyndm_ext.rivals.zigzag import sample_zigzag
     from asyndm_ext.run import Run
-    from asyndm_ext.schedule import BaseSchedule, PixelSchedule
 
     class Guided(Gaussian):
         last_uncond: torch.Tensor | None = None

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from asyndm_ext.schedule import (
+from asyndm_ext.clock.schedule import (
     CURVES,
     BaseSchedule,
     PixelClock,

@@ -15,7 +15,7 @@ from hypothesis import given
 from support.settings import MASK, in_use, valid
 
 from asyndm_ext import __version__
-from asyndm_ext.objects import ObjectSpec
+from asyndm_ext.prompt.objects import ObjectSpec
 from asyndm_ext.run import StepRecord
 from asyndm_ext.settings import FIELDS, Settings, SettingsError, is_enabled
 from asyndm_ext.ui import infotext

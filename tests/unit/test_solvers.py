@@ -28,9 +28,9 @@ from support.solvers import (
 )
 from torch import Tensor
 
-from asyndm_ext.regions import FixedRegion
+from asyndm_ext.clock.schedule import CURVES, BaseSchedule, PixelSchedule
+from asyndm_ext.region.regions import FixedRegion
 from asyndm_ext.run import Run, StepRecord
-from asyndm_ext.schedule import CURVES, BaseSchedule, PixelSchedule
 from asyndm_ext.solvers import SOLVERS
 
 # -- equal to the host on the host's schedule

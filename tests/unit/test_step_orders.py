@@ -25,9 +25,9 @@ from support.solvers import close, randn
 from test_restated_solvers import adams, deis_weights, even_weights, uneven_weights
 from torch import Tensor
 
-from asyndm_ext.regions import FixedRegion
+from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule
+from asyndm_ext.region.regions import FixedRegion
 from asyndm_ext.run import Run
-from asyndm_ext.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.solvers import SOLVERS
 from asyndm_ext.solvers.multistep import _BETA_D, _BETA_MIN, vp_time
 

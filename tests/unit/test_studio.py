@@ -25,12 +25,12 @@ pytest.importorskip("gradio", minversion="5.50")
 from support.studio import PROMPT, SHOWN, SMALL, WINDOW, array, draw, images, of, values
 from support.tiny import random_model
 
-from asyndm_ext import mask_image
 from asyndm_ext.commands.main import COMMANDS
 from asyndm_ext.commands.main import main as asyndm
-from asyndm_ext.drawing import clock_colours, to_picture
 from asyndm_ext.embedded.filmstrip import explanation
 from asyndm_ext.embedded.sampling import VARIANTS, run_variant, step_count
+from asyndm_ext.picture.drawing import clock_colours, to_picture
+from asyndm_ext.region import mask_image
 from asyndm_ext.studio import assets, command, messages, page, pictures, server, steps
 from asyndm_ext.studio.engine import Engine, Interrupted, Outcome, Progress
 from asyndm_ext.studio.request import DRAWING, WITHOUT, find_objects, job_from

@@ -27,10 +27,10 @@ from support.solvers import (
 )
 from torch import Tensor
 
-from asyndm_ext.noise import NoiseTable
-from asyndm_ext.regions import FixedRegion
+from asyndm_ext.clock.noise import NoiseTable
+from asyndm_ext.clock.schedule import CURVES, BaseSchedule, PixelSchedule
+from asyndm_ext.region.regions import FixedRegion
 from asyndm_ext.run import Run
-from asyndm_ext.schedule import CURVES, BaseSchedule, PixelSchedule
 from asyndm_ext.solvers import SOLVERS
 from asyndm_ext.solvers.adams import LARGEST_GAIN, adams_bashforth
 

@@ -19,7 +19,7 @@ from asyndm_ext.model.timesteps import TimestepTable
 from asyndm_ext.model.token_attention import TokenAttentionCapture, indicator, joint_probabilities
 from asyndm_ext.model.transformers import layout_of
 from asyndm_ext.model.unet_time import UnsupportedModel
-from asyndm_ext.regions import ObjectRegion
+from asyndm_ext.region.regions import ObjectRegion
 
 SIZES = [(16, 16), (16, 24), (13, 9), (20, 12)]
 Log = list[Tensor]

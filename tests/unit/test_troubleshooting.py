@@ -11,13 +11,14 @@ from tests.support.messages import Message, messages, normal
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "asyndm_ext"
+ROOMS = ("clock", "hosts", "machine", "model", "picture", "prompt", "region", "solvers", "ui")
 SOURCES = [
     ROOT / "scripts" / "asyndm.py",
     *(PACKAGE / "embedded" / f"{name}.py" for name in ("cli", "sampling")),
     *(PACKAGE / "world" / f"{name}.py" for name in ("model", "tokens", "words")),
     *sorted((PACKAGE / "commands").glob("*.py")),
     *sorted(PACKAGE.glob("*.py")),
-    *sorted(path for folder in ("hosts", "model", "solvers", "ui") for path in (PACKAGE / folder).rglob("*.py")),
+    *sorted(path for room in ROOMS for path in (PACKAGE / room).rglob("*.py")),
 ]
 """Whatever a user of the WebUI or of ``asyndm "a prompt"`` can meet."""
 PAGE = (ROOT / "docs" / "TROUBLESHOOTING.md").read_text(encoding="utf-8")

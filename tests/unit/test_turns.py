@@ -9,12 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyndm_ext.objects import ObjectSpec, parse_objects, without, written
-from asyndm_ext.regions import FixedObjects, MaskOptions, ObjectRegion, region_for
-from asyndm_ext.schedule import CURVES, PixelClock, curve_height
+from asyndm_ext.clock.schedule import CURVES, PixelClock, curve_height
+from asyndm_ext.prompt.objects import ObjectSpec, parse_objects, without, written
+from asyndm_ext.region.regions import FixedObjects, MaskOptions, ObjectRegion, region_for
+from asyndm_ext.region.strengths import Strengths, strengths_for
+from asyndm_ext.region.turns import IN_TURN, LAST_FIRST, ORDERS, TOGETHER, circle, turns, until
 from asyndm_ext.settings import Settings, SettingsError
-from asyndm_ext.strengths import Strengths, strengths_for
-from asyndm_ext.turns import IN_TURN, LAST_FIRST, ORDERS, TOGETHER, circle, turns, until
 from asyndm_ext.ui.overlap import Overlap
 
 

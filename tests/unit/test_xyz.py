@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from asyndm_ext.mask_image import decode, encode
+from asyndm_ext.region.mask_image import decode, encode
 from asyndm_ext.settings import FIELDS, Settings, SettingsError
 from asyndm_ext.ui.xyz import COMPARISON, Axis, axes, read_mask, replaced
 

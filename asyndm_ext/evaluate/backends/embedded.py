@@ -28,10 +28,10 @@ from asyndm_ext.evaluate.methods import Method
 from asyndm_ext.evaluate.metrics.little_world import SIDE, LittleWorld
 from asyndm_ext.evaluate.plan import Pair, Plan, Unit
 from asyndm_ext.evaluate.store import Result
-from asyndm_ext.objects import ObjectSpec
+from asyndm_ext.machine.workers import deaf_children, end_with
+from asyndm_ext.prompt.objects import ObjectSpec
 from asyndm_ext.rivals.choice import Rival
 from asyndm_ext.settings import Settings
-from asyndm_ext.workers import deaf_children, end_with
 from asyndm_ext.world.words import read
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from modules import sd_samplers_lcm, sd_samplers_timesteps, sd_unet
 from modules.models.sd3.sd3_model import SD3Denoiser
 from torch import Tensor
 
+from asyndm_ext.clock.noise import NoiseTable
 from asyndm_ext.hosts.webui.compare import Compared, refuse_several_prompts
 from asyndm_ext.hosts.webui.denoiser import PassDenoiser
 from asyndm_ext.hosts.webui.errors import AsynDMError, NotApplied
@@ -25,7 +26,6 @@ from asyndm_ext.hosts.webui.tokens import ObjectColumns
 from asyndm_ext.model.attention import TokenRow
 from asyndm_ext.model.call import eps_denoised, flow_denoised, lcm_denoised, v_denoised, v_to_eps
 from asyndm_ext.model.network import is_dit
-from asyndm_ext.noise import NoiseTable
 from asyndm_ext.rivals.guidance import Part
 
 RESCALED = (

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from asyndm_ext.clock.noise import NoiseTable
 from asyndm_ext.hosts.forge.patcher import ALWAYS_UNCOND, ROWS, changes_calls, patched
 from asyndm_ext.hosts.forge.relatives import check_calls, prediction_of, predictor_of, takes_model_options
 from asyndm_ext.hosts.webui.compare import Compared, refuse_several_prompts
@@ -25,7 +26,6 @@ from asyndm_ext.hosts.webui.tokens import ObjectColumns
 from asyndm_ext.model.attention import TokenRow
 from asyndm_ext.model.call import eps_denoised, flow_denoised, v_denoised
 from asyndm_ext.model.unet_time import UnsupportedModel
-from asyndm_ext.noise import NoiseTable
 from asyndm_ext.rivals.guidance import Part
 
 RESCALED = {"epsilon": eps_denoised, "v_prediction": v_denoised, "const": flow_denoised}

@@ -17,18 +17,18 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from asyndm_ext.clock.noise import NoiseTable
 from asyndm_ext.hosts.webui.compare import Compared
 from asyndm_ext.hosts.webui.errors import AsynDMError, NotApplied
 from asyndm_ext.hosts.webui.neighbours import Neighbours, others_listen
 from asyndm_ext.hosts.webui.network import NetworkHooks
 from asyndm_ext.hosts.webui.tokens import Columns, ObjectColumns
+from asyndm_ext.machine.transfer import sent
 from asyndm_ext.model.attention import TokenRow
 from asyndm_ext.model.levels import CallLevels
 from asyndm_ext.model.prompt_effect import PromptEffect
 from asyndm_ext.model.unet_time import UnsupportedModel
-from asyndm_ext.noise import NoiseTable
 from asyndm_ext.rivals.guidance import Part
-from asyndm_ext.transfer import sent
 
 LATENT_DIMENSIONS = 4
 LAST_UNCOND = "last_noise_uncond"

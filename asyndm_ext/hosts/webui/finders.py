@@ -16,8 +16,8 @@ from typing import Any, Protocol
 from modules import shared
 
 from asyndm_ext.hosts.webui.errors import AsynDMError
-from asyndm_ext.objects import ObjectSpec
-from asyndm_ext.prompt import occurrences
+from asyndm_ext.prompt.objects import ObjectSpec
+from asyndm_ext.prompt.syntax import occurrences
 
 
 class Finder(Protocol):

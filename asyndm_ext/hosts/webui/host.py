@@ -9,12 +9,12 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from asyndm_ext.clock.noise import NoiseTable
 from asyndm_ext.hosts.webui.compare import Compared
 from asyndm_ext.hosts.webui.finders import Finder
 from asyndm_ext.hosts.webui.kind import webui_kind
 from asyndm_ext.hosts.webui.neighbours import Neighbours
 from asyndm_ext.hosts.webui.tokens import ObjectColumns
-from asyndm_ext.noise import NoiseTable
 from asyndm_ext.solvers import Solver
 
 

@@ -15,6 +15,7 @@ import tqdm
 from modules import shared
 from torch import Tensor
 
+from asyndm_ext.clock.schedule import PixelSchedule, UnusableSchedule
 from asyndm_ext.hosts.webui import belonging, hires, mask, options, pictures, plain_pictures, preview, refusal
 from asyndm_ext.hosts.webui.compare import Compared
 from asyndm_ext.hosts.webui.errors import AsynDMError, NotApplied
@@ -23,9 +24,8 @@ from asyndm_ext.hosts.webui.host import current
 from asyndm_ext.hosts.webui.plain_pass import rehearsal, remembered, show_progress
 from asyndm_ext.hosts.webui.solvers import brownian_tree, noise_source, pass_solver
 from asyndm_ext.hosts.webui.tokens import resolve_objects
-from asyndm_ext.regions import AverageAttention, NoAttention, PerPatch, Region, region_for
+from asyndm_ext.region.regions import AverageAttention, NoAttention, PerPatch, Region, region_for
 from asyndm_ext.run import Run, StepRecord
-from asyndm_ext.schedule import PixelSchedule, UnusableSchedule
 from asyndm_ext.settings import Settings, SettingsError, is_enabled
 from asyndm_ext.ui import infotext
 from asyndm_ext.ui.coverage import Coverage

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from asyndm_ext import mask_image
 from asyndm_ext.hosts.webui.errors import AsynDMError
+from asyndm_ext.region import mask_image
 from asyndm_ext.settings import Settings
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from modules import shared
 
-from asyndm_ext.random_state import random_state
+from asyndm_ext.machine.random_state import random_state
 
 # What the host's denoiser counts and notes.
 COUNTED = ("step", "padded_cond_uncond", "padded_cond_uncond_v0")

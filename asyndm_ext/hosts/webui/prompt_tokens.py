@@ -15,7 +15,7 @@ from asyndm_ext.hosts.webui.errors import AsynDMError, NotApplied
 from asyndm_ext.hosts.webui.finders import Finder, JoinedFinder, PieceFinder, TextFinder, TokenFinder, tokenizer_of
 from asyndm_ext.hosts.webui.host import current
 from asyndm_ext.hosts.webui.tokens import found_in
-from asyndm_ext.objects import ObjectSpec
+from asyndm_ext.prompt.objects import ObjectSpec
 
 SPACES = ("\u2581", "\u0120")
 """How the pieces that begin a word say so: of sentencepiece, and of bytes as GPT-2 writes them."""

@@ -11,10 +11,10 @@ from modules import prompt_parser, sd_samplers, shared
 from asyndm_ext.hosts.webui.errors import AsynDMError
 from asyndm_ext.hosts.webui.finders import Finder
 from asyndm_ext.messages import shown
-from asyndm_ext.objects import ObjectSpec
-from asyndm_ext.prompt import automatic_objects, reads_as_english
+from asyndm_ext.prompt.finder import automatic_objects, reads_as_english
+from asyndm_ext.prompt.objects import ObjectSpec
+from asyndm_ext.region.strengths import Strengths, strengths_for
 from asyndm_ext.settings import Settings
-from asyndm_ext.strengths import Strengths, strengths_for
 
 Columns = tuple[tuple[int, ...], ...]
 """Per object the columns of its tokens."""

@@ -24,7 +24,7 @@ from modules import processing, script_callbacks, scripts, sd_samplers_common, s
 
 try:
     from asyndm_ext.model import attention, token_attention
-    from asyndm_ext.regions import ObjectRegion
+    from asyndm_ext.region.regions import ObjectRegion
     from asyndm_ext.run import Run
 except ImportError:  # the WebUI without the extension under test
     attention = token_attention = ObjectRegion = Run = None

@@ -19,7 +19,7 @@ from modules import (
 
 try:
     from asyndm_ext.hosts.webui import finders, host, job
-    from asyndm_ext.objects import parse_objects
+    from asyndm_ext.prompt.objects import parse_objects
 except ImportError:  # the WebUI without the extension under test
     finders = host = job = None
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from asyndm_ext.objects import ObjectSpec
+from asyndm_ext.prompt.objects import ObjectSpec
+from asyndm_ext.region.turns import turns, until
 from asyndm_ext.settings import Settings
-from asyndm_ext.turns import turns, until
 
 # Progress is a sum of float64 shares.
 _SLACK = 1e-9

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from PIL import Image
 
-from asyndm_ext.drawing import GAP, GREY, LINE, MARGIN, NOISIEST, SLOW, Sheet, clock_colours, heading_height
+from asyndm_ext.picture.drawing import GAP, GREY, LINE, MARGIN, NOISIEST, SLOW, Sheet, clock_colours, heading_height
 
 COLUMNS = 9
 _CELL = 128  # about the side of a cell, pixels
@@ -96,14 +96,14 @@ def draw(
 
 
 def legend_of_slow(sheet: Sheet, x: int, y: int, height: int) -> None:
-    """Of :func:`~asyndm_ext.drawing.mask_picture`."""
+    """Of :func:`~asyndm_ext.picture.drawing.mask_picture`."""
     for number, (colour, meaning) in enumerate(((SLOW, "slow"), ((222, 222, 222), "on time"))):
         sheet.draw.rectangle((x, y + 24 * number, x + 14, y + 14 + 24 * number), fill=colour, outline=LINE)
         sheet.text(x + 22, y + 24 * number, meaning, size=13, colour=GREY)
 
 
 def legend_of_clock(noisy: str, middle: str, clean: str) -> Callable[[Sheet, int, int, int], None]:
-    """Of :func:`~asyndm_ext.drawing.clock_colours`, with these words at its marks."""
+    """Of :func:`~asyndm_ext.picture.drawing.clock_colours`, with these words at its marks."""
 
     def legend(sheet: Sheet, x: int, y: int, height: int) -> None:
         levels = torch.linspace(NOISIEST, 0, height, dtype=torch.float64).unsqueeze(1).expand(-1, 16)

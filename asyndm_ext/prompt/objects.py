@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from asyndm_ext.messages import is_number, is_text, listed, plain, shown
-from asyndm_ext.turns import circle
+from asyndm_ext.region.turns import circle
 
 MAX_OBJECTS = 200
 MAX_LENGTH = 20_000

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 
-from asyndm_ext import prompt_words as lists
+from asyndm_ext.prompt import words as lists
 
 _ENGLISH = lists.DETERMINERS | lists.PREPOSITIONS | lists.CONJUNCTIONS | lists.AUXILIARIES | lists.PRONOUNS
 # From here on it is no chance: two little words that English does not have, or one and a weaker sign.
@@ -16,7 +16,7 @@ def looks_foreign(text: str) -> bool:
     or more little words of other languages than of English. A list of nouns alone ("Hund, Katze") does not tell.
 
     Args:
-        text: a prompt without syntax, see :func:`asyndm_ext.prompt.plain_text`.
+        text: a prompt without syntax, see :func:`asyndm_ext.prompt.syntax.plain_text`.
     """
     letters = [character for character in text if character.isalpha()]
     foreign_letters = sum(not _is_latin(character) for character in letters)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from asyndm_ext.grid import distinct
+from asyndm_ext.region.grid import distinct
 
 
 class NoiseTable:

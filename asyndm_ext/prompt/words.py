@@ -1,4 +1,4 @@
-"""Word lists of :mod:`asyndm_ext.prompt`: closed classes in full, open classes by their most common members.
+"""Word lists of :mod:`asyndm_ext.prompt.finder`: closed classes in full, open classes by their most common members.
 
 Everything is lower case. A word in no list counts as a noun unless its ending says otherwise, so the lists hold what
 is *not* a thing to draw, and the nouns whose ending would mislead.

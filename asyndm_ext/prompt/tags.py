@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 from enum import Enum, auto
 
-from asyndm_ext import prompt_words as lists
+from asyndm_ext.prompt import words as lists
 
 
 class Tag(Enum):

@@ -21,7 +21,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from asyndm_ext.grid import distinct
+from asyndm_ext.region.grid import distinct
 
 CURVES = ("quadratic", "piecewise linear", "exponential", "linear")
 

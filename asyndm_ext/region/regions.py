@@ -14,11 +14,11 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from asyndm_ext.grid import enlarge
-from asyndm_ext.masks import MaskOptions, object_weights, strength_of_cells
 from asyndm_ext.model.patches import PATCH, patch_constant
+from asyndm_ext.region.grid import enlarge
+from asyndm_ext.region.masks import MaskOptions, object_weights, strength_of_cells
+from asyndm_ext.region.strengths import Strengths
 from asyndm_ext.settings import Settings
-from asyndm_ext.strengths import Strengths
 
 
 class NoAttention(RuntimeError):

@@ -1,0 +1,1 @@
+"""What the computer needs and no formula does: random numbers, copies to the device, worker processes."""

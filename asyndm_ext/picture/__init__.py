@@ -1,0 +1,1 @@
+"""How clocks, slow pixels and filmstrips are drawn."""

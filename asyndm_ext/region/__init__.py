@@ -1,0 +1,1 @@
+"""Which pixels lag behind, and how far: masks, strengths and turns."""
