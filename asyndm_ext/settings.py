@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from asyndm_ext.clock.schedule import CURVES
+from asyndm_ext.clock.curves import CURVES
 from asyndm_ext.messages import is_number, is_text, listed, plain, shown
 from asyndm_ext.prompt.objects import ObjectSpec, parse_objects, short, written
 from asyndm_ext.region import mask_image

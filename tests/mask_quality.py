@@ -26,8 +26,8 @@ from torch import Tensor
 
 from asyndm_ext.clock.noise import NoiseTable
 from asyndm_ext.embedded.batch import run_batch
+from asyndm_ext.embedded.job import Job, automatic_objects
 from asyndm_ext.embedded.limits import GUIDANCE
-from asyndm_ext.embedded.sampling import Job, automatic_objects
 from asyndm_ext.hosts.embedded import GuidedUNet
 from asyndm_ext.prompt.objects import ObjectSpec
 from asyndm_ext.region import regions

@@ -22,7 +22,8 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import tests.conftest  # noqa: F401  (repairs torchvision beside a CPU build of torch, before diffusers imports it)
-from asyndm_ext.embedded.sampling import Job, Result, automatic_objects, run_variant
+from asyndm_ext.embedded.job import Job, automatic_objects
+from asyndm_ext.embedded.sampling import Result, run_variant
 from asyndm_ext.picture.drawing import GAP, GREY, Sheet, clock_colours, enlarged, mask_picture, to_picture
 from asyndm_ext.picture.strip import Layout, Row, draw, legend_of_clock, legend_of_slow
 from asyndm_ext.prompt.objects import parse_objects

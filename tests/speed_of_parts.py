@@ -26,9 +26,9 @@ from asyndm_ext.bench.subjects import random_subject
 from asyndm_ext.bench.unet import UNet, UNetShape
 from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.model.pieces import add_rows, rows_of_pixels, scale_shift
+from asyndm_ext.model.second_attention import indicator, joint_probabilities
 from asyndm_ext.model.softmax_sum import fused_kernel, key_probabilities
 from asyndm_ext.model.timesteps import QUANTUM, TimestepTable, is_uniform
-from asyndm_ext.model.token_attention import indicator, joint_probabilities
 from asyndm_ext.model.unet_time import UNetTimeConditioning
 from asyndm_ext.prompt.objects import parse_objects
 from asyndm_ext.region.regions import region_for

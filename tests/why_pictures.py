@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from asyndm_ext.clock.schedule import curve_height
+from asyndm_ext.clock.curves import curve_height
 from asyndm_ext.evaluate.statistics import Difference
 from asyndm_ext.exact.config import Asked
 from asyndm_ext.exact.sampling import Conditions

@@ -14,7 +14,7 @@ from asyndm_ext.bench.blobs import Blobs
 from asyndm_ext.bench.cases import CASES, normal, random_network, sd_table, sigmas, texts
 from asyndm_ext.bench.guided import Host, PixelModel
 from asyndm_ext.clock.noise import NoiseTable
-from asyndm_ext.embedded.sampling import GUIDANCE
+from asyndm_ext.embedded.limits import GUIDANCE
 from asyndm_ext.hosts.embedded import GuidedUNet
 from asyndm_ext.prompt.objects import parse_objects
 from asyndm_ext.region.regions import Region, Shape, region_for
@@ -113,7 +113,7 @@ def random_subject(
 
 def embedded_subject(batch: int, device: torch.device) -> Subject:
     """The model that comes with the package, its own objects, its own size."""
-    from asyndm_ext.embedded.sampling import object_columns
+    from asyndm_ext.embedded.job import object_columns
     from asyndm_ext.world.model import load_world
 
     world = load_world(device=device)

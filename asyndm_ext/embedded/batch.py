@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 from asyndm_ext.clock.noise import NoiseTable
 from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.embedded.controls import Control, controlled
+from asyndm_ext.embedded.job import Job, Variant
 from asyndm_ext.hosts.embedded import GuidedUNet
 from asyndm_ext.machine.transfer import sent
 from asyndm_ext.region.regions import AverageAttention, FixedRegion, Region, region_for
@@ -27,10 +28,8 @@ from asyndm_ext.run import Run, StepRecord
 from asyndm_ext.solvers import SOLVERS
 
 if TYPE_CHECKING:
-    from asyndm_ext.embedded.sampling import Job
     from asyndm_ext.world.model import WorldModel
 
-Variant = Literal["plain", "concave", "asyndm"]
 _KARRAS_RHO = 7.0
 
 

@@ -25,8 +25,8 @@ from asyndm_ext.embedded.limits import GUIDANCE, MAX_GUIDANCE, MAX_SIDE, SCHEDUL
 if TYPE_CHECKING:
     from PIL import Image
 
+    from asyndm_ext.embedded.job import Job, Variant
     from asyndm_ext.embedded.rows import Row
-    from asyndm_ext.embedded.sampling import Job, Variant
     from asyndm_ext.prompt.objects import ObjectSpec
     from asyndm_ext.world.model import WorldModel
 
@@ -88,7 +88,7 @@ def build_parser() -> frame.Parser:
     add("--steps", type=frame.whole(), default=20, metavar="N", help="sampling steps (%(default)s)")
     add(
         "--solver",
-        **_one_of("asyndm_ext.embedded.sampling", "COUNTED_SOLVERS", "Euler"),
+        **_one_of("asyndm_ext.embedded.job", "COUNTED_SOLVERS", "Euler"),
         metavar="NAME",
         help="Euler, Euler a, Heun, DPM++ 2M, DPM++ 2M SDE, DDIM, UniPC or another of the WebUI's samplers; see"
         " --list-solvers (%(default)s)",
@@ -102,7 +102,7 @@ def build_parser() -> frame.Parser:
     )
     add(
         "--curve",
-        **_one_of("asyndm_ext.clock.schedule", "CURVES", "quadratic"),
+        **_one_of("asyndm_ext.clock.curves", "CURVES", "quadratic"),
         metavar="NAME",
         help="concave curve: quadratic, piecewise linear, exponential, linear (%(default)s)",
     )
@@ -177,7 +177,7 @@ class _List(argparse.Action):
 
 class _ListSolvers(_List):
     def text(self) -> str:
-        from asyndm_ext.embedded.sampling import COUNTED_SOLVERS
+        from asyndm_ext.embedded.job import COUNTED_SOLVERS
 
         return "\n".join(COUNTED_SOLVERS)
 
@@ -247,7 +247,7 @@ def _jobs(options: argparse.Namespace) -> tuple[list[Job], str]:
     """What to draw, one for each seed, and where the objects come from. Raises ValueError for what cannot be."""
     prompt = _readable(_prompt(options.prompt))
     seeds = _seeds(options.seed, options.seeds)
-    from asyndm_ext.embedded.sampling import Job
+    from asyndm_ext.embedded.job import Job
     from asyndm_ext.settings import Settings
 
     objects, source = _objects(options.objects, prompt)
@@ -282,7 +282,7 @@ def _jobs(options: argparse.Namespace) -> tuple[list[Job], str]:
 
 
 def _objects(given: str | None, prompt: str) -> tuple[tuple[ObjectSpec, ...], str]:
-    from asyndm_ext.embedded.sampling import automatic_objects
+    from asyndm_ext.embedded.job import automatic_objects
     from asyndm_ext.prompt.objects import ObjectSpec, parse_objects
 
     named = parse_objects(given)
@@ -313,8 +313,9 @@ def _draw(options: argparse.Namespace) -> int:
 
 def _sample(model: WorldModel, jobs: Sequence[Job]) -> list[Row]:
     """All seeds, one after the other, under one progress bar on stderr."""
+    from asyndm_ext.embedded.job import VARIANTS
     from asyndm_ext.embedded.rows import draw_row, judged_at
-    from asyndm_ext.embedded.sampling import VARIANTS, count_of_all
+    from asyndm_ext.embedded.sampling import count_of_all
     from asyndm_ext.world.judge import load_judge
 
     judge = load_judge() if judged_at(jobs[0]) else None

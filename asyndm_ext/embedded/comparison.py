@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from asyndm_ext.embedded.filmstrip import TITLES, explanation
+from asyndm_ext.embedded.job import VARIANTS
 from asyndm_ext.embedded.rows import VISIBLE, Row, right
-from asyndm_ext.embedded.sampling import VARIANTS, Result
+from asyndm_ext.embedded.sampling import Result
 from asyndm_ext.picture.drawing import (
     GAP,
     GREY,

@@ -8,7 +8,8 @@ from PIL import Image
 from torch import Tensor
 
 from asyndm_ext.embedded.batch import strengths_of
-from asyndm_ext.embedded.sampling import Job, Result, Variant
+from asyndm_ext.embedded.job import Job, Variant
+from asyndm_ext.embedded.sampling import Result
 from asyndm_ext.picture.drawing import NOISIEST, clock_colours, enlarged, mask_picture, to_picture
 from asyndm_ext.picture.strip import Layout, Row, draw, legend_of_clock, legend_of_slow
 

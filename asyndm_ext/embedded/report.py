@@ -9,8 +9,8 @@ from typing import Any
 
 from asyndm_ext import __version__
 from asyndm_ext.embedded.filmstrip import TITLES
+from asyndm_ext.embedded.job import VARIANTS
 from asyndm_ext.embedded.rows import Drawn, Row, right
-from asyndm_ext.embedded.sampling import VARIANTS
 from asyndm_ext.prompt.objects import written
 from asyndm_ext.world.scenes import SIZE
 from asyndm_ext.world.telling import change_sentence, listed, told

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from asyndm_ext.embedded.sampling import VARIANTS, Job, Result, Variant, run_variant
+from asyndm_ext.embedded.job import VARIANTS, Job, Variant
+from asyndm_ext.embedded.sampling import Result, run_variant
 from asyndm_ext.picture.drawing import to_picture
 from asyndm_ext.world.scenes import SIZE
 from asyndm_ext.world.telling import Opinion

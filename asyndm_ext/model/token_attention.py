@@ -7,16 +7,10 @@ objects' few keys, for all rows and words at once. The queries and keys are thos
 its bits. On a GPU such a kernel is asked once more, for the sum over an object's keys alone: the two sums are all that
 is kept of a layer, and what they say is worked out for many layers together.
 
-Where the host's attention is not torch's (xformers, sub-quadratic, a mask), it takes a second attention, for the
-image's queries of the conditional rows. The fused kernel can be made to tell a probability without the matrix of all:
-attention over values that are 1 at an object's tokens and 0 elsewhere. Queries and keys are then taken as they leave
-their norms (:class:`asyndm_ext.model.transformers.layout.Shown`) and turned by the network's own rotary embedding where
-it has one, so they are the exact ones whatever attention the host runs.
-
-The second attention takes 0.7 to 0.9 of the time of the host's own for such a row, in no more memory (one CPU thread,
-float32, 24 heads, 1024 and 4096 image tokens); with the host's sum it is 0.02 (1024 tokens). Log-sum-exp in chunks took
-1.0 to 2.9 and many times the memory. Values narrower than the queries leave the fused kernels (2.3 to 3.8, and the
-whole matrix of probabilities).
+Where the host's attention is not torch's (xformers, sub-quadratic, a mask), it takes a second attention
+(:mod:`asyndm_ext.model.second_attention`), for the image's queries of the conditional rows. Queries and keys are then
+taken as they leave their norms (:class:`asyndm_ext.model.transformers.layout.Shown`) and turned by the network's own
+rotary embedding where it has one, so they are the exact ones whatever attention the host runs.
 """
 
 from __future__ import annotations
@@ -31,56 +25,15 @@ import torch
 from torch import Tensor, nn
 
 from asyndm_ext.machine.transfer import is_compiling, sent
-from asyndm_ext.model.attention import VALUE, AttentionCapture, TokenRow, attend, without_autocast
+from asyndm_ext.model.attention import AttentionCapture, TokenRow, without_autocast
 from asyndm_ext.model.patches import patch_grid
+from asyndm_ext.model.second_attention import indicator, joint_probabilities, rotate
 from asyndm_ext.model.softmax_sum import SoftmaxSum, Trusted, fused_kernel, key_probabilities, right
 from asyndm_ext.model.transformers.layout import Attention, Layout, Shown
 
 _TOGETHER = 12  # layers whose sums are kept; together they take less memory than one layer's queries
 _MOST_KEYS = 64
 _COPIED = 2**28  # bytes of queries that may be copied for several objects of several rows
-
-
-def indicator(columns: Sequence[Sequence[int]], keys: int, width: int) -> Tensor:
-    """Values ``(keys, width)`` that make attention sum the probabilities of an object's tokens.
-
-    Args:
-        columns: for each object the keys that are its tokens.
-        keys: number of keys. width: of a value, at least the number of objects; the rest is 0.
-    """
-    values = torch.zeros(keys, width)
-    for number, own in enumerate(columns):
-        values[list(own), number] = VALUE
-    return values
-
-
-def joint_probabilities(q: Tensor, k: Tensor, values: Tensor) -> Tensor:
-    """Softmax over all keys, then per object the sum over its tokens and the mean over heads.
-
-    Args:
-        q: ``(N, heads, L, d)``, the queries of interest. k: ``(N, heads, S, d)``, all keys.
-        values: ``(N, S, width)``, an :func:`indicator` for each row, of q's dtype and device. As wide as q they suit
-            the flash kernels, which want it so.
-
-    Returns:
-        ``(N, width, L)`` float32. Computed in the dtype of q (the fast kernels of a GPU are for its own); on the
-        CPU, give it float32.
-    """
-    every_head = values.unsqueeze(1).expand(-1, k.shape[1], -1, -1)
-    found = attend(q, k, every_head)
-    return (found.float().mean(dim=1) / VALUE).transpose(1, 2)
-
-
-def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Rotary embedding (Su et al. 2021) of pairs of channels.
-
-    Args:
-        x: ``(N, heads, L, d)``.
-        rotation: matrices ``(N or 1, 1, L, d/2, 2, 2)``.
-    """
-    pairs = x.float().reshape(*x.shape[:-1], -1, 1, 2)
-    turned = rotation[..., 0] * pairs[..., 0] + rotation[..., 1] * pairs[..., 1]
-    return turned.reshape(x.shape).to(x.dtype)
 
 
 class _Wanted:

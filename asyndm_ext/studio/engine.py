@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from PIL import Image
 from torch import Tensor
 
+from asyndm_ext.embedded.job import Job, Variant
 from asyndm_ext.embedded.rows import judged_at
-from asyndm_ext.embedded.sampling import Job, Result, Variant, count_of_all, run_variant
+from asyndm_ext.embedded.sampling import Result, count_of_all, run_variant
 from asyndm_ext.embedded.threads import threads_for
 from asyndm_ext.picture.drawing import to_picture
 from asyndm_ext.world.judge import Judge, verdict

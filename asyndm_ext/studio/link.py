@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlencode
 
-from asyndm_ext.embedded.sampling import COUNTED_SOLVERS, MAX_SIDE, MAX_STEPS, SCHEDULERS, SEEDS, SIDE_STEP
+from asyndm_ext.embedded.job import COUNTED_SOLVERS
+from asyndm_ext.embedded.limits import MAX_SIDE, MAX_STEPS, SCHEDULERS, SEEDS, SIDE_STEP
 from asyndm_ext.settings import FIELDS, Field
 
 LONGEST_MASK = 60_000

@@ -7,8 +7,8 @@ from typing import Any
 
 import gradio as gr
 
+from asyndm_ext.embedded.job import COUNTED_SOLVERS
 from asyndm_ext.embedded.limits import GUIDANCE, MAX_SIDE, MAX_STEPS, SCHEDULERS, SIDE_STEP
-from asyndm_ext.embedded.sampling import COUNTED_SOLVERS
 from asyndm_ext.studio import messages, pictures
 from asyndm_ext.studio.accordion import InputAccordion
 from asyndm_ext.studio.engine import Engine

@@ -11,7 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from asyndm_ext.embedded.filmstrip import TITLES, explanation
-from asyndm_ext.embedded.sampling import VARIANTS, Job, Variant
+from asyndm_ext.embedded.job import VARIANTS, Job, Variant
 from asyndm_ext.studio.engine import Outcome, Progress
 from asyndm_ext.ui import slider
 

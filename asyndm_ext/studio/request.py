@@ -6,7 +6,8 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-from asyndm_ext.embedded.sampling import SEEDS, VARIANTS, Job, Variant, automatic_objects
+from asyndm_ext.embedded.job import VARIANTS, Job, Variant, automatic_objects
+from asyndm_ext.embedded.limits import SEEDS
 from asyndm_ext.prompt.objects import ObjectSpec
 from asyndm_ext.settings import Settings
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from PIL import Image
 
-from asyndm_ext.embedded.sampling import Job, Result
+from asyndm_ext.embedded.job import Job
+from asyndm_ext.embedded.sampling import Result
 from asyndm_ext.picture.drawing import CLOCK_COLOURS, NOISIEST, clock_colours, enlarged, mask_picture
 from asyndm_ext.studio.pictures import figure, image, zoomed
 from asyndm_ext.ui.coverage import NOTHING_LAGGED

@@ -11,7 +11,7 @@ from html import escape
 
 import torch
 
-from asyndm_ext.clock.schedule import CURVES, curve_height
+from asyndm_ext.clock.curves import CURVES, curve_height
 
 POINTS = 61
 

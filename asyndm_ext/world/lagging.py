@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from asyndm_ext.clock.schedule import curve_height
+from asyndm_ext.clock.curves import curve_height
 from asyndm_ext.world.drawer import Drawer
 from asyndm_ext.world.model import WEIGHTS, WorldModel, load_world
 from asyndm_ext.world.pool import Batch

@@ -30,7 +30,7 @@ network() {
 pictures() {
     "${python[@]}" asyndm_ext.world.train --out "$work" --stage decoder "${common[@]}" "${decoder[@]}" \
         --export "$work/decoder" &&
-        "${python[@]}" asyndm_ext.world.judge --model "$work/decoder" --out "$out/judge" --device "$device" "${judge[@]}"
+        "${python[@]}" asyndm_ext.world.train_judge --model "$work/decoder" --out "$out/judge" --device "$device" "${judge[@]}"
     echo "pictures: exit code $?, $SECONDS s"
 }
 {

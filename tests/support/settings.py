@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import strategies as st
 from PIL import Image
 
-from asyndm_ext.clock.schedule import CURVES
+from asyndm_ext.clock.curves import CURVES
 from asyndm_ext.region.mask_image import encode
 from asyndm_ext.region.turns import ORDERS
 from asyndm_ext.settings import FIELDS, MASK_SOURCES, PASSES, REGIONS, SHOWN, Settings

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from asyndm_ext.embedded.sampling import Job
+from asyndm_ext.embedded.job import Job
 from asyndm_ext.settings import Settings
 from asyndm_ext.world.model import WorldConfig, WorldModel
 

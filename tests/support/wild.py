@@ -6,7 +6,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from asyndm_ext.clock.schedule import CURVES
+from asyndm_ext.clock.curves import CURVES
 from asyndm_ext.settings import FIELDS, MASK_SOURCES, PASSES, REGIONS, SHOWN
 from support.settings import MASK, valid
 

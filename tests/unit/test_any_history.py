@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from support.solvers import Changing, Gaussian, randn, sample, sigma_schedule
 from torch import Tensor
 
-from asyndm_ext.clock.schedule import CURVES, BaseSchedule
+from asyndm_ext.clock.curves import CURVES
+from asyndm_ext.clock.schedule import BaseSchedule
 from asyndm_ext.run import StepRecord
 from asyndm_ext.solvers import SOLVERS
 

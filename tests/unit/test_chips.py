@@ -11,7 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyndm_ext.clock.schedule import CURVES, curve_height
+from asyndm_ext.clock.curves import CURVES, curve_height
 from asyndm_ext.prompt.finder import automatic_objects
 from asyndm_ext.prompt.objects import parse_objects
 from asyndm_ext.ui import chips, curve_plot

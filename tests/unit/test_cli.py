@@ -20,16 +20,9 @@ pytest.importorskip("diffusers")
 from asyndm_ext import __version__
 from asyndm_ext.clock.noise import NoiseTable
 from asyndm_ext.embedded import cli, comparison, filmstrip, rows
+from asyndm_ext.embedded.job import COUNTED_SOLVERS, VARIANTS, automatic_objects, object_columns
 from asyndm_ext.embedded.limits import SCHEDULERS
-from asyndm_ext.embedded.sampling import (
-    COUNTED_SOLVERS,
-    VARIANTS,
-    automatic_objects,
-    base_schedule,
-    object_columns,
-    run_variant,
-    step_count,
-)
+from asyndm_ext.embedded.sampling import base_schedule, run_variant, step_count
 from asyndm_ext.picture import drawing, strip
 from asyndm_ext.prompt.objects import parse_objects
 from asyndm_ext.ui.coverage import NOTHING_LAGGED

@@ -15,7 +15,7 @@ import pytest
 
 from asyndm_ext.bench import cli as bench
 from asyndm_ext.bench.subjects import NAMES
-from asyndm_ext.clock.schedule import CURVES
+from asyndm_ext.clock.curves import CURVES
 from asyndm_ext.commands import folders, frame, interrupts
 from asyndm_ext.commands.main import COMMANDS, _meant, main
 from asyndm_ext.embedded import cli as draw
@@ -79,7 +79,7 @@ def test_defaults_are_those_of_the_settings():
 
 
 def test_all_solvers_can_be_listed(capsys):
-    from asyndm_ext.embedded.sampling import COUNTED_SOLVERS
+    from asyndm_ext.embedded.job import COUNTED_SOLVERS
 
     with pytest.raises(SystemExit) as left:
         draw.main(["--list-solvers"])

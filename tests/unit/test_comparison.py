@@ -13,8 +13,9 @@ pytest.importorskip("diffusers")
 
 from asyndm_ext.embedded import comparison
 from asyndm_ext.embedded.comparison import CHANGED, RIGHT, WRONG, Layout, changed_words, difference_picture
+from asyndm_ext.embedded.job import VARIANTS, Job
 from asyndm_ext.embedded.rows import VISIBLE, Drawn, Row, right
-from asyndm_ext.embedded.sampling import VARIANTS, Job, run_variant
+from asyndm_ext.embedded.sampling import run_variant
 from asyndm_ext.picture import drawing
 from asyndm_ext.settings import Settings
 from asyndm_ext.world.judge import Seen, verdict

@@ -60,6 +60,13 @@ class TestContributing:
         else:  # "beside it": somewhere in the folders that the page names
             assert any((ROOT / folder / path).is_file() for folder in (".", *map(str, map(folder_of, PATHS))))
 
+    def test_every_room_is_on_the_map(self) -> None:
+        rooms = TEXT.partition("## The rooms")[2].partition("\n## ")[0]
+        package = ROOT / "asyndm_ext"
+        folders = {f"asyndm_ext/{folder.parent.name}/" for folder in package.glob("*/__init__.py")}
+        files = {f"asyndm_ext/{file.name}" for file in package.glob("*.py") if not file.name.startswith("__")}
+        assert set(re.findall(r"`(asyndm_ext/[^`]+)`", rooms)) == folders | files
+
     @pytest.mark.parametrize("span", [span for span in SPANS if re.fullmatch(r"[A-Za-z_]\w+(\(.*\))?", span)])
     def test_a_name_is_known(self, span: str) -> None:
         name = span.partition("(")[0]

@@ -10,7 +10,8 @@ pytest.importorskip("diffusers")
 from support.tiny import CONFIG
 
 from asyndm_ext.embedded.batch import run_batch
-from asyndm_ext.embedded.sampling import Job, automatic_objects, run_variant
+from asyndm_ext.embedded.job import Job, automatic_objects
+from asyndm_ext.embedded.sampling import run_variant
 from asyndm_ext.prompt.objects import ObjectSpec
 from asyndm_ext.settings import Settings
 from asyndm_ext.world.model import WorldModel

@@ -11,7 +11,8 @@ pytest.importorskip("diffusers")
 
 from support.tiny_model import tiny
 
-from asyndm_ext.embedded.sampling import Job, Result, count_of_all, run_variant, step_count
+from asyndm_ext.embedded.job import Job
+from asyndm_ext.embedded.sampling import Result, count_of_all, run_variant, step_count
 from asyndm_ext.region import mask_image
 from asyndm_ext.settings import Settings
 

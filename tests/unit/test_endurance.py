@@ -13,7 +13,8 @@ pytest.importorskip("diffusers")
 from support.leftovers import state, tensors
 from support.tiny import job, random_model
 
-from asyndm_ext.embedded.sampling import Job, run_variant
+from asyndm_ext.embedded.job import Job
+from asyndm_ext.embedded.sampling import run_variant
 from asyndm_ext.run import StepRecord
 from asyndm_ext.ui.last_run import LastRun, Pass
 

@@ -11,7 +11,7 @@ pytest.importorskip("diffusers")
 
 from support.tiny import fresh_model
 
-from asyndm_ext.clock.schedule import curve_height
+from asyndm_ext.clock.curves import curve_height
 from asyndm_ext.model.timesteps import QUANTUM, TimestepTable
 from asyndm_ext.model.unet_time import UNetTimeConditioning
 from asyndm_ext.world import lagging

@@ -26,7 +26,7 @@ from support.solvers import (
 )
 from torch import Tensor
 
-from asyndm_ext.clock.schedule import CURVES
+from asyndm_ext.clock.curves import CURVES
 from asyndm_ext.region.regions import FixedRegion
 from asyndm_ext.run import StepRecord
 from asyndm_ext.solvers import FLOW, SNR, SOLVERS, Solver

@@ -30,7 +30,8 @@ from support.solvers import (
 )
 from torch import Tensor
 
-from asyndm_ext.clock.schedule import CURVES, BaseSchedule, PixelSchedule
+from asyndm_ext.clock.curves import CURVES
+from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.model.timesteps import is_uniform
 from asyndm_ext.region.regions import FixedRegion
 from asyndm_ext.run import Run, StepRecord

@@ -27,7 +27,7 @@ from asyndm_ext.bench.cases import CASES
 from asyndm_ext.bench.count import NETWORK
 from asyndm_ext.bench.counting import Event, Log
 from asyndm_ext.embedded.batch import run_batch
-from asyndm_ext.embedded.sampling import COUNTED_SOLVERS, Job
+from asyndm_ext.embedded.job import COUNTED_SOLVERS, Job
 from asyndm_ext.region import mask_image
 from asyndm_ext.solvers import SOLVERS
 

@@ -10,15 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from asyndm_ext.clock.schedule import (
-    CURVES,
-    BaseSchedule,
-    PixelClock,
-    PixelSchedule,
-    UnusableSchedule,
-    curve_height,
-    next_height,
-)
+from asyndm_ext.clock.curves import CURVES, curve_height, next_height
+from asyndm_ext.clock.schedule import BaseSchedule, PixelClock, PixelSchedule, UnusableSchedule
 
 CONCAVE = ("quadratic", "piecewise linear", "exponential")
 TIMESTEPS = 1000

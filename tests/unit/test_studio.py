@@ -28,7 +28,8 @@ from support.tiny import random_model
 from asyndm_ext.commands.main import COMMANDS
 from asyndm_ext.commands.main import main as asyndm
 from asyndm_ext.embedded.filmstrip import explanation
-from asyndm_ext.embedded.sampling import VARIANTS, run_variant, step_count
+from asyndm_ext.embedded.job import VARIANTS
+from asyndm_ext.embedded.sampling import run_variant, step_count
 from asyndm_ext.picture.drawing import clock_colours, to_picture
 from asyndm_ext.region import mask_image
 from asyndm_ext.studio import assets, command, messages, page, pictures, server, steps

@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 from support.studio import PROMPT, SHOWN, WINDOW, array, draw, images, named, of, opened, values
 from support.tiny import random_model
 
-from asyndm_ext.embedded.sampling import COUNTED_SOLVERS, SCHEDULERS, SEEDS
+from asyndm_ext.embedded.job import COUNTED_SOLVERS
+from asyndm_ext.embedded.limits import SCHEDULERS, SEEDS
 from asyndm_ext.region import mask_image
 from asyndm_ext.settings import FIELDS
 from asyndm_ext.studio import link, page, report, runs

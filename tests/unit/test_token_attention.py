@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from asyndm_ext.model import softmax_sum, token_attention
 from asyndm_ext.model.attention import TokenRow
 from asyndm_ext.model.network import time_conditioning
+from asyndm_ext.model.second_attention import indicator, joint_probabilities
 from asyndm_ext.model.timesteps import TimestepTable
-from asyndm_ext.model.token_attention import TokenAttentionCapture, indicator, joint_probabilities
+from asyndm_ext.model.token_attention import TokenAttentionCapture
 from asyndm_ext.model.transformers import layout_of
 from asyndm_ext.model.unet_time import UnsupportedModel
 from asyndm_ext.region.regions import ObjectRegion

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "asyndm_ext"
 ROOMS = ("clock", "hosts", "machine", "model", "picture", "prompt", "region", "solvers", "ui")
 SOURCES = [
     ROOT / "scripts" / "asyndm.py",
-    *(PACKAGE / "embedded" / f"{name}.py" for name in ("cli", "sampling")),
+    *(PACKAGE / "embedded" / f"{name}.py" for name in ("cli", "job")),
     *(PACKAGE / "world" / f"{name}.py" for name in ("model", "tokens", "words")),
     *sorted((PACKAGE / "commands").glob("*.py")),
     *sorted(PACKAGE.glob("*.py")),

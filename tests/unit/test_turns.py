@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asyndm_ext.clock.schedule import CURVES, PixelClock, curve_height
+from asyndm_ext.clock.curves import CURVES, curve_height
+from asyndm_ext.clock.schedule import PixelClock
 from asyndm_ext.prompt.objects import ObjectSpec, parse_objects, without, written
 from asyndm_ext.region.regions import FixedObjects, MaskOptions, ObjectRegion, region_for
 from asyndm_ext.region.strengths import Strengths, strengths_for

@@ -30,8 +30,9 @@ from support.solvers import (
 from test_timestep_solvers import SMOOTH, Coupled, SmoothTable
 from torch import Tensor
 
+from asyndm_ext.clock.curves import CURVES
 from asyndm_ext.clock.noise import NoiseTable
-from asyndm_ext.clock.schedule import CURVES, BaseSchedule, PixelSchedule
+from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.region.regions import FixedRegion
 from asyndm_ext.run import Run
 from asyndm_ext.solvers import LEVELS, SOLVERS

@@ -13,11 +13,12 @@ pytest.importorskip("diffusers")
 from asyndm_ext.world import train as training
 from asyndm_ext.world.blocks import CELLS, caption
 from asyndm_ext.world.drawer import scenes_of
-from asyndm_ext.world.judge import Seen, _any_content, example, verdict
+from asyndm_ext.world.judge import Seen, verdict
 from asyndm_ext.world.model import WEIGHTS, WorldConfig, WorldModel, load_world
 from asyndm_ext.world.pool import PicturePool, ScenePool, pictures
 from asyndm_ext.world.scenes import scene_from_seed
 from asyndm_ext.world.train import build_parser, chosen, export, run, train
+from asyndm_ext.world.train_judge import _any_content, example
 from asyndm_ext.world.trainers import (
     DecoderTrainer,
     DiffusionTrainer,

@@ -21,9 +21,9 @@ import torch
 from PIL import Image
 
 from asyndm_ext import __version__
-from asyndm_ext.embedded.batch import Batch, Variant, run_batch
+from asyndm_ext.embedded.batch import Batch, run_batch
 from asyndm_ext.embedded.controls import Control
-from asyndm_ext.embedded.sampling import Job, automatic_objects
+from asyndm_ext.embedded.job import Job, Variant, automatic_objects
 from asyndm_ext.evaluate.methods import Method
 from asyndm_ext.evaluate.metrics.little_world import SIDE, LittleWorld
 from asyndm_ext.evaluate.plan import Pair, Plan, Unit
