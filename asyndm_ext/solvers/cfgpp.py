@@ -24,6 +24,8 @@ from asyndm_ext.solvers.helpers import (
     to_d,
     toward,
 )
+from asyndm_ext.solvers.registry import Row
+from asyndm_ext.solvers.solver import ANCESTRAL, cfgpp_solver
 
 
 @torch.no_grad()
@@ -140,3 +142,26 @@ def sample_dpmpp_sde_cfgpp(run: Run, x: Tensor, eta: float = 1.0, s_noise: float
         x = denoised_2 + to_d(x, sigma, run.uncond()) * sigma_down
         x = x + run.noise_sampler(nominal, nominal_next) * s_noise * sigma_up
     return x
+
+
+REGISTERED = (
+    Row(cfgpp_solver(sample_euler_cfgpp), labels=("Euler CFG++",), functions=("sample_euler_cfg_pp",)),
+    Row(
+        cfgpp_solver(sample_euler_ancestral_cfgpp, *ANCESTRAL, prefix="euler_ancestral_cfg_pp"),
+        labels=("Euler Ancestral CFG++",),
+        functions=("sample_euler_ancestral_cfg_pp",),
+    ),
+    # The ancestral one without fresh noise, which splits a flow's latent into signal and noise.
+    Row(cfgpp_solver(partial(sample_euler_ancestral_cfgpp, eta=0.0)), flow=("sample_euler_cfg_pp",)),
+    Row(
+        cfgpp_solver(sample_dpmpp_2s_ancestral_cfgpp, *ANCESTRAL, prefix="dpmpp_2s_ancestral_cfg_pp"),
+        labels=("DPM++ 2S Ancestral CFG++",),
+        functions=("sample_dpmpp_2s_ancestral_cfg_pp",),
+    ),
+    Row(cfgpp_solver(sample_dpmpp_2m_cfgpp), labels=("DPM++ 2M CFG++",), functions=("sample_dpmpp_2m_cfg_pp",)),
+    Row(
+        cfgpp_solver(sample_dpmpp_sde_cfgpp, *ANCESTRAL, "r", prefix="dpmpp_sde_cfg_pp", brownian=True),
+        labels=("DPM++ SDE CFG++",),
+        functions=("sample_dpmpp_sde_cfg_pp",),
+    ),
+)

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from asyndm_ext.run import Run
 from asyndm_ext.solvers.adams import adams_bashforth
+from asyndm_ext.solvers.registry import Row
+from asyndm_ext.solvers.solver import Solver
 
 
 def clean(x: Tensor, eps: Tensor, alpha: Tensor) -> Tensor:
@@ -82,3 +84,15 @@ def sample_plms(run: Run, x: Tensor) -> Tensor:
         x = alpha_next.sqrt() * x0 + (1 - alpha_next).sqrt() * eps_mean
         run.report(i, x, x0)
     return x
+
+
+REGISTERED = (
+    Row(Solver(sample_ddim, "timestep", ("eta",)), labels=("DDIM",), functions=("ddim",)),
+    # A CFG scale of 12.5 is the whole guidance of CFG++.
+    Row(
+        Solver(sample_ddim_cfgpp, "timestep", ("eta",), guidance=1 / 12.5, uncond=True),
+        labels=("DDIM CFG++",),
+        functions=("ddim_cfgpp",),
+    ),
+    Row(Solver(sample_plms, "timestep"), labels=("PLMS",), functions=("plms",)),
+)

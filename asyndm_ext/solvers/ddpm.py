@@ -7,6 +7,8 @@ from torch import Tensor
 
 from asyndm_ext.run import Run
 from asyndm_ext.solvers.helpers import to_d
+from asyndm_ext.solvers.registry import Row
+from asyndm_ext.solvers.solver import Solver
 
 
 @torch.no_grad()
@@ -26,3 +28,6 @@ def sample_ddpm(run: Run, x: Tensor) -> Tensor:
             x = x + (beta * (1 - alpha_bar_next) / (1 - alpha_bar)).sqrt() * run.randn_like(x)
             x = x / alpha_bar_next.sqrt()
     return x
+
+
+REGISTERED = (Row(Solver(sample_ddpm, "sigma"), labels=("DDPM",), functions=("sample_ddpm",)),)

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from asyndm_ext.run import Run
 from asyndm_ext.solvers.helpers import ancestral_step, churn, churned_slope, midway, midway_down, to_d
+from asyndm_ext.solvers.registry import Row
+from asyndm_ext.solvers.solver import ANCESTRAL, CHURN, Solver
 
 
 @torch.no_grad()
@@ -50,3 +52,13 @@ def sample_dpm_2_ancestral(run: Run, x: Tensor, eta: float = 1.0, s_noise: float
             x = x + to_d(x_2, sigma_mid, denoised_2) * (sigma_down - sigma)
             x = x + run.randn_like(x) * s_noise * sigma_up
     return x
+
+
+REGISTERED = (
+    Row(Solver(sample_dpm_2, "sigma", CHURN), labels=("DPM2",), functions=("sample_dpm_2",)),
+    Row(
+        Solver(sample_dpm_2_ancestral, "sigma", ANCESTRAL, stand_ins=(("s_noise", "dpm2_ancestral_s_noise"),)),
+        labels=("DPM2 a",),
+        functions=("sample_dpm_2_ancestral",),
+    ),
+)

@@ -18,6 +18,8 @@ from asyndm_ext.run import Run
 from asyndm_ext.schedule import BaseSchedule
 from asyndm_ext.solvers.exponential import phis
 from asyndm_ext.solvers.helpers import ancestral_step
+from asyndm_ext.solvers.registry import Row
+from asyndm_ext.solvers.solver import Solver
 
 
 class Step:
@@ -171,3 +173,22 @@ def sample_dpm_adaptive(
         run.report(trials, x, denoised, nominal=run.schedule.nominal)
         trials += 1
     return x
+
+
+_ADAPTIVE_OPTIONS = (
+    *("order", "rtol", "atol", "h_init", "pcoeff", "icoeff", "dcoeff", "accept_safety"),
+    *("eta", "s_noise"),
+)
+
+REGISTERED = (
+    Row(
+        Solver(sample_dpm_fast, "sigma", ("n", "eta", "s_noise"), own_schedule=fast_schedule),
+        labels=("DPM fast",),
+        functions=("sample_dpm_fast",),
+    ),
+    Row(
+        Solver(sample_dpm_adaptive, "sigma", _ADAPTIVE_OPTIONS, own_schedule=adaptive_schedule, adaptive=True),
+        labels=("DPM adaptive",),
+        functions=("sample_dpm_adaptive",),
+    ),
+)

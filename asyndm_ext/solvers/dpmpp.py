@@ -9,6 +9,8 @@ from torch import Tensor
 
 from asyndm_ext.run import Run
 from asyndm_ext.solvers.helpers import ancestral_step, extrapolation, largest_ratio, midway, midway_down, toward
+from asyndm_ext.solvers.registry import Row
+from asyndm_ext.solvers.solver import ANCESTRAL, Solver, named
 
 
 @torch.no_grad()
@@ -49,3 +51,17 @@ def sample_dpmpp_2s_ancestral(run: Run, x: Tensor, eta: float = 1.0, s_noise: fl
         if run.nominal(i + 1) > 0:
             x = x + run.randn_like(x) * s_noise * sigma_up
     return x
+
+
+REGISTERED = (
+    Row(
+        Solver(sample_dpmpp_2m, "sigma"),
+        labels=("DPM++ 2M", "DPM++ 2M Turbo", "DPM++ 2M Comfy"),
+        functions=("sample_dpmpp_2m",),
+    ),
+    Row(
+        Solver(sample_dpmpp_2s_ancestral, "sigma", ANCESTRAL, stand_ins=named("dpm_2s_ancestral_og", *ANCESTRAL)),
+        labels=("DPM++ 2S a", "DPM++ 2S Ancestral Comfy"),
+        functions=("sample_dpmpp_2s_ancestral",),
+    ),
+)

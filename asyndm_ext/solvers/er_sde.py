@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from asyndm_ext.run import Run
+from asyndm_ext.solvers.flow import in_snr
 from asyndm_ext.solvers.helpers import LARGEST_RATIO, LARGEST_RATIO_BEND, largest_ratio
 from asyndm_ext.solvers.multistep import in_sigma
+from asyndm_ext.solvers.registry import Row
 
 _POINTS = 200
 
@@ -79,3 +81,6 @@ def sample_er_sde(run: Run, x: Tensor, s_noise: float = 1.0, max_stage: int = 3)
             x = x + added * s_noise * run.randn_like(x)
         last = denoised
     return x
+
+
+REGISTERED = (Row(in_snr(sample_er_sde, "s_noise", "max_stage"), labels=("ER SDE",), functions=("sample_er_sde",)),)

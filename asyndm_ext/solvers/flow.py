@@ -19,6 +19,8 @@ from torch import Tensor
 from asyndm_ext.run import Run
 from asyndm_ext.schedule import BaseSchedule
 from asyndm_ext.solvers.helpers import midway, to_d, toward
+from asyndm_ext.solvers.registry import Row
+from asyndm_ext.solvers.solver import ANCESTRAL, Solver, named
 
 # The level at which DPM++ 2S a looks from a start at sigma 1, where half-log-SNR has no value; the host's.
 _NEAR_ONE = 0.9999
@@ -229,6 +231,11 @@ def in_half_log_snr(sample: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return sample_in_snr
 
 
+def in_snr(sample: Callable[..., Tensor], *options: str) -> Solver:
+    """What the hosts only have in half-log-SNR; ``options`` are arguments of their functions."""
+    return Solver(in_half_log_snr(sample), "sigma", options, own_schedule=snr_schedule)
+
+
 def snr_schedule(arguments: Mapping[str, Any]) -> BaseSchedule:
     """The host's sigmas; on a flow those at 1, usually the first, are put just below, where half-log-SNR has a value.
 
@@ -241,3 +248,35 @@ def snr_schedule(arguments: Mapping[str, Any]) -> BaseSchedule:
         percent_to_sigma = arguments.get("percent_to_sigma") or (lambda percent: 1 - percent)
         sigmas = sigmas.clamp(max=float(percent_to_sigma(1e-4)))
     return BaseSchedule.from_sigmas(sigmas)
+
+
+REGISTERED = (
+    Row(
+        Solver(sample_euler_ancestral_flow, "sigma", ANCESTRAL, flow_only=True),
+        labels=("Euler A Comfy RF",),
+        functions=("sample_euler_ancestral_RF",),
+        flow=("sample_euler_ancestral",),
+    ),
+    Row(
+        Solver(
+            sample_euler_a2,
+            "sigma",
+            stand_ins=named("euler_a2", "eta", "s_noise", "extrapolation"),
+            flow_only=True,
+        ),
+        labels=("Euler A2",),
+        functions=("sample_euler_a2",),
+    ),
+    Row(
+        Solver(sample_dpm_2_ancestral_flow, "sigma", ANCESTRAL, flow_only=True),
+        functions=("sample_dpm_2_ancestral_RF",),
+        flow=("sample_dpm_2_ancestral",),
+    ),
+    Row(
+        Solver(sample_dpmpp_2s_ancestral_flow, "sigma", ANCESTRAL, flow_only=True),
+        labels=("DPM++ 2S Ancestral Comfy RF",),
+        functions=("sample_dpmpp_2s_ancestral_RF",),
+        flow=("sample_dpmpp_2s_ancestral",),
+    ),
+    Row(Solver(sample_lcm_flow, "sigma"), flow=("sample_lcm",)),
+)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from asyndm_ext.run import Run
 from asyndm_ext.solvers.helpers import to_d
+from asyndm_ext.solvers.registry import Row
+from asyndm_ext.solvers.solver import Solver, cfgpp_solver
 
 
 @torch.no_grad()
@@ -33,3 +37,17 @@ def sample_gradient_estimation(run: Run, x: Tensor, ge_gamma: float = 2.0, cfgpp
             x = x + (ge_gamma - 1) * (d - last) * dt
         last = d
     return x
+
+
+REGISTERED = (
+    Row(
+        Solver(sample_gradient_estimation, "sigma", ("ge_gamma",)),
+        labels=("Gradient Estimation",),
+        functions=("sample_gradient_estimation",),
+    ),
+    Row(
+        cfgpp_solver(partial(sample_gradient_estimation, cfgpp=True), "ge_gamma"),
+        labels=("Gradient Estimation CFG++",),
+        functions=("sample_gradient_estimation_cfg_pp",),
+    ),
+)

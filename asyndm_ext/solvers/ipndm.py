@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -12,6 +14,8 @@ from torch import Tensor
 from asyndm_ext.run import Run
 from asyndm_ext.solvers.helpers import to_d
 from asyndm_ext.solvers.multistep import in_sigma, usable_terms
+from asyndm_ext.solvers.registry import Row
+from asyndm_ext.solvers.solver import Solver, named
 
 _EVEN_STEPS = (
     (1.0,),
@@ -94,3 +98,14 @@ def _ipndm_v_last(h: Sequence[Tensor]) -> Tensor:
 
 def _ipndm_v_bend(h: Sequence[Tensor]) -> Tensor:
     return _ipndm_v_last(h) * h[1] * (h[1] + h[2]) / (h[2] * (h[2] + h[3]))
+
+
+_IPNDM = Solver(sample_ipndm, "sigma", ("max_order",), stand_ins=named("ipndm", "max_order"))
+_IPNDM_V = Solver(sample_ipndm_v, "sigma", ("max_order",), stand_ins=named("ipndm_v", "max_order"))
+
+REGISTERED = (
+    Row(_IPNDM, labels=("IPNDM",), functions=("sample_ipndm",)),
+    Row(replace(_IPNDM, sample=partial(sample_ipndm, denoise_last=True)), comfy=("sample_ipndm",)),
+    Row(_IPNDM_V, labels=("IPNDM_V",), functions=("sample_ipndm_v",)),
+    Row(replace(_IPNDM_V, sample=partial(sample_ipndm_v, denoise_last=True)), comfy=("sample_ipndm_v",)),
+)

@@ -7,6 +7,8 @@ left out one by one where a pixel's last steps were too short to tell a slope (s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import torch
@@ -14,6 +16,8 @@ from torch import Tensor
 
 from asyndm_ext.run import Run
 from asyndm_ext.solvers.helpers import LARGEST_RATIO, LARGEST_RATIO_BEND, largest_ratio, to_d
+from asyndm_ext.solvers.registry import Row
+from asyndm_ext.solvers.solver import Solver, named
 
 Axis = Callable[[Tensor], Tensor]
 """What steps are measured in, as a function of sigma."""
@@ -139,3 +143,16 @@ def vp_time(sigma: Tensor) -> Tensor:
 def vp_rate(sigma: Tensor) -> Tensor:
     """Rise of sigma with :func:`vp_time`."""
     return (sigma**2 + 1) * (_BETA_MIN**2 + 2 * _BETA_D * (sigma**2 + 1).log()).sqrt() / (2 * sigma)
+
+
+_LMS = Solver(sample_lms, "sigma")
+
+REGISTERED = (
+    Row(_LMS, labels=("LMS",), functions=("sample_lms",)),
+    Row(replace(_LMS, sample=partial(sample_lms, denoise_last=True)), denoise_last=("sample_lms",)),
+    Row(
+        Solver(sample_deis, "sigma", ("max_order",), stand_ins=named("deis", "max_order")),
+        labels=("DEIS",),
+        functions=("sample_deis",),
+    ),
+)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -15,6 +17,8 @@ from asyndm_ext.solvers.helpers import (
     to_d,
     toward,
 )
+from asyndm_ext.solvers.registry import Row
+from asyndm_ext.solvers.solver import ANCESTRAL, Solver, cfgpp_solver
 
 
 @torch.no_grad()
@@ -69,3 +73,24 @@ def sample_res_multistep(run: Run, x: Tensor, eta: float = 0.0, s_noise: float =
             x = x + run.randn_like(x) * s_noise * sigma_up
         old, h_last, nominal_h_last = answer, h, nominal_h
     return x
+
+
+REGISTERED = (
+    Row(Solver(sample_res_solver, "sigma"), labels=("RES Solver",), functions=("sample_res_solver",)),
+    Row(Solver(sample_res_multistep, "sigma"), labels=("RES Multistep",), functions=("sample_res_multistep",)),
+    Row(
+        cfgpp_solver(partial(sample_res_multistep, cfgpp=True)),
+        labels=("RES Multistep CFG++",),
+        functions=("sample_res_multistep_cfg_pp",),
+    ),
+    Row(
+        Solver(partial(sample_res_multistep, eta=1.0), "sigma", ANCESTRAL),
+        labels=("RES Multistep Ancestral",),
+        functions=("sample_res_multistep_ancestral",),
+    ),
+    Row(
+        cfgpp_solver(partial(sample_res_multistep, eta=1.0, cfgpp=True), *ANCESTRAL),
+        labels=("RES Multistep Ancestral CFG++",),
+        functions=("sample_res_multistep_ancestral_cfg_pp",),
+    ),
+)

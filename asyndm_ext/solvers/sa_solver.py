@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from asyndm_ext.run import Run
 from asyndm_ext.solvers.exponential import phis
+from asyndm_ext.solvers.flow import in_snr
 from asyndm_ext.solvers.helpers import LARGEST_RATIO_BEND, largest_ratio
 from asyndm_ext.solvers.multistep import usable_terms
+from asyndm_ext.solvers.registry import Row
 
 
 def half_log_snr(sigma: Tensor) -> Tensor:
@@ -110,3 +113,15 @@ def stepped(
     decay, *sent = run.all_on_device(torch.exp(-z), *weights, *more)
     weighted = (w * d for w, d in zip(sent[: len(weights)], answers, strict=False))
     return [decay * x + sum(weighted, torch.zeros_like(answers[0])), *sent[len(weights) :]]
+
+
+_OPTIONS = ("s_noise", "predictor_order", "corrector_order")
+
+REGISTERED = (
+    Row(in_snr(sample_sa_solver, *_OPTIONS), labels=("SA-Solver",), functions=("sample_sa_solver",)),
+    Row(
+        in_snr(partial(sample_sa_solver, pece=True), *_OPTIONS),
+        labels=("SA-Solver-Pece",),
+        functions=("sample_sa_solver_pece",),
+    ),
+)

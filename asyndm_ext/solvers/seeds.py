@@ -8,7 +8,10 @@ import torch
 from torch import Tensor
 
 from asyndm_ext.run import Run
+from asyndm_ext.solvers.flow import in_snr
 from asyndm_ext.solvers.helpers import part_way, phi_2
+from asyndm_ext.solvers.registry import Row
+from asyndm_ext.solvers.solver import ANCESTRAL
 
 
 def part_noise(h: Tensor, eta: float, parts: int, back: int) -> Tensor:
@@ -76,3 +79,9 @@ def sample_seeds_3(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0) 
                 answers.append(run.model_at(y, part_way(run.scalar(i), run.scalar(i + 1), share), at))
         x = y
     return x
+
+
+REGISTERED = (
+    Row(in_snr(sample_seeds_2, *ANCESTRAL), labels=("SEEDS 2 DP",), functions=("sample_seeds_2",)),
+    Row(in_snr(sample_seeds_3, *ANCESTRAL), labels=("SEEDS 3 DP",), functions=("sample_seeds_3",)),
+)

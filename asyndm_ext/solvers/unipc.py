@@ -15,6 +15,8 @@ from asyndm_ext.run import Run
 from asyndm_ext.schedule import BaseSchedule
 from asyndm_ext.settings import SettingsError
 from asyndm_ext.solvers.exponential import phis
+from asyndm_ext.solvers.registry import Row
+from asyndm_ext.solvers.solver import Solver, named
 
 # A pixel takes a lower order where its coefficients are this many times larger than the host's own in this step: it
 # hardly moved in its last steps, and their differences are mostly what changed around it.
@@ -197,3 +199,23 @@ def _multistep(
 def clean(x: Tensor, eps: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
     """The picture of ``x`` by the model's answer."""
     return (x - noise * eps) / signal
+
+
+REGISTERED = (
+    Row(
+        Solver(
+            sample_unipc,
+            "timestep",
+            ("variant", "order", "lower_order_final"),
+            own_schedule=unipc_schedule,
+            settings=named("uni_pc", "variant", "order", "lower_order_final", "skip_type"),
+        ),
+        labels=("UniPC",),
+        functions=("unipc",),
+    ),
+    Row(
+        Solver(sample_unipc_levels, "sigma", ("variant",), own_schedule=unipc_levels, never_flow=True),
+        functions=("sample_unipc",),
+        levels=("sample_unipc",),
+    ),
+)
