@@ -20,7 +20,7 @@ from asyndm_ext.noise import NoiseTable
 from asyndm_ext.regions import AverageAttention, FixedRegion, Region, region_for
 from asyndm_ext.rivals.cfgpp import equivalent_scales
 from asyndm_ext.rivals.choice import Rival
-from asyndm_ext.run import Run, StepRecord
+from asyndm_ext.run import FromHost, Run, StepRecord
 from asyndm_ext.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.solvers import SOLVERS
 from asyndm_ext.strengths import Strengths, strengths_for
@@ -211,10 +211,12 @@ def run_batch(
         PixelSchedule(base, shape, shared.settings.curve),
         region,
         x,
-        randn_like=lambda like: sent(normals(like.shape), like.device).to(like.dtype),
-        callback=callback,
-        table=table,
-        watch=look,
+        FromHost(
+            randn_like=lambda like: sent(normals(like.shape), like.device).to(like.dtype),
+            table=table,
+            callback=callback,
+            watch=look,
+        ),
     )
     sample = solver.sample if rival is None else rival.sample(solver, guidance, scales.append)
     with guided.attached():

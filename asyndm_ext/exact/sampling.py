@@ -16,7 +16,7 @@ from asyndm_ext.exact.world import ExactWorld
 from asyndm_ext.noise import NoiseTable
 from asyndm_ext.objects import ObjectSpec
 from asyndm_ext.regions import AverageAttention, Between, FixedRegion, Region, region_for
-from asyndm_ext.run import Run
+from asyndm_ext.run import FromHost, Run
 from asyndm_ext.schedule import PixelSchedule
 from asyndm_ext.settings import Settings
 from asyndm_ext.solvers import SOLVERS
@@ -84,8 +84,7 @@ def sample(
         PixelSchedule(base, shape, settings.curve if settings else "quadratic"),
         region or _region(settings, slow, shape, model),
         x,
-        randn_like=lambda like: normals(like.shape).to(like),
-        table=table,
+        FromHost(randn_like=lambda like: normals(like.shape).to(like), table=table),
     )
     return solver.sample(run, x, **solver.chosen(arguments))
 

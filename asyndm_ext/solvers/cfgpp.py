@@ -52,7 +52,7 @@ def sample_euler_ancestral_cfgpp(run: Run, x: Tensor, eta: float = 1.0, s_noise:
         if run.nominal(i + 1) == 0:
             x = denoised
             continue
-        alpha, alpha_next = (1 - sigma, 1 - sigma_next) if run.flow else (torch.ones_like(sigma),) * 2
+        alpha, alpha_next = (1 - sigma, 1 - sigma_next) if run.host.flow else (torch.ones_like(sigma),) * 2
         d = to_d(x, sigma, alpha * unguided)
         down, up = signal_step(sigma, alpha, sigma_next, alpha_next, eta)
         x = alpha_next * denoised + down * d
@@ -89,7 +89,7 @@ def sample_dpmpp_2s_ancestral_cfgpp(run: Run, x: Tensor, eta: float = 1.0, s_noi
         sigma_down, sigma_up = ancestral_step(sigma, sigma_next, eta)
         nominal_down, _ = ancestral_step(run.scalar(i), run.scalar(i + 1), eta)
         if nominal_down > 0:
-            sigma_mid = run.between(partial(midway_down, eta=eta), sigma, sigma_next)
+            sigma_mid = run.maps.between(partial(midway_down, eta=eta), sigma, sigma_next)
             x_2 = toward(x + denoised - unguided, denoised, sigma, sigma_mid)
             denoised_2 = run.model_at(x_2, midway(run.scalar(i), nominal_down), sigma_mid)
             x = toward(x + denoised - run.uncond(), denoised_2, sigma, sigma_down)
@@ -134,7 +134,7 @@ def sample_dpmpp_sde_cfgpp(run: Run, x: Tensor, eta: float = 1.0, s_noise: float
             x = denoised
             continue
         nominal, nominal_mid, nominal_next = tree_ends(run, i, r)
-        sigma_mid = run.between(partial(part_way, share=r), sigma, sigma_next)
+        sigma_mid = run.maps.between(partial(part_way, share=r), sigma, sigma_next)
         sigma_down, sigma_up = ancestral_step(sigma, sigma_mid, eta)
         x_2 = toward(x, denoised, sigma, sigma_down) + run.noise_sampler(nominal, nominal_mid) * s_noise * sigma_up
         denoised_2 = run.model_at(x_2, nominal_mid, sigma_mid)

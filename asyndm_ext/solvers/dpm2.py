@@ -24,7 +24,7 @@ def sample_dpm_2(
         x, d, _, sigma_hat, nominal_hat = churned_slope(run, i, x, gamma, s_noise)
         sigma_next = run.advance()
         if run.nominal(i + 1) > 0:
-            sigma_mid = run.between(lambda here, there: midway(here * (gamma + 1), there), sigma, sigma_next)  # noqa: B023
+            sigma_mid = run.maps.between(lambda here, there: midway(here * (gamma + 1), there), sigma, sigma_next)  # noqa: B023
             x_2 = x + d * (sigma_mid - sigma_hat)
             denoised_2 = run.model_at(x_2, midway(nominal_hat, run.scalar(i + 1)), sigma_mid)
             d = to_d(x_2, sigma_mid, denoised_2)
@@ -46,7 +46,7 @@ def sample_dpm_2_ancestral(run: Run, x: Tensor, eta: float = 1.0, s_noise: float
         if nominal_down == 0:  # no noise either then: k-diffusion's rule
             x = x + d * (sigma_down - sigma)
         else:
-            sigma_mid = run.between(partial(midway_down, eta=eta), sigma, sigma_next)
+            sigma_mid = run.maps.between(partial(midway_down, eta=eta), sigma, sigma_next)
             x_2 = x + d * (sigma_mid - sigma)
             denoised_2 = run.model_at(x_2, midway(run.scalar(i), nominal_down), sigma_mid)
             x = x + to_d(x_2, sigma_mid, denoised_2) * (sigma_down - sigma)

@@ -44,7 +44,7 @@ def sample_dpmpp_2s_ancestral(run: Run, x: Tensor, eta: float = 1.0, s_noise: fl
         sigma_down, sigma_up = ancestral_step(sigma, sigma_next, eta)
         nominal_down, _ = ancestral_step(run.scalar(i), run.scalar(i + 1), eta)
         if nominal_down > 0:
-            sigma_mid = run.between(partial(midway_down, eta=eta), sigma, sigma_next)
+            sigma_mid = run.maps.between(partial(midway_down, eta=eta), sigma, sigma_next)
             x_2 = toward(x, denoised, sigma, sigma_mid)
             denoised = run.model_at(x_2, midway(run.scalar(i), nominal_down), sigma_mid)
         x = toward(x, denoised, sigma, sigma_down)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from asyndm_ext.run import Run
-from asyndm_ext.solvers.flow import in_half_log_snr, snr_schedule
+from asyndm_ext.solvers.half_log_snr import in_half_log_snr, snr_schedule
 from asyndm_ext.solvers.helpers import (
     LARGEST_RATIO_BEND,
     ancestral_step,
@@ -48,7 +48,7 @@ def sample_dpmpp_sde(
             x = toward(x, denoised, sigma, sigma_next)
             continue
         nominal, nominal_mid, nominal_next = tree_ends(run, i, r, by_log)
-        sigma_mid = run.between(partial(part_way, share=r), sigma, sigma_next)
+        sigma_mid = run.maps.between(partial(part_way, share=r), sigma, sigma_next)
 
         sigma_down, sigma_up = ancestral_step(sigma, sigma_mid, eta)
         x_2 = toward(x, denoised, sigma, sigma_down)

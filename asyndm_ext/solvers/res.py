@@ -37,7 +37,7 @@ def sample_res_solver(run: Run, x: Tensor) -> Tensor:
         sigma, before = run.level, (run.nominal(i), run.exact)
         denoised = run.model(x)
         sigma_next = run.advance()
-        sigma_mid = run.between(midway, sigma, sigma_next)
+        sigma_mid = run.maps.between(midway, sigma, sigma_next)
         x_2 = toward(x, denoised, sigma, sigma_mid)
         denoised_2 = run.model_at(x_2, midway(run.scalar(i), run.scalar(i + 1)), sigma_mid)
         run.report(i, x, denoised)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from asyndm_ext.run import Run
-from asyndm_ext.solvers.flow import in_snr
+from asyndm_ext.solvers.half_log_snr import in_snr
 from asyndm_ext.solvers.helpers import part_way, phi_2
 from asyndm_ext.solvers.registry import Row
 from asyndm_ext.solvers.solver import ANCESTRAL
@@ -35,7 +35,7 @@ def sample_seeds_2(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0) 
         noises = [run.randn_like(x) * s_noise for _ in range(2 * noisy)]
         h = sigma.log() - sigma_next.log()
         z = h * (eta + 1)
-        sigma_mid = run.between(partial(part_way, share=0.5), sigma, sigma_next)
+        sigma_mid = run.maps.between(partial(part_way, share=0.5), sigma, sigma_next)
         nominal_mid = part_way(run.scalar(i), run.scalar(i + 1), 0.5)
 
         x_2 = torch.exp(-z / 2) * x - torch.expm1(-z / 2) * denoised
@@ -65,7 +65,7 @@ def sample_seeds_3(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0) 
         h = sigma.log() - sigma_next.log()
         z = h * (eta + 1)
 
-        ways = run.between(lambda a, b: tuple(part_way(a, b, part / 3) for part in (1, 2, 3)), sigma, sigma_next)
+        ways = run.maps.between(lambda a, b: tuple(part_way(a, b, part / 3) for part in (1, 2, 3)), sigma, sigma_next)
         y, answers = x, [denoised]
         for part, at in enumerate(ways, start=1):
             share = part / 3

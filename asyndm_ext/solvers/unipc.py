@@ -119,7 +119,7 @@ def bounded(nodes: Sequence[Tensor], end: Tensor, host: Sequence[Tensor], varian
 @torch.no_grad()
 def sample_unipc(run: Run, x: Tensor, variant: str = "bh1", order: int = 3, lower_order_final: bool = True) -> Tensor:
     """Zhao et al. (2023), data prediction; every pixel has its own steps in half-log-SNR."""
-    return _multistep(run, x, variant, order, lower_order_final, run.table.half_log_snr, _preserving, clean)
+    return _multistep(run, x, variant, order, lower_order_final, run.host.noise_table.half_log_snr, _preserving, clean)
 
 
 @torch.no_grad()
@@ -165,11 +165,11 @@ def _multistep(
     it, where there is so much signal and noise."""
     history: list[tuple[Tensor, Tensor, Tensor]] = []  # (a pixel's half-log-SNR, the host's, clean), newest first
     for i in run.steps():
-        here, host = snr(run.schedule.level), snr(torch.tensor(run.nominal(i), dtype=torch.float64))
+        here, host = snr(run.exact), snr(torch.tensor(run.nominal(i), dtype=torch.float64))
         if not history:
-            history = [(here, host, picture(x, run.model(x), *run.all_on_device(*scales(here))))]
+            history = [(here, host, picture(x, run.model(x), *run.maps.all_on_device(*scales(here))))]
         run.move()
-        end = snr(run.schedule.level)
+        end = snr(run.exact)
         host_end = snr(torch.tensor(run.nominal(i + 1), dtype=torch.float64))
         used = min(order, run.count - i) if lower_order_final and i + 1 >= order else min(order, i + 1)
         nodes, hosts = [n for n, _, _ in history[:used]], [host_end, *(n for _, n, _ in history[:used])]
@@ -180,7 +180,7 @@ def _multistep(
             [alpha * w for w in bounded(nodes, end, hosts, variant, corrects).unbind(-1)] for corrects in (False, True)
         )
         maps = [sigma / scales(here)[1], alpha * torch.expm1(here - end), alpha, sigma, *predictor, *corrector]
-        kept, fresh, signal, noise, *weights = run.all_on_device(*maps)
+        kept, fresh, signal, noise, *weights = run.maps.all_on_device(*maps)
         start = kept * x - fresh * newest
 
         def step(weights: Sequence[Tensor]) -> Tensor:

@@ -17,7 +17,7 @@ from asyndm_ext.hosts.embedded import GuidedUNet
 from asyndm_ext.masks import MaskOptions
 from asyndm_ext.noise import NoiseTable
 from asyndm_ext.regions import FixedObjects, FixedRegion, ObjectRegion
-from asyndm_ext.run import Run
+from asyndm_ext.run import FromHost, Run
 from asyndm_ext.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.solvers import SOLVERS
 from asyndm_ext.strengths import Strengths
@@ -144,8 +144,7 @@ class Case:
             PixelSchedule(base, self.shape, "linear"),
             region,
             self.inputs["lat0"],
-            randn_like=self.noise(),
-            table=noise_table(),
+            FromHost(randn_like=self.noise(), table=noise_table()),
         )
         SOLVERS["DDIM"].sample(run, self.inputs["lat0"], eta=self.meta["eta"])
         return torch.stack(region.maps).mean(dim=0)
@@ -192,7 +191,7 @@ def reproduce(case: Case, schedule: PixelSchedule | None = None) -> None:
         else:
             first = float(case.strengths[int(np.argmax(meta["item_idx"]))])
             region = Recorder(ObjectRegion(case.shape, case.strengths, options, lag=1, initial=first))
-        run = Run(model, schedule, region, case.inputs["lat0"], randn_like=case.noise(), table=noise_table())
+        run = Run(model, schedule, region, case.inputs["lat0"], FromHost(randn_like=case.noise(), table=noise_table()))
 
         real_model = run.model
 

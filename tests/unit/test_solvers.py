@@ -29,7 +29,7 @@ from support.solvers import (
 from torch import Tensor
 
 from asyndm_ext.regions import FixedRegion
-from asyndm_ext.run import Run, StepRecord
+from asyndm_ext.run import FromHost, Run, StepRecord
 from asyndm_ext.schedule import CURVES, BaseSchedule, PixelSchedule
 from asyndm_ext.solvers import SOLVERS
 
@@ -91,7 +91,7 @@ def test_strength_zero_is_k_diffusion(name, function, options, schedule, curve, 
     schedule_map = PixelSchedule(BaseSchedule.from_sigmas(sigmas), (2, 1, 4, 5), curve)
     region = FixedRegion.everything((2, 1, 4, 5), 0.0)
     our_noises = {"randn_like": our_noise, "noise_sampler": our_tree}
-    run = Run(ours, schedule_map, region, x, callback=our_reports.append, **our_noises)
+    run = Run(ours, schedule_map, region, x, FromHost(callback=our_reports.append, **our_noises))
     found = SOLVERS[name].sample(run, x, **{key: value for key, value in options.items() if key != "solver_type"})
     close(found, expected, 1e-10)
     assert our_noise.drawn == their_noise.drawn, "the seed would give another picture"

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from asyndm_ext.noise import NoiseTable
 from asyndm_ext.regions import FixedRegion
-from asyndm_ext.run import Run
+from asyndm_ext.run import FromHost, Run
 from asyndm_ext.schedule import CURVES, BaseSchedule, PixelSchedule
 from asyndm_ext.solvers import SOLVERS
 from asyndm_ext.solvers.adams import LARGEST_GAIN, adams_bashforth
@@ -252,7 +252,7 @@ def orders(name: str, counts: list[int], base_of: Callable[[int], BaseSchedule],
     results = []
     for count in [*counts, 8 * counts[-1]]:
         schedule = PixelSchedule(base_of(count), MAP, "quadratic")
-        run = Run(Coupled(), schedule, FixedRegion(STRENGTHS.view(MAP) * 0.9), x, table=SMOOTH)
+        run = Run(Coupled(), schedule, FixedRegion(STRENGTHS.view(MAP) * 0.9), x, FromHost(table=SMOOTH))
         results.append(SOLVERS[name].sample(run, x, **options))
     errors = [float((result - results[-1]).norm() / results[-1].norm()) for result in results[:-1]]
     found = [math.log2(a / b) for a, b in pairwise(errors)]

@@ -17,7 +17,7 @@ SOURCES = [
     *(PACKAGE / "world" / f"{name}.py" for name in ("model", "tokens", "words")),
     *sorted((PACKAGE / "commands").glob("*.py")),
     *sorted(PACKAGE.glob("*.py")),
-    *sorted(path for folder in ("hosts", "model", "solvers", "ui") for path in (PACKAGE / folder).rglob("*.py")),
+    *sorted(path for folder in ("hosts", "model", "run", "solvers", "ui") for path in (PACKAGE / folder).rglob("*.py")),
 ]
 """Whatever a user of the WebUI or of ``asyndm "a prompt"`` can meet."""
 PAGE = (ROOT / "docs" / "TROUBLESHOOTING.md").read_text(encoding="utf-8")
