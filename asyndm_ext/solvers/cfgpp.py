@@ -17,8 +17,9 @@ from asyndm_ext.solvers.helpers import (
     LARGEST_RATIO_BEND,
     ancestral_step,
     extrapolation,
+    inside_step,
     largest_ratio,
-    midway,
+    look,
     midway_down,
     part_way,
     to_d,
@@ -32,11 +33,8 @@ from asyndm_ext.solvers.solver import ANCESTRAL, cfgpp_solver
 def sample_euler_cfgpp(run: Run, x: Tensor) -> Tensor:
     """Euler's step is DDIM's: denoised plus noise, here the unguided noise."""
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
-        d = to_d(x, sigma, run.uncond())
-        run.report(i, x, denoised)
-        x = denoised + d * run.advance()
+        sigma, denoised, sigma_next = look(run, i, x)
+        x = denoised + to_d(x, sigma, run.uncond()) * sigma_next
     return x
 
 
@@ -44,11 +42,8 @@ def sample_euler_cfgpp(run: Run, x: Tensor) -> Tensor:
 def sample_euler_ancestral_cfgpp(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0) -> Tensor:
     """The same with ancestral noise; a rectified flow's latent is split into signal and noise first."""
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
+        sigma, denoised, sigma_next = look(run, i, x)
         unguided = run.uncond()
-        run.report(i, x, denoised)
-        sigma_next = run.advance()
         if run.nominal(i + 1) == 0:
             x = denoised
             continue
@@ -81,17 +76,14 @@ def signal_step(
 def sample_dpmpp_2s_ancestral_cfgpp(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0) -> Tensor:
     """DPM-Solver++(2S), carried on from the unguided answer; for the whole step from that of the second call."""
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
+        sigma, denoised, sigma_next = look(run, i, x)
         unguided = run.uncond()
-        run.report(i, x, denoised)
-        sigma_next = run.advance()
         sigma_down, sigma_up = ancestral_step(sigma, sigma_next, eta)
         nominal_down, _ = ancestral_step(run.scalar(i), run.scalar(i + 1), eta)
         if nominal_down > 0:
-            sigma_mid = run.maps.between(partial(midway_down, eta=eta), sigma, sigma_next)
+            sigma_mid, nominal_mid = inside_step(run, i, sigma, sigma_next, partial(midway_down, eta=eta))
             x_2 = toward(x + denoised - unguided, denoised, sigma, sigma_mid)
-            denoised_2 = run.model_at(x_2, midway(run.scalar(i), nominal_down), sigma_mid)
+            denoised_2 = run.model_at(x_2, nominal_mid, sigma_mid)
             x = toward(x + denoised - run.uncond(), denoised_2, sigma, sigma_down)
         else:
             x = denoised + to_d(x, sigma, unguided) * sigma_down
@@ -108,11 +100,8 @@ def sample_dpmpp_2m_cfgpp(run: Run, x: Tensor) -> Tensor:
     """
     last_unguided, h_last = None, None
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
+        sigma, denoised, sigma_next = look(run, i, x)
         unguided = run.uncond()
-        run.report(i, x, denoised)
-        sigma_next = run.advance()
         h = sigma.log() - sigma_next.log()
         x = denoised + (sigma_next / sigma) * (x - unguided)
         if last_unguided is not None and h_last is not None and run.nominal(i + 1) > 0:
@@ -126,10 +115,7 @@ def sample_dpmpp_2m_cfgpp(run: Run, x: Tensor) -> Tensor:
 def sample_dpmpp_sde_cfgpp(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0, r: float = 0.5) -> Tensor:
     """DPM-Solver++ (stochastic); the whole step is Euler's, from the two answers of the second model call."""
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
-        run.report(i, x, denoised)
-        sigma_next = run.advance()
+        sigma, denoised, sigma_next = look(run, i, x)
         if run.nominal(i + 1) == 0:
             x = denoised
             continue

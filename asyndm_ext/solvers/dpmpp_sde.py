@@ -19,6 +19,7 @@ from asyndm_ext.solvers.helpers import (
     ancestral_step,
     extrapolation,
     largest_ratio,
+    look,
     part_way,
     phi_2,
     phi_3,
@@ -40,10 +41,7 @@ def sample_dpmpp_sde(
     """
     share = 1 / (2 * r)
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
-        run.report(i, x, denoised)
-        sigma_next = run.advance()
+        sigma, denoised, sigma_next = look(run, i, x)
         if run.nominal(i + 1) == 0:
             x = toward(x, denoised, sigma, sigma_next)
             continue
@@ -84,10 +82,7 @@ def sample_dpmpp_2m_sde(
         raise ValueError(f"solver_type must be midpoint or heun, not {solver_type!r}")
     old_denoised, h_last = None, None
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
-        run.report(i, x, denoised)
-        sigma_next = run.advance()
+        sigma, denoised, sigma_next = look(run, i, x)
         if run.nominal(i + 1) == 0:
             x = denoised
             continue
@@ -115,10 +110,7 @@ def sample_dpmpp_3m_sde(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 
     """
     denoised_1, denoised_2, h_1, h_2 = None, None, None, None
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
-        run.report(i, x, denoised)
-        sigma_next = run.advance()
+        sigma, denoised, sigma_next = look(run, i, x)
         if run.nominal(i + 1) == 0:
             x = denoised
             continue

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from asyndm_ext.run import Run
-from asyndm_ext.solvers.helpers import ancestral_step, churn, churned_slope, to_d
+from asyndm_ext.solvers.helpers import ancestral_step, churn, churned_slope, look, to_d
 from asyndm_ext.solvers.registry import Row
 from asyndm_ext.solvers.solver import ANCESTRAL, CHURN, Solver, named
 
@@ -29,10 +29,7 @@ def sample_euler(
 def sample_euler_ancestral(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0) -> Tensor:
     """Euler steps to ``sigma_down``, then fresh noise of each pixel's own interval."""
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
-        run.report(i, x, denoised)
-        sigma_next = run.advance()
+        sigma, denoised, sigma_next = look(run, i, x)
         sigma_down, sigma_up = ancestral_step(sigma, sigma_next, eta)
         x = x + to_d(x, sigma, denoised) * (sigma_down - sigma)
         if run.nominal(i + 1) > 0:

@@ -10,11 +10,13 @@ noise of their own run unchanged. What differs is fresh noise: here it also take
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from asyndm_ext.run import Run
-from asyndm_ext.solvers.helpers import midway, to_d, toward
+from asyndm_ext.solvers.helpers import inside_step, look, midway, to_d, toward
 from asyndm_ext.solvers.registry import Row
 from asyndm_ext.solvers.solver import ANCESTRAL, Solver, named
 
@@ -39,10 +41,7 @@ def downstep(sigma: Tensor, sigma_next: Tensor, eta: float) -> tuple[Tensor, Ten
 def sample_euler_ancestral_flow(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0) -> Tensor:
     """Euler a for flows."""
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
-        run.report(i, x, denoised)
-        sigma_next = run.advance()
+        sigma, denoised, sigma_next = look(run, i, x)
         if run.nominal(i + 1) == 0:
             x = denoised
             continue
@@ -59,10 +58,7 @@ def sample_euler_a2(
 ) -> Tensor:
     """Euler a for flows with the mean of two noises, stretched: to sqrt(2) times it would be one noise."""
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
-        run.report(i, x, denoised)
-        sigma_next = run.advance()
+        sigma, denoised, sigma_next = look(run, i, x)
         if run.nominal(i + 1) == 0:
             x = denoised
             continue
@@ -78,21 +74,16 @@ def sample_euler_a2(
 def sample_dpm_2_ancestral_flow(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0) -> Tensor:
     """DPM2 a for flows."""
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
-        run.report(i, x, denoised)
-        sigma_next = run.advance()
+        sigma, denoised, sigma_next = look(run, i, x)
         sigma_down, signal, fresh = downstep(sigma, sigma_next, eta)
         nominal_down, _, _ = downstep(run.scalar(i), run.scalar(i + 1), eta)
         d = to_d(x, sigma, denoised)
         if nominal_down == 0:
             x = x + d * (sigma_down - sigma)
         else:
-            sigma_mid = run.maps.between(
-                lambda here, there: midway(here, downstep(here, there, eta)[0]), sigma, sigma_next
-            )
+            sigma_mid, nominal_mid = inside_step(run, i, sigma, sigma_next, partial(halfway_down, eta=eta))
             x_2 = x + d * (sigma_mid - sigma)
-            denoised_2 = run.model_at(x_2, midway(run.scalar(i), nominal_down), sigma_mid)
+            denoised_2 = run.model_at(x_2, nominal_mid, sigma_mid)
             x = x + to_d(x_2, sigma_mid, denoised_2) * (sigma_down - sigma)
             x = signal * x + run.randn_like(x) * s_noise * fresh
     return x
@@ -102,24 +93,28 @@ def sample_dpm_2_ancestral_flow(run: Run, x: Tensor, eta: float = 1.0, s_noise: 
 def sample_dpmpp_2s_ancestral_flow(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0) -> Tensor:
     """DPM++ 2S a for flows: the second look is halfway in half-log-SNR."""
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
-        run.report(i, x, denoised)
-        sigma_next = run.advance()
+        sigma, denoised, sigma_next = look(run, i, x)
         if run.nominal(i + 1) == 0:
             x = toward(x, denoised, sigma, sigma_next)
             continue
         sigma_down, signal, fresh = downstep(sigma, sigma_next, eta)
-        nominal_down, _, _ = downstep(run.scalar(i), run.scalar(i + 1), eta)
-        sigma_mid = run.maps.between(
-            lambda here, there: halfway_in_snr(here, downstep(here, there, eta)[0]), sigma, sigma_next
-        )
+        sigma_mid, nominal_mid = inside_step(run, i, sigma, sigma_next, partial(halfway_down_in_snr, eta=eta))
         x_2 = toward(x, denoised, sigma, sigma_mid)
-        denoised_2 = run.model_at(x_2, halfway_in_snr(run.scalar(i), nominal_down), sigma_mid)
+        denoised_2 = run.model_at(x_2, nominal_mid, sigma_mid)
         x = toward(x, denoised_2, sigma, sigma_down)
         if eta > 0:
             x = signal * x + run.randn_like(x) * s_noise * fresh
     return x
+
+
+def halfway_down(sigma: Tensor, sigma_next: Tensor, eta: float) -> Tensor:
+    """Halfway to where an ancestral step of a flow goes down to, in log-sigma."""
+    return midway(sigma, downstep(sigma, sigma_next, eta)[0])
+
+
+def halfway_down_in_snr(sigma: Tensor, sigma_next: Tensor, eta: float) -> Tensor:
+    """The same in half-log-SNR."""
+    return halfway_in_snr(sigma, downstep(sigma, sigma_next, eta)[0])
 
 
 def halfway_in_snr(sigma: Tensor, sigma_next: Tensor) -> Tensor:

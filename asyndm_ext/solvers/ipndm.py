@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from asyndm_ext.run import Run
-from asyndm_ext.solvers.helpers import to_d
+from asyndm_ext.solvers.helpers import look, to_d
 from asyndm_ext.solvers.multistep import in_sigma, usable_terms
 from asyndm_ext.solvers.registry import Row
 from asyndm_ext.solvers.solver import Solver, named
@@ -34,13 +34,11 @@ def sample_ipndm(run: Run, x: Tensor, max_order: int = 4, denoise_last: bool = F
     """
     ds: list[Tensor] = []
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
-        run.report(i, x, denoised)
+        sigma, denoised, sigma_next = look(run, i, x)
         ds = [to_d(x, sigma, denoised), *ds][:max_order]
         weights = _EVEN_STEPS[len(ds) - 1]
         slope = torch.stack([weight * d for weight, d in zip(weights, ds, strict=True)]).sum(dim=0)
-        x = x + (run.advance() - sigma) * slope
+        x = x + (sigma_next - sigma) * slope
         if denoise_last and run.nominal(i + 1) == 0:
             x = denoised
     return x
@@ -52,10 +50,7 @@ def sample_ipndm_v(run: Run, x: Tensor, max_order: int = 4, denoise_last: bool =
     ds: list[Tensor] = []
     at: list[Tensor] = []
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
-        run.report(i, x, denoised)
-        sigma_next = run.advance()
+        sigma, denoised, sigma_next = look(run, i, x)
         ds, at = [to_d(x, sigma, denoised), *ds][:max_order], [sigma, *at][:max_order]
         h = [after - before for after, before in pairwise([sigma_next, *at])]
         differences = [a - b for a, b in pairwise(ds)]

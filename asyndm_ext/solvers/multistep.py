@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from asyndm_ext.run import Run
-from asyndm_ext.solvers.helpers import LARGEST_RATIO, LARGEST_RATIO_BEND, largest_ratio, to_d
+from asyndm_ext.solvers.helpers import LARGEST_RATIO, LARGEST_RATIO_BEND, largest_ratio, look, to_d
 from asyndm_ext.solvers.registry import Row
 from asyndm_ext.solvers.solver import Solver, named
 
@@ -79,10 +79,7 @@ def sample_lms(run: Run, x: Tensor, order: int = 4, denoise_last: bool = False) 
     ds: list[Tensor] = []
     at: list[Tensor] = []
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
-        run.report(i, x, denoised)
-        sigma_next = run.advance()
+        sigma, denoised, sigma_next = look(run, i, x)
         if denoise_last and run.nominal(i + 1) == 0:
             x = denoised
             continue
@@ -105,10 +102,7 @@ def sample_deis(run: Run, x: Tensor, max_order: int = 3) -> Tensor:
     ds: list[Tensor] = []
     at: list[Tensor] = []
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
-        run.report(i, x, denoised)
-        sigma_next = run.advance()
+        sigma, denoised, sigma_next = look(run, i, x)
         ds, at = [to_d(x, sigma, denoised), *ds][:max_order], [vp_time(sigma), *at][:max_order]
         if i == 0 or run.nominal(i + 1) == 0:
             x = x + ds[0] * (sigma_next - sigma)
