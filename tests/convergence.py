@@ -25,7 +25,7 @@ from torch import Tensor
 
 from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.region.regions import FixedRegion
-from asyndm_ext.run import Run
+from asyndm_ext.run import FromHost, Run
 from asyndm_ext.solvers import FLOW, SNR, SOLVERS
 
 ENDS = {"noise": (10.0, 0.05), "flow": (0.95, 0.02)}
@@ -165,7 +165,7 @@ def error(
     schedule = PixelSchedule(BaseSchedule.from_sigmas(sigmas), (1, 1, SIDE, SIDE), "quadratic")
     percent_to_sigma = (lambda _: 2.0) if kind == "flow" else (lambda _: 99.0)  # no noise in SA-Solver
     model, x, region = Mixture(coupling, kind), start(kind), FixedRegion(strength_map(strongest))
-    run = Run(model, schedule, region, x, flow=kind == "flow", percent_to_sigma=percent_to_sigma)
+    run = Run(model, schedule, region, x, FromHost(flow=kind == "flow", percent_to_sigma=percent_to_sigma))
     found, end = FORMS[name].sample(run, x, **options), 1.0
     if name in END_EARLY:
         found, end = model.last_x, 1 - 1 / steps

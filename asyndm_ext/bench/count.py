@@ -13,7 +13,7 @@ from asyndm_ext.bench.measure import WALKED, Walked
 from asyndm_ext.bench.subjects import Subject, random_subject
 from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.region.regions import PerPatch
-from asyndm_ext.run import Run
+from asyndm_ext.run import FromHost, Run
 from asyndm_ext.solvers import SOLVERS
 
 NETWORK, CALL, STEP = "in the network", "in the model call", "in the step"
@@ -84,9 +84,7 @@ def _asyndm(subject: Subject, log: Log, solver: str) -> list[Event]:
             PixelSchedule(base, subject.shape, "quadratic"),
             PerPatch(region) if subject.transformer else region,
             subject.x,
-            table=subject.host.table,
-            flow=subject.transformer,
-            progress=steps,
+            FromHost(flow=subject.transformer, table=subject.host.table, progress=steps),
         )
         SOLVERS[solver].sample(run, subject.x)
     return found

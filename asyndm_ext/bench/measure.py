@@ -26,7 +26,7 @@ from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.model.attention import halved_grid
 from asyndm_ext.model.patches import patch_grid
 from asyndm_ext.region.regions import PerPatch
-from asyndm_ext.run import Run
+from asyndm_ext.run import FromHost, Run
 from asyndm_ext.solvers import SOLVERS
 
 WALKED = 6
@@ -114,10 +114,12 @@ class Comparison:
             PixelSchedule(base, subject.shape, "quadratic"),
             PerPatch(region) if subject.transformer else region,
             subject.x,
-            table=subject.host.table,
-            flow=subject.transformer,
-            watch=lambda record: self.slow.append(float((record.strength > 0).double().mean())),
-            progress=self._turns,
+            FromHost(
+                flow=subject.transformer,
+                table=subject.host.table,
+                watch=lambda record: self.slow.append(float((record.strength > 0).double().mean())),
+                progress=self._turns,
+            ),
         )
         SOLVERS["Euler"].sample(run, subject.x)
         return self

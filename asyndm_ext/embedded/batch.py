@@ -24,7 +24,7 @@ from asyndm_ext.region.regions import AverageAttention, FixedRegion, Region, reg
 from asyndm_ext.region.strengths import Strengths, strengths_for
 from asyndm_ext.rivals.cfgpp import equivalent_scales
 from asyndm_ext.rivals.choice import Rival
-from asyndm_ext.run import Run, StepRecord
+from asyndm_ext.run import FromHost, Run, StepRecord
 from asyndm_ext.solvers import SOLVERS
 
 if TYPE_CHECKING:
@@ -210,10 +210,12 @@ def run_batch(
         PixelSchedule(base, shape, shared.settings.curve),
         region,
         x,
-        randn_like=lambda like: sent(normals(like.shape), like.device).to(like.dtype),
-        callback=callback,
-        table=table,
-        watch=look,
+        FromHost(
+            randn_like=lambda like: sent(normals(like.shape), like.device).to(like.dtype),
+            table=table,
+            callback=callback,
+            watch=look,
+        ),
     )
     sample = solver.sample if rival is None else rival.sample(solver, guidance, scales.append)
     with guided.attached():

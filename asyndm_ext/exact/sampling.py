@@ -18,7 +18,7 @@ from asyndm_ext.exact.world import ExactWorld
 from asyndm_ext.prompt.objects import ObjectSpec
 from asyndm_ext.region.regions import AverageAttention, Between, FixedRegion, Region, region_for
 from asyndm_ext.region.strengths import strengths_for
-from asyndm_ext.run import Run
+from asyndm_ext.run import FromHost, Run
 from asyndm_ext.settings import Settings
 from asyndm_ext.solvers import SOLVERS
 
@@ -84,8 +84,7 @@ def sample(
         PixelSchedule(base, shape, settings.curve if settings else "quadratic"),
         region or _region(settings, slow, shape, model),
         x,
-        randn_like=lambda like: normals(like.shape).to(like),
-        table=table,
+        FromHost(randn_like=lambda like: normals(like.shape).to(like), table=table),
     )
     return solver.sample(run, x, **solver.chosen(arguments))
 

@@ -53,7 +53,7 @@ _SIGMA = _Space(
     denoised=lambda x, e, sigma: x - sigma * e,
 )
 _TIMESTEP = _Space(
-    level=lambda run, t: run.between(run.table.alpha_at, t),
+    level=lambda run, t: run.maps.between(run.host.noise_table.alpha_at, t),
     noise=lambda x, answer, alpha: answer,
     step=lambda x, e, alpha, to: to.sqrt() * clean(x, e, alpha) + (1 - to).sqrt() * e,
     free=lambda x, alpha: (x / alpha.sqrt(), ((1 - alpha) / alpha).sqrt()),
@@ -98,7 +98,7 @@ def sample_zigzag(
         to = the.level(run, run.advance())
         back = the.level(run, run.ahead()) if published and i < turns else to
         x_s = the.step(x, e, level, to)
-        zag = (run.nominal(i + 1), run.exact, to) if run.flow else (nominal, exact, level)
+        zag = (run.nominal(i + 1), run.exact, to) if run.host.flow else (nominal, exact, level)
         for _ in range(rounds if i < turns else 0):
             e_s = the.noise(x_s, run.model_at(x_s, *zag[:2]), zag[2])
             e_s_u = the.noise(x_s, run.uncond(), zag[2])

@@ -17,24 +17,24 @@ from asyndm_ext.solvers.helpers import (
     LARGEST_RATIO_BEND,
     ancestral_step,
     extrapolation,
+    inside_step,
     largest_ratio,
-    midway,
+    look,
     midway_down,
     part_way,
     to_d,
     toward,
 )
+from asyndm_ext.solvers.registry import Row
+from asyndm_ext.solvers.solver import ANCESTRAL, cfgpp_solver
 
 
 @torch.no_grad()
 def sample_euler_cfgpp(run: Run, x: Tensor) -> Tensor:
     """Euler's step is DDIM's: denoised plus noise, here the unguided noise."""
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
-        d = to_d(x, sigma, run.uncond())
-        run.report(i, x, denoised)
-        x = denoised + d * run.advance()
+        sigma, denoised, sigma_next = look(run, i, x)
+        x = denoised + to_d(x, sigma, run.uncond()) * sigma_next
     return x
 
 
@@ -42,15 +42,12 @@ def sample_euler_cfgpp(run: Run, x: Tensor) -> Tensor:
 def sample_euler_ancestral_cfgpp(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0) -> Tensor:
     """The same with ancestral noise; a rectified flow's latent is split into signal and noise first."""
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
+        sigma, denoised, sigma_next = look(run, i, x)
         unguided = run.uncond()
-        run.report(i, x, denoised)
-        sigma_next = run.advance()
         if run.nominal(i + 1) == 0:
             x = denoised
             continue
-        alpha, alpha_next = (1 - sigma, 1 - sigma_next) if run.flow else (torch.ones_like(sigma),) * 2
+        alpha, alpha_next = (1 - sigma, 1 - sigma_next) if run.host.flow else (torch.ones_like(sigma),) * 2
         d = to_d(x, sigma, alpha * unguided)
         down, up = signal_step(sigma, alpha, sigma_next, alpha_next, eta)
         x = alpha_next * denoised + down * d
@@ -79,17 +76,14 @@ def signal_step(
 def sample_dpmpp_2s_ancestral_cfgpp(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0) -> Tensor:
     """DPM-Solver++(2S), carried on from the unguided answer; for the whole step from that of the second call."""
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
+        sigma, denoised, sigma_next = look(run, i, x)
         unguided = run.uncond()
-        run.report(i, x, denoised)
-        sigma_next = run.advance()
         sigma_down, sigma_up = ancestral_step(sigma, sigma_next, eta)
         nominal_down, _ = ancestral_step(run.scalar(i), run.scalar(i + 1), eta)
         if nominal_down > 0:
-            sigma_mid = run.between(partial(midway_down, eta=eta), sigma, sigma_next)
+            sigma_mid, nominal_mid = inside_step(run, i, sigma, sigma_next, partial(midway_down, eta=eta))
             x_2 = toward(x + denoised - unguided, denoised, sigma, sigma_mid)
-            denoised_2 = run.model_at(x_2, midway(run.scalar(i), nominal_down), sigma_mid)
+            denoised_2 = run.model_at(x_2, nominal_mid, sigma_mid)
             x = toward(x + denoised - run.uncond(), denoised_2, sigma, sigma_down)
         else:
             x = denoised + to_d(x, sigma, unguided) * sigma_down
@@ -106,11 +100,8 @@ def sample_dpmpp_2m_cfgpp(run: Run, x: Tensor) -> Tensor:
     """
     last_unguided, h_last = None, None
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
+        sigma, denoised, sigma_next = look(run, i, x)
         unguided = run.uncond()
-        run.report(i, x, denoised)
-        sigma_next = run.advance()
         h = sigma.log() - sigma_next.log()
         x = denoised + (sigma_next / sigma) * (x - unguided)
         if last_unguided is not None and h_last is not None and run.nominal(i + 1) > 0:
@@ -124,15 +115,12 @@ def sample_dpmpp_2m_cfgpp(run: Run, x: Tensor) -> Tensor:
 def sample_dpmpp_sde_cfgpp(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0, r: float = 0.5) -> Tensor:
     """DPM-Solver++ (stochastic); the whole step is Euler's, from the two answers of the second model call."""
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
-        run.report(i, x, denoised)
-        sigma_next = run.advance()
+        sigma, denoised, sigma_next = look(run, i, x)
         if run.nominal(i + 1) == 0:
             x = denoised
             continue
         nominal, nominal_mid, nominal_next = tree_ends(run, i, r)
-        sigma_mid = run.between(partial(part_way, share=r), sigma, sigma_next)
+        sigma_mid = run.maps.between(partial(part_way, share=r), sigma, sigma_next)
         sigma_down, sigma_up = ancestral_step(sigma, sigma_mid, eta)
         x_2 = toward(x, denoised, sigma, sigma_down) + run.noise_sampler(nominal, nominal_mid) * s_noise * sigma_up
         denoised_2 = run.model_at(x_2, nominal_mid, sigma_mid)
@@ -140,3 +128,26 @@ def sample_dpmpp_sde_cfgpp(run: Run, x: Tensor, eta: float = 1.0, s_noise: float
         x = denoised_2 + to_d(x, sigma, run.uncond()) * sigma_down
         x = x + run.noise_sampler(nominal, nominal_next) * s_noise * sigma_up
     return x
+
+
+REGISTERED = (
+    Row(cfgpp_solver(sample_euler_cfgpp), labels=("Euler CFG++",), functions=("sample_euler_cfg_pp",)),
+    Row(
+        cfgpp_solver(sample_euler_ancestral_cfgpp, *ANCESTRAL, prefix="euler_ancestral_cfg_pp"),
+        labels=("Euler Ancestral CFG++",),
+        functions=("sample_euler_ancestral_cfg_pp",),
+    ),
+    # The ancestral one without fresh noise, which splits a flow's latent into signal and noise.
+    Row(cfgpp_solver(partial(sample_euler_ancestral_cfgpp, eta=0.0)), flow=("sample_euler_cfg_pp",)),
+    Row(
+        cfgpp_solver(sample_dpmpp_2s_ancestral_cfgpp, *ANCESTRAL, prefix="dpmpp_2s_ancestral_cfg_pp"),
+        labels=("DPM++ 2S Ancestral CFG++",),
+        functions=("sample_dpmpp_2s_ancestral_cfg_pp",),
+    ),
+    Row(cfgpp_solver(sample_dpmpp_2m_cfgpp), labels=("DPM++ 2M CFG++",), functions=("sample_dpmpp_2m_cfg_pp",)),
+    Row(
+        cfgpp_solver(sample_dpmpp_sde_cfgpp, *ANCESTRAL, "r", prefix="dpmpp_sde_cfg_pp", brownian=True),
+        labels=("DPM++ SDE CFG++",),
+        functions=("sample_dpmpp_sde_cfg_pp",),
+    ),
+)

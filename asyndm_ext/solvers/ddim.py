@@ -7,6 +7,8 @@ from torch import Tensor
 
 from asyndm_ext.run import Run
 from asyndm_ext.solvers.adams import adams_bashforth
+from asyndm_ext.solvers.registry import Row
+from asyndm_ext.solvers.solver import Solver
 
 
 def clean(x: Tensor, eps: Tensor, alpha: Tensor) -> Tensor:
@@ -57,6 +59,11 @@ def sample_ddim_cfgpp(run: Run, x: Tensor, eta: float = 0.0) -> Tensor:
     return x
 
 
+def steps_done(run: Run) -> Tensor:
+    """How many of the host's steps each pixel is on its way, fractions, ``(B,1,H,W)`` float64 on the CPU."""
+    return (1 - run.schedule.clock.height) * run.schedule.base.updates
+
+
 @torch.no_grad()
 def sample_plms(run: Run, x: Tensor) -> Tensor:
     """Pseudo linear multistep (Liu et al. 2022): DDIM's step with an eps extrapolated to the middle of the step.
@@ -67,7 +74,7 @@ def sample_plms(run: Run, x: Tensor) -> Tensor:
     """
     history: list[tuple[Tensor, Tensor]] = []  # (position, eps), newest first
     for i in run.steps():
-        alpha, position = run.alpha, run.position
+        alpha, position = run.alpha, steps_done(run)
         eps = run.model(x)
         history = [(position, eps), *history[:3]]
         run.move()
@@ -76,9 +83,21 @@ def sample_plms(run: Run, x: Tensor) -> Tensor:
             x_euler = alpha_next.sqrt() * clean(x, eps, alpha) + (1 - alpha_next).sqrt() * eps
             eps_mean = (eps + run.model(x_euler)) / 2
         else:
-            weights = run.all_on_device(*adams_bashforth([position for position, _ in history], run.position))
+            weights = run.maps.all_on_device(*adams_bashforth([position for position, _ in history], steps_done(run)))
             eps_mean = sum((w * e for w, (_, e) in zip(weights, history, strict=True)), 0 * eps)
         x0 = clean(x, eps_mean, alpha)
         x = alpha_next.sqrt() * x0 + (1 - alpha_next).sqrt() * eps_mean
         run.report(i, x, x0)
     return x
+
+
+REGISTERED = (
+    Row(Solver(sample_ddim, "timestep", ("eta",)), labels=("DDIM",), functions=("ddim",)),
+    # A CFG scale of 12.5 is the whole guidance of CFG++.
+    Row(
+        Solver(sample_ddim_cfgpp, "timestep", ("eta",), guidance=1 / 12.5, uncond=True),
+        labels=("DDIM CFG++",),
+        functions=("ddim_cfgpp",),
+    ),
+    Row(Solver(sample_plms, "timestep"), labels=("PLMS",), functions=("plms",)),
+)

@@ -18,6 +18,8 @@ from asyndm_ext.clock.schedule import BaseSchedule
 from asyndm_ext.run import Run
 from asyndm_ext.solvers.exponential import phis
 from asyndm_ext.solvers.helpers import ancestral_step
+from asyndm_ext.solvers.registry import Row
+from asyndm_ext.solvers.solver import Solver
 
 
 class Step:
@@ -29,7 +31,7 @@ class Step:
 
     def __init__(self, run: Run, x: Tensor, eps: Tensor, nominal: Tensor, level: Tensor, *more: Tensor) -> None:
         self.run, self.x, self.eps = run, x, eps
-        self.start = torch.tensor(run.schedule.nominal, dtype=torch.float64), run.schedule.level
+        self.start = torch.tensor(run.schedule.nominal, dtype=torch.float64), run.exact
         self.end = nominal, level
         h = (self.start[1] / level).log()
         self.slopes: dict[float, Tensor] = {}
@@ -42,7 +44,7 @@ class Step:
             level / (2 / 3) * h * phis(h, 2)[2],
         )
         falls = {share: self.start[1] - there for share, there in self.levels.items()} | {1.0: fall}
-        maps = run.all_on_device(*self.levels.values(), *falls.values(), *weights.values(), *bends, *more)
+        maps = run.maps.all_on_device(*self.levels.values(), *falls.values(), *weights.values(), *bends, *more)
         sent = iter(maps)
         self.beside = {share: next(sent) for share in self.levels}
         self.falls = {share: next(sent) for share in falls}
@@ -95,7 +97,7 @@ def sample_dpm_fast(run: Run, x: Tensor, n: int, eta: float = 0.0, s_noise: floa
     """DPM-Solver-fast; ends at the lowest sigma, not at 0, as the host's does."""
     end, orders = run.nominal(run.count), fast_orders(n)
     for i in run.steps():
-        nominal, level = torch.tensor(run.nominal(i), dtype=torch.float64), run.schedule.level
+        nominal, level = torch.tensor(run.nominal(i), dtype=torch.float64), run.exact
         denoised = run.model(x)
         run.report(i, x, denoised)
         ahead = run.peek(run.nominal(i + 1))
@@ -157,7 +159,7 @@ def sample_dpm_adaptive(
     end, x_prev, trials = run.nominal(run.count), x, 0
     size = StepSize(abs(h_init), pcoeff, icoeff, dcoeff, 1.5 if eta else order, accept_safety)
     while math.log(run.schedule.nominal / end) > 1e-5:
-        nominal, level = torch.tensor(run.schedule.nominal, dtype=torch.float64), run.schedule.level
+        nominal, level = torch.tensor(run.schedule.nominal, dtype=torch.float64), run.exact
         denoised = run.model(x)  # also after a rejected step, as the host does: it counts its calls
         ahead = run.peek(max(end, run.schedule.nominal * math.exp(-size.h)))
         nominal_down, _ = noisy_end(nominal, torch.tensor(ahead.nominal, dtype=torch.float64), end, eta)
@@ -171,3 +173,22 @@ def sample_dpm_adaptive(
         run.report(trials, x, denoised, nominal=run.schedule.nominal)
         trials += 1
     return x
+
+
+_ADAPTIVE_OPTIONS = (
+    *("order", "rtol", "atol", "h_init", "pcoeff", "icoeff", "dcoeff", "accept_safety"),
+    *("eta", "s_noise"),
+)
+
+REGISTERED = (
+    Row(
+        Solver(sample_dpm_fast, "sigma", ("n", "eta", "s_noise"), own_schedule=fast_schedule),
+        labels=("DPM fast",),
+        functions=("sample_dpm_fast",),
+    ),
+    Row(
+        Solver(sample_dpm_adaptive, "sigma", _ADAPTIVE_OPTIONS, own_schedule=adaptive_schedule, adaptive=True),
+        labels=("DPM adaptive",),
+        functions=("sample_dpm_adaptive",),
+    ),
+)

@@ -6,22 +6,27 @@ for intervals that do not overlap; each pixel scales it by the standard deviatio
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
 from asyndm_ext.run import Run
+from asyndm_ext.solvers.half_log_snr import in_half_log_snr, snr_schedule
 from asyndm_ext.solvers.helpers import (
     LARGEST_RATIO_BEND,
     ancestral_step,
     extrapolation,
     largest_ratio,
+    look,
     part_way,
     phi_2,
     phi_3,
     toward,
 )
+from asyndm_ext.solvers.registry import Row
+from asyndm_ext.solvers.solver import ANCESTRAL, Solver, cfgpp_solver, named
 
 
 @torch.no_grad()
@@ -36,15 +41,12 @@ def sample_dpmpp_sde(
     """
     share = 1 / (2 * r)
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
-        run.report(i, x, denoised)
-        sigma_next = run.advance()
+        sigma, denoised, sigma_next = look(run, i, x)
         if run.nominal(i + 1) == 0:
             x = toward(x, denoised, sigma, sigma_next)
             continue
         nominal, nominal_mid, nominal_next = tree_ends(run, i, r, by_log)
-        sigma_mid = run.between(partial(part_way, share=r), sigma, sigma_next)
+        sigma_mid = run.maps.between(partial(part_way, share=r), sigma, sigma_next)
 
         sigma_down, sigma_up = ancestral_step(sigma, sigma_mid, eta)
         x_2 = toward(x, denoised, sigma, sigma_down)
@@ -80,10 +82,7 @@ def sample_dpmpp_2m_sde(
         raise ValueError(f"solver_type must be midpoint or heun, not {solver_type!r}")
     old_denoised, h_last = None, None
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
-        run.report(i, x, denoised)
-        sigma_next = run.advance()
+        sigma, denoised, sigma_next = look(run, i, x)
         if run.nominal(i + 1) == 0:
             x = denoised
             continue
@@ -111,10 +110,7 @@ def sample_dpmpp_3m_sde(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 
     """
     denoised_1, denoised_2, h_1, h_2 = None, None, None, None
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
-        run.report(i, x, denoised)
-        sigma_next = run.advance()
+        sigma, denoised, sigma_next = look(run, i, x)
         if run.nominal(i + 1) == 0:
             x = denoised
             continue
@@ -143,3 +139,64 @@ def sample_dpmpp_3m_sde(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 
 def own_share(h: Tensor, eta: float) -> Tensor:
     """Standard deviation of the fresh noise in a step of h in log-sigma, in units of the sigma it ends at."""
     return (-torch.expm1(-2 * eta * h)).clamp_min(0).sqrt()
+
+
+_SDE = Solver(
+    sample_dpmpp_sde, "sigma", (*ANCESTRAL, "r"), brownian=True, stand_ins=named("dpmpp_sde_og", *ANCESTRAL, "r")
+)
+_2M_SDE = Solver(
+    sample_dpmpp_2m_sde,
+    "sigma",
+    (*ANCESTRAL, "solver_type"),
+    brownian=True,
+    stand_ins=named("dpmpp_2m_sde_og", *ANCESTRAL, "solver_type"),
+)
+_3M_SDE = Solver(sample_dpmpp_3m_sde, "sigma", ANCESTRAL, brownian=True, stand_ins=named("dpmpp_3m_sde_og", *ANCESTRAL))
+
+REGISTERED = (
+    Row(
+        _SDE,
+        labels=("DPM++ SDE", "DPM++ SDE Classic", "DPM++ SDE Comfy"),
+        functions=("sample_dpmpp_sde", "sample_dpmpp_sde_classic"),
+    ),
+    Row(
+        _2M_SDE,
+        labels=("DPM++ 2M SDE", "DPM++ 2M SDE Turbo", "DPM++ 2M SDE Comfy"),
+        functions=("sample_dpmpp_2m_sde",),
+    ),
+    Row(
+        Solver(partial(sample_dpmpp_2m_sde, solver_type="heun"), "sigma", ANCESTRAL, brownian=True),
+        labels=("DPM++ 2M SDE Heun",),
+    ),
+    Row(_3M_SDE, labels=("DPM++ 3M SDE", "DPM++ 3M SDE Comfy"), functions=("sample_dpmpp_3m_sde",)),
+    # CFG++
+    Row(
+        cfgpp_solver(
+            partial(sample_dpmpp_2m_sde, cfgpp=True),
+            *(*ANCESTRAL, "solver_type"),
+            prefix="dpmpp_2m_sde_cfg_pp",
+            brownian=True,
+        ),
+        labels=("DPM++ 2M SDE CFG++",),
+        functions=("sample_dpmpp_2m_sde_cfg_pp",),
+    ),
+    Row(
+        cfgpp_solver(partial(sample_dpmpp_3m_sde, cfgpp=True), *ANCESTRAL, prefix="dpmpp_3m_sde_cfg_pp", brownian=True),
+        labels=("DPM++ 3M SDE CFG++",),
+        functions=("sample_dpmpp_3m_sde_cfg_pp",),
+    ),
+    # In half-log-SNR.
+    Row(
+        replace(_SDE, sample=in_half_log_snr(partial(sample_dpmpp_sde, by_log=False)), own_schedule=snr_schedule),
+        snr=("sample_dpmpp_sde",),
+    ),
+    # The solver type is the setting's there, whatever the label says.
+    Row(
+        replace(_2M_SDE, sample=in_half_log_snr(sample_dpmpp_2m_sde), own_schedule=snr_schedule),
+        snr=("sample_dpmpp_2m_sde",),
+    ),
+    Row(
+        replace(_3M_SDE, sample=in_half_log_snr(sample_dpmpp_3m_sde), own_schedule=snr_schedule),
+        snr=("sample_dpmpp_3m_sde",),
+    ),
+)

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from asyndm_ext.run import Run
+from asyndm_ext.solvers.half_log_snr import in_snr
 from asyndm_ext.solvers.helpers import LARGEST_RATIO, LARGEST_RATIO_BEND, largest_ratio
 from asyndm_ext.solvers.multistep import in_sigma
+from asyndm_ext.solvers.registry import Row
 
 _POINTS = 200
 
@@ -67,7 +69,7 @@ def sample_er_sde(run: Run, x: Tensor, s_noise: float = 1.0, max_stage: int = 3)
                 known = usable(run, i, step, steps, LARGEST_RATIO_BEND)
                 bend = (step**2 / 2 + second * scale) * 2 / torch.where(both > 0, both, 1.0)
                 maps += [torch.where(known, bend, 0.0)]
-        kept, fresh, added, *slopes = run.all_on_device(*maps)
+        kept, fresh, added, *slopes = run.maps.all_on_device(*maps)
         x = kept * x + fresh * denoised
         if last is not None and slopes:
             new_slope = torch.where(slopes[0] > 0, (last - denoised) / slopes[1], 0.0)
@@ -79,3 +81,6 @@ def sample_er_sde(run: Run, x: Tensor, s_noise: float = 1.0, max_stage: int = 3)
             x = x + added * s_noise * run.randn_like(x)
         last = denoised
     return x
+
+
+REGISTERED = (Row(in_snr(sample_er_sde, "s_noise", "max_stage"), labels=("ER SDE",), functions=("sample_er_sde",)),)

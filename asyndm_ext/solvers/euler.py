@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from asyndm_ext.run import Run
-from asyndm_ext.solvers.helpers import ancestral_step, churn, churned_slope, to_d
+from asyndm_ext.solvers.helpers import ancestral_step, churn, churned_slope, look, to_d
+from asyndm_ext.solvers.registry import Row
+from asyndm_ext.solvers.solver import ANCESTRAL, CHURN, Solver, named
 
 
 @torch.no_grad()
@@ -27,10 +29,7 @@ def sample_euler(
 def sample_euler_ancestral(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0) -> Tensor:
     """Euler steps to ``sigma_down``, then fresh noise of each pixel's own interval."""
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
-        run.report(i, x, denoised)
-        sigma_next = run.advance()
+        sigma, denoised, sigma_next = look(run, i, x)
         sigma_down, sigma_up = ancestral_step(sigma, sigma_next, eta)
         x = x + to_d(x, sigma, denoised) * (sigma_down - sigma)
         if run.nominal(i + 1) > 0:
@@ -84,3 +83,34 @@ def sample_kohaku(
         x = x + (d + slope(x + (d + slope(-x)) / 2 * dt)) / 2 * dt
         x = x + run.randn_like(x) * s_noise * sigma_up
     return x
+
+
+REGISTERED = (
+    Row(
+        Solver(sample_euler, "sigma", CHURN, stand_ins=named("euler_og", "s_churn", "s_tmin", "s_noise")),
+        labels=("Euler", "Euler Comfy"),
+        functions=("sample_euler",),
+    ),
+    Row(
+        Solver(sample_euler_ancestral, "sigma", ANCESTRAL, stand_ins=named("euler_ancestral_og", *ANCESTRAL)),
+        labels=("Euler a", "Euler A Turbo", "Euler A Comfy"),
+        functions=("sample_euler_ancestral",),
+    ),
+    Row(
+        Solver(
+            sample_euler_negative, "sigma", CHURN, stand_ins=named("euler_negative", "s_churn", "s_tmin", "s_noise")
+        ),
+        labels=("Euler Negative",),
+        functions=("sample_euler_negative",),
+    ),
+    Row(
+        Solver(
+            sample_kohaku,
+            "sigma",
+            (*CHURN, "eta"),
+            stand_ins=named("kohaku_lonyu_yog", "s_churn", "s_tmin", "s_noise", "eta"),
+        ),
+        labels=("Kohaku_LoNyu_Yog",),
+        functions=("sample_Kohaku_LoNyu_Yog",),
+    ),
+)

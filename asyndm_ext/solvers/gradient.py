@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 from asyndm_ext.run import Run
-from asyndm_ext.solvers.helpers import to_d
+from asyndm_ext.solvers.helpers import look, to_d
+from asyndm_ext.solvers.registry import Row
+from asyndm_ext.solvers.solver import Solver, cfgpp_solver
 
 
 @torch.no_grad()
@@ -19,11 +23,8 @@ def sample_gradient_estimation(run: Run, x: Tensor, ge_gamma: float = 2.0, cfgpp
     """
     last = None
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
+        sigma, denoised, sigma_next = look(run, i, x)
         d = to_d(x, sigma, run.uncond() if cfgpp else denoised)
-        run.report(i, x, denoised)
-        sigma_next = run.advance()
         if run.nominal(i + 1) == 0:
             x = denoised
             continue
@@ -33,3 +34,17 @@ def sample_gradient_estimation(run: Run, x: Tensor, ge_gamma: float = 2.0, cfgpp
             x = x + (ge_gamma - 1) * (d - last) * dt
         last = d
     return x
+
+
+REGISTERED = (
+    Row(
+        Solver(sample_gradient_estimation, "sigma", ("ge_gamma",)),
+        labels=("Gradient Estimation",),
+        functions=("sample_gradient_estimation",),
+    ),
+    Row(
+        cfgpp_solver(partial(sample_gradient_estimation, cfgpp=True), "ge_gamma"),
+        labels=("Gradient Estimation CFG++",),
+        functions=("sample_gradient_estimation_cfg_pp",),
+    ),
+)

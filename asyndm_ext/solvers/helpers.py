@@ -19,6 +19,32 @@ LARGEST_RATIO_BEND = 3.0
 _SERIES_BELOW = 1e-2
 
 
+def look(run: Run, i: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """How most steps begin: the model is asked, the host is told, the clock moves on.
+
+    Returns:
+        the sigma map that the step starts at, denoised, and the sigma map that it leads to.
+    """
+    sigma = run.level
+    denoised = run.model(x)
+    run.report(i, x, denoised)
+    return sigma, denoised, run.advance()
+
+
+def inside_step(
+    run: Run, i: int, sigma: Tensor, sigma_next: Tensor, at: Callable[[Tensor, Tensor], Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Where the second look of a two-stage step goes: a level of every pixel inside its step, and the host's.
+
+    Args:
+        at: the level as a function of where the step starts and what it leads to, as :func:`midway`.
+
+    Returns:
+        the sigma map and the nominal sigma, a scalar tensor.
+    """
+    return run.maps.between(at, sigma, sigma_next), at(run.scalar(i), run.scalar(i + 1))
+
+
 def to_d(x: Tensor, sigma: Tensor, denoised: Tensor) -> Tensor:
     """Karras ODE derivative ``(x - denoised) / sigma``."""
     return (x - denoised) / sigma

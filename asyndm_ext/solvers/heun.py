@@ -9,6 +9,8 @@ from torch import Tensor
 
 from asyndm_ext.run import Run
 from asyndm_ext.solvers.helpers import churn, churned_slope, to_d
+from asyndm_ext.solvers.registry import Row
+from asyndm_ext.solvers.solver import CHURN, Solver, named
 
 
 @torch.no_grad()
@@ -56,3 +58,17 @@ def sample_heunpp2(
                 d = (1 - w_2 - w_3) * d + w_2 * d_2 + w_3 * d_3
         x = x + d * dt
     return x
+
+
+REGISTERED = (
+    Row(
+        Solver(sample_heun, "sigma", CHURN, stand_ins=named("heun_og", "s_churn", "s_tmin", "s_noise")),
+        labels=("Heun", "Heun Comfy"),
+        functions=("sample_heun",),
+    ),
+    Row(
+        Solver(sample_heunpp2, "sigma", CHURN, stand_ins=named("heunpp2", "s_churn", "s_tmin", "s_noise")),
+        labels=("HeunPP2",),
+        functions=("sample_heunpp2",),
+    ),
+)

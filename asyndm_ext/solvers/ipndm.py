@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from asyndm_ext.run import Run
-from asyndm_ext.solvers.helpers import to_d
+from asyndm_ext.solvers.helpers import look, to_d
 from asyndm_ext.solvers.multistep import in_sigma, usable_terms
+from asyndm_ext.solvers.registry import Row
+from asyndm_ext.solvers.solver import Solver, named
 
 _EVEN_STEPS = (
     (1.0,),
@@ -30,13 +34,11 @@ def sample_ipndm(run: Run, x: Tensor, max_order: int = 4, denoise_last: bool = F
     """
     ds: list[Tensor] = []
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
-        run.report(i, x, denoised)
+        sigma, denoised, sigma_next = look(run, i, x)
         ds = [to_d(x, sigma, denoised), *ds][:max_order]
         weights = _EVEN_STEPS[len(ds) - 1]
         slope = torch.stack([weight * d for weight, d in zip(weights, ds, strict=True)]).sum(dim=0)
-        x = x + (run.advance() - sigma) * slope
+        x = x + (sigma_next - sigma) * slope
         if denoise_last and run.nominal(i + 1) == 0:
             x = denoised
     return x
@@ -48,10 +50,7 @@ def sample_ipndm_v(run: Run, x: Tensor, max_order: int = 4, denoise_last: bool =
     ds: list[Tensor] = []
     at: list[Tensor] = []
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
-        run.report(i, x, denoised)
-        sigma_next = run.advance()
+        sigma, denoised, sigma_next = look(run, i, x)
         ds, at = [to_d(x, sigma, denoised), *ds][:max_order], [sigma, *at][:max_order]
         h = [after - before for after, before in pairwise([sigma_next, *at])]
         differences = [a - b for a, b in pairwise(ds)]
@@ -94,3 +93,14 @@ def _ipndm_v_last(h: Sequence[Tensor]) -> Tensor:
 
 def _ipndm_v_bend(h: Sequence[Tensor]) -> Tensor:
     return _ipndm_v_last(h) * h[1] * (h[1] + h[2]) / (h[2] * (h[2] + h[3]))
+
+
+_IPNDM = Solver(sample_ipndm, "sigma", ("max_order",), stand_ins=named("ipndm", "max_order"))
+_IPNDM_V = Solver(sample_ipndm_v, "sigma", ("max_order",), stand_ins=named("ipndm_v", "max_order"))
+
+REGISTERED = (
+    Row(_IPNDM, labels=("IPNDM",), functions=("sample_ipndm",)),
+    Row(replace(_IPNDM, sample=partial(sample_ipndm, denoise_last=True)), comfy=("sample_ipndm",)),
+    Row(_IPNDM_V, labels=("IPNDM_V",), functions=("sample_ipndm_v",)),
+    Row(replace(_IPNDM_V, sample=partial(sample_ipndm_v, denoise_last=True)), comfy=("sample_ipndm_v",)),
+)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from asyndm_ext.run import Run
+from asyndm_ext.solvers.registry import Row
+from asyndm_ext.solvers.solver import Solver
 
 
 @torch.no_grad()
@@ -19,3 +21,6 @@ def sample_lcm(run: Run, x: Tensor) -> Tensor:
         if run.nominal(i + 1) > 0:
             x = x + sigma_next * run.randn_like(x)
     return x
+
+
+REGISTERED = (Row(Solver(sample_lcm, "sigma"), labels=("LCM",), functions=("sample_lcm",)),)

@@ -7,13 +7,17 @@ left out one by one where a pixel's last steps were too short to tell a slope (s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
 from asyndm_ext.run import Run
-from asyndm_ext.solvers.helpers import LARGEST_RATIO, LARGEST_RATIO_BEND, largest_ratio, to_d
+from asyndm_ext.solvers.helpers import LARGEST_RATIO, LARGEST_RATIO_BEND, largest_ratio, look, to_d
+from asyndm_ext.solvers.registry import Row
+from asyndm_ext.solvers.solver import Solver, named
 
 Axis = Callable[[Tensor], Tensor]
 """What steps are measured in, as a function of sigma."""
@@ -75,10 +79,7 @@ def sample_lms(run: Run, x: Tensor, order: int = 4, denoise_last: bool = False) 
     ds: list[Tensor] = []
     at: list[Tensor] = []
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
-        run.report(i, x, denoised)
-        sigma_next = run.advance()
+        sigma, denoised, sigma_next = look(run, i, x)
         if denoise_last and run.nominal(i + 1) == 0:
             x = denoised
             continue
@@ -101,10 +102,7 @@ def sample_deis(run: Run, x: Tensor, max_order: int = 3) -> Tensor:
     ds: list[Tensor] = []
     at: list[Tensor] = []
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
-        run.report(i, x, denoised)
-        sigma_next = run.advance()
+        sigma, denoised, sigma_next = look(run, i, x)
         ds, at = [to_d(x, sigma, denoised), *ds][:max_order], [vp_time(sigma), *at][:max_order]
         if i == 0 or run.nominal(i + 1) == 0:
             x = x + ds[0] * (sigma_next - sigma)
@@ -139,3 +137,16 @@ def vp_time(sigma: Tensor) -> Tensor:
 def vp_rate(sigma: Tensor) -> Tensor:
     """Rise of sigma with :func:`vp_time`."""
     return (sigma**2 + 1) * (_BETA_MIN**2 + 2 * _BETA_D * (sigma**2 + 1).log()).sqrt() / (2 * sigma)
+
+
+_LMS = Solver(sample_lms, "sigma")
+
+REGISTERED = (
+    Row(_LMS, labels=("LMS",), functions=("sample_lms",)),
+    Row(replace(_LMS, sample=partial(sample_lms, denoise_last=True)), denoise_last=("sample_lms",)),
+    Row(
+        Solver(sample_deis, "sigma", ("max_order",), stand_ins=named("deis", "max_order")),
+        labels=("DEIS",),
+        functions=("sample_deis",),
+    ),
+)

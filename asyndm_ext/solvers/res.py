@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -10,11 +12,15 @@ from asyndm_ext.solvers.helpers import (
     LARGEST_RATIO,
     ancestral_step,
     extrapolation,
+    inside_step,
+    look,
     midway,
     phi_2,
     to_d,
     toward,
 )
+from asyndm_ext.solvers.registry import Row
+from asyndm_ext.solvers.solver import ANCESTRAL, Solver, cfgpp_solver
 
 
 @torch.no_grad()
@@ -33,9 +39,9 @@ def sample_res_solver(run: Run, x: Tensor) -> Tensor:
         sigma, before = run.level, (run.nominal(i), run.exact)
         denoised = run.model(x)
         sigma_next = run.advance()
-        sigma_mid = run.between(midway, sigma, sigma_next)
+        sigma_mid, nominal_mid = inside_step(run, i, sigma, sigma_next, midway)
         x_2 = toward(x, denoised, sigma, sigma_mid)
-        denoised_2 = run.model_at(x_2, midway(run.scalar(i), run.scalar(i + 1)), sigma_mid)
+        denoised_2 = run.model_at(x_2, nominal_mid, sigma_mid)
         run.report(i, x, denoised)
         h = sigma.log() - sigma_next.log()
         x = toward(x, denoised, sigma, sigma_next) + 2 * phi_2(h) * (denoised_2 - denoised)
@@ -52,11 +58,9 @@ def sample_res_multistep(run: Run, x: Tensor, eta: float = 0.0, s_noise: float =
     """
     old, h_last, nominal_h_last = None, None, None
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
+        sigma, denoised, sigma_next = look(run, i, x)
         answer = run.uncond() if cfgpp else denoised
-        run.report(i, x, denoised)
-        sigma_down, sigma_up = ancestral_step(sigma, run.advance(), eta)
+        sigma_down, sigma_up = ancestral_step(sigma, sigma_next, eta)
         nominal_down, _ = ancestral_step(run.scalar(i), run.scalar(i + 1), eta)
         h, nominal_h = (sigma / sigma_down).log(), (run.scalar(i) / nominal_down).log()
         if nominal_down == 0 or old is None or h_last is None or nominal_h_last is None:
@@ -69,3 +73,24 @@ def sample_res_multistep(run: Run, x: Tensor, eta: float = 0.0, s_noise: float =
             x = x + run.randn_like(x) * s_noise * sigma_up
         old, h_last, nominal_h_last = answer, h, nominal_h
     return x
+
+
+REGISTERED = (
+    Row(Solver(sample_res_solver, "sigma"), labels=("RES Solver",), functions=("sample_res_solver",)),
+    Row(Solver(sample_res_multistep, "sigma"), labels=("RES Multistep",), functions=("sample_res_multistep",)),
+    Row(
+        cfgpp_solver(partial(sample_res_multistep, cfgpp=True)),
+        labels=("RES Multistep CFG++",),
+        functions=("sample_res_multistep_cfg_pp",),
+    ),
+    Row(
+        Solver(partial(sample_res_multistep, eta=1.0), "sigma", ANCESTRAL),
+        labels=("RES Multistep Ancestral",),
+        functions=("sample_res_multistep_ancestral",),
+    ),
+    Row(
+        cfgpp_solver(partial(sample_res_multistep, eta=1.0, cfgpp=True), *ANCESTRAL),
+        labels=("RES Multistep Ancestral CFG++",),
+        functions=("sample_res_multistep_ancestral_cfg_pp",),
+    ),
+)

@@ -8,67 +8,14 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from asyndm_ext.solvers import COMFY, DENOISE_LAST, DPM2_A_RF, FLOW, LEVELS, SNR, SOLVERS, Solver
+from asyndm_ext import solvers  # not its tables: it may be importing this file on its way to them
+from asyndm_ext.solvers.solver import Solver
 
 HOST_MODULES = (
     *("k_diffusion.sampling", "k_diffusion_extra", "sd_samplers_kdiffusion_smea"),
     *("sd_samplers_lcm", "sd_samplers_extra", "sd_samplers_timesteps_impl", "sd_samplers_cfgpp"),
 )
 """How the names of the modules end that hold the hosts' sampler functions; namesakes elsewhere are other functions."""
-
-FUNCTIONS: dict[str, Solver] = {
-    "sample_euler": SOLVERS["Euler"],
-    "sample_euler_ancestral": SOLVERS["Euler a"],
-    "sample_euler_ancestral_RF": SOLVERS["Euler A Comfy RF"],
-    "sample_euler_a2": SOLVERS["Euler A2"],
-    "sample_euler_negative": SOLVERS["Euler Negative"],
-    "sample_heun": SOLVERS["Heun"],
-    "sample_heunpp2": SOLVERS["HeunPP2"],
-    "sample_dpm_2": SOLVERS["DPM2"],
-    "sample_dpm_2_ancestral": SOLVERS["DPM2 a"],
-    "sample_dpm_2_ancestral_RF": DPM2_A_RF,
-    "sample_dpm_fast": SOLVERS["DPM fast"],
-    "sample_dpm_adaptive": SOLVERS["DPM adaptive"],
-    "sample_dpmpp_2m": SOLVERS["DPM++ 2M"],
-    "sample_dpmpp_2s_ancestral": SOLVERS["DPM++ 2S a"],
-    "sample_dpmpp_2s_ancestral_RF": SOLVERS["DPM++ 2S Ancestral Comfy RF"],
-    "sample_dpmpp_sde": SOLVERS["DPM++ SDE"],
-    "sample_dpmpp_sde_classic": SOLVERS["DPM++ SDE Classic"],
-    "sample_dpmpp_2m_sde": SOLVERS["DPM++ 2M SDE"],
-    "sample_dpmpp_3m_sde": SOLVERS["DPM++ 3M SDE"],
-    "sample_lms": SOLVERS["LMS"],
-    "sample_lcm": SOLVERS["LCM"],
-    "sample_ddpm": SOLVERS["DDPM"],
-    "sample_ipndm": SOLVERS["IPNDM"],
-    "sample_ipndm_v": SOLVERS["IPNDM_V"],
-    "sample_deis": SOLVERS["DEIS"],
-    "restart_sampler": SOLVERS["Restart"],
-    "sample_euler_cfg_pp": SOLVERS["Euler CFG++"],
-    "sample_euler_ancestral_cfg_pp": SOLVERS["Euler Ancestral CFG++"],
-    "sample_dpmpp_2s_ancestral_cfg_pp": SOLVERS["DPM++ 2S Ancestral CFG++"],
-    "sample_dpmpp_2m_cfg_pp": SOLVERS["DPM++ 2M CFG++"],
-    "sample_dpmpp_sde_cfg_pp": SOLVERS["DPM++ SDE CFG++"],
-    "sample_dpmpp_2m_sde_cfg_pp": SOLVERS["DPM++ 2M SDE CFG++"],
-    "sample_dpmpp_3m_sde_cfg_pp": SOLVERS["DPM++ 3M SDE CFG++"],
-    "sample_res_solver": SOLVERS["RES Solver"],
-    "sample_res_multistep": SOLVERS["RES Multistep"],
-    "sample_res_multistep_cfg_pp": SOLVERS["RES Multistep CFG++"],
-    "sample_res_multistep_ancestral": SOLVERS["RES Multistep Ancestral"],
-    "sample_res_multistep_ancestral_cfg_pp": SOLVERS["RES Multistep Ancestral CFG++"],
-    "sample_gradient_estimation": SOLVERS["Gradient Estimation"],
-    "sample_gradient_estimation_cfg_pp": SOLVERS["Gradient Estimation CFG++"],
-    "sample_er_sde": SOLVERS["ER SDE"],
-    "sample_seeds_2": SOLVERS["SEEDS 2 DP"],
-    "sample_seeds_3": SOLVERS["SEEDS 3 DP"],
-    "sample_sa_solver": SOLVERS["SA-Solver"],
-    "sample_sa_solver_pece": SOLVERS["SA-Solver-Pece"],
-    "sample_Kohaku_LoNyu_Yog": SOLVERS["Kohaku_LoNyu_Yog"],
-    "ddim": SOLVERS["DDIM"],
-    "ddim_cfgpp": SOLVERS["DDIM CFG++"],
-    "plms": SOLVERS["PLMS"],
-    "unipc": SOLVERS["UniPC"],
-    "sample_unipc": LEVELS["sample_unipc"],
-}
 
 
 def solver_for(
@@ -86,21 +33,21 @@ def solver_for(
         None for a sampler that we don't know, and for one that has no meaning for this kind of model.
     """
     core = host_function(function)
-    solver = SOLVERS.get(label) or (FUNCTIONS.get(core.__name__) if core is not None else None)
+    solver = solvers.SOLVERS.get(label) or (solvers.FUNCTIONS.get(core.__name__) if core is not None else None)
     if solver is None:
         return None
     if core is not None:
         names = core.__code__.co_names
-        if core.__name__ in LEVELS:
-            solver = LEVELS[core.__name__]
-        elif "sigma_to_half_log_snr" in names and core.__name__ in SNR:
-            solver = SNR[core.__name__]
-        elif core.__module__.startswith("ldm_patched.") and core.__name__ in COMFY:
-            solver = COMFY[core.__name__]
-        elif core.__name__ in DENOISE_LAST and _looks_for_the_end(core):
-            solver = DENOISE_LAST[core.__name__]
+        if core.__name__ in solvers.LEVELS:
+            solver = solvers.LEVELS[core.__name__]
+        elif "sigma_to_half_log_snr" in names and core.__name__ in solvers.SNR:
+            solver = solvers.SNR[core.__name__]
+        elif core.__module__.startswith("ldm_patched.") and core.__name__ in solvers.COMFY:
+            solver = solvers.COMFY[core.__name__]
+        elif core.__name__ in solvers.DENOISE_LAST and _looks_for_the_end(core):
+            solver = solvers.DENOISE_LAST[core.__name__]
         elif flow and _switches(names, denoiser):
-            solver = FLOW.get(core.__name__, solver)
+            solver = solvers.FLOW.get(core.__name__, solver)
     return None if (solver.never_flow if flow else solver.flow_only) else solver
 
 

@@ -12,6 +12,8 @@ from torch import Tensor
 from asyndm_ext.clock.schedule import BaseSchedule
 from asyndm_ext.run import Run
 from asyndm_ext.solvers.helpers import to_d
+from asyndm_ext.solvers.registry import Row
+from asyndm_ext.solvers.solver import Solver
 
 RestartList = Mapping[float, tuple[int, int, float]]
 _RHO = 7.0
@@ -81,3 +83,12 @@ def sample_restart(
             slope = (slope + to_d(x + slope * dt, run.level, run.model(x + slope * dt))) / 2
         x = x + slope * dt
     return x
+
+
+REGISTERED = (
+    Row(
+        Solver(sample_restart, "sigma", ("sigmas", "s_noise", "restart_list"), own_schedule=restart_schedule),
+        labels=("Restart",),
+        functions=("restart_sampler",),
+    ),
+)

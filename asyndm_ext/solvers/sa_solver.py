@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from asyndm_ext.run import Run
 from asyndm_ext.solvers.exponential import phis
+from asyndm_ext.solvers.half_log_snr import in_snr
 from asyndm_ext.solvers.helpers import LARGEST_RATIO_BEND, largest_ratio
 from asyndm_ext.solvers.multistep import usable_terms
+from asyndm_ext.solvers.registry import Row
 
 
 def half_log_snr(sigma: Tensor) -> Tensor:
@@ -89,7 +92,7 @@ def sample_sa_solver(
             return denoised
         order = min(predictor_order, len(answers))
         order = min(order, remaining - 1) if to_zero else order
-        tau = 1.0 if run.sigma_at(0.2) >= run.nominal(i + 1) >= run.sigma_at(0.8) else 0.0
+        tau = 1.0 if run.host.sigma_at(0.2) >= run.nominal(i + 1) >= run.host.sigma_at(0.8) else 0.0
         end = half_log_snr(run.exact)
         mu, h = 1 + tau**2, end - at[0]
         terms = usable_terms(run, i, at[:order], end, half_log_snr)
@@ -107,6 +110,18 @@ def stepped(
     run: Run, x: Tensor, z: Tensor, weights: Sequence[Tensor], answers: Sequence[Tensor], *more: Tensor
 ) -> list[Tensor]:
     """``exp(-z) * x`` and the sum of the answers (newest first) by their weights; then the other maps, beside it."""
-    decay, *sent = run.all_on_device(torch.exp(-z), *weights, *more)
+    decay, *sent = run.maps.all_on_device(torch.exp(-z), *weights, *more)
     weighted = (w * d for w, d in zip(sent[: len(weights)], answers, strict=False))
     return [decay * x + sum(weighted, torch.zeros_like(answers[0])), *sent[len(weights) :]]
+
+
+_OPTIONS = ("s_noise", "predictor_order", "corrector_order")
+
+REGISTERED = (
+    Row(in_snr(sample_sa_solver, *_OPTIONS), labels=("SA-Solver",), functions=("sample_sa_solver",)),
+    Row(
+        in_snr(partial(sample_sa_solver, pece=True), *_OPTIONS),
+        labels=("SA-Solver-Pece",),
+        functions=("sample_sa_solver_pece",),
+    ),
+)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 
 from asyndm_ext.run import Run
-from asyndm_ext.solvers.helpers import part_way, phi_2
+from asyndm_ext.solvers.half_log_snr import in_snr
+from asyndm_ext.solvers.helpers import inside_step, look, midway, part_way, phi_2
+from asyndm_ext.solvers.registry import Row
+from asyndm_ext.solvers.solver import ANCESTRAL
 
 
 def part_noise(h: Tensor, eta: float, parts: int, back: int) -> Tensor:
@@ -21,10 +22,7 @@ def part_noise(h: Tensor, eta: float, parts: int, back: int) -> Tensor:
 def sample_seeds_2(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0) -> Tensor:
     """SEEDS-2: a look halfway, whose answer carries the whole step."""
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
-        run.report(i, x, denoised)
-        sigma_next = run.advance()
+        sigma, denoised, sigma_next = look(run, i, x)
         if run.nominal(i + 1) == 0:
             x = denoised
             continue
@@ -32,8 +30,7 @@ def sample_seeds_2(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0) 
         noises = [run.randn_like(x) * s_noise for _ in range(2 * noisy)]
         h = sigma.log() - sigma_next.log()
         z = h * (eta + 1)
-        sigma_mid = run.between(partial(part_way, share=0.5), sigma, sigma_next)
-        nominal_mid = part_way(run.scalar(i), run.scalar(i + 1), 0.5)
+        sigma_mid, nominal_mid = inside_step(run, i, sigma, sigma_next, midway)
 
         x_2 = torch.exp(-z / 2) * x - torch.expm1(-z / 2) * denoised
         if noisy:
@@ -50,10 +47,7 @@ def sample_seeds_2(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0) 
 def sample_seeds_3(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0) -> Tensor:
     """SEEDS-3: looks at a third and at two thirds of the step."""
     for i in run.steps():
-        sigma = run.level
-        denoised = run.model(x)
-        run.report(i, x, denoised)
-        sigma_next = run.advance()
+        sigma, denoised, sigma_next = look(run, i, x)
         if run.nominal(i + 1) == 0:
             x = denoised
             continue
@@ -62,7 +56,7 @@ def sample_seeds_3(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0) 
         h = sigma.log() - sigma_next.log()
         z = h * (eta + 1)
 
-        ways = run.between(lambda a, b: tuple(part_way(a, b, part / 3) for part in (1, 2, 3)), sigma, sigma_next)
+        ways = run.maps.between(lambda a, b: tuple(part_way(a, b, part / 3) for part in (1, 2, 3)), sigma, sigma_next)
         y, answers = x, [denoised]
         for part, at in enumerate(ways, start=1):
             share = part / 3
@@ -76,3 +70,9 @@ def sample_seeds_3(run: Run, x: Tensor, eta: float = 1.0, s_noise: float = 1.0) 
                 answers.append(run.model_at(y, part_way(run.scalar(i), run.scalar(i + 1), share), at))
         x = y
     return x
+
+
+REGISTERED = (
+    Row(in_snr(sample_seeds_2, *ANCESTRAL), labels=("SEEDS 2 DP",), functions=("sample_seeds_2",)),
+    Row(in_snr(sample_seeds_3, *ANCESTRAL), labels=("SEEDS 3 DP",), functions=("sample_seeds_3",)),
+)

@@ -13,6 +13,15 @@ from asyndm_ext.clock.schedule import BaseSchedule
 Settings = tuple[tuple[str, str], ...]
 """Argument names and the names of the host's settings that they are taken from."""
 
+# Arguments that many of the hosts' functions have.
+CHURN = ("s_churn", "s_tmin", "s_tmax", "s_noise")
+ANCESTRAL = ("eta", "s_noise")
+
+
+def named(prefix: str, *arguments: str) -> Settings:
+    """Settings called after their arguments."""
+    return tuple((argument, f"{prefix}_{argument}") for argument in arguments)
+
 
 @dataclass(frozen=True)
 class Solver:
@@ -74,3 +83,13 @@ class Solver:
         """Those of the host's arguments that it takes."""
         names = (*self.options, *(argument for argument, _ in self.stand_ins))
         return {name: arguments[name] for name in names if arguments.get(name) is not None}
+
+
+def cfgpp_solver(sample: Callable[..., Tensor], *options: str, prefix: str = "", brownian: bool = False) -> Solver:
+    """CFG++ of hosts that scale nothing for it.
+
+    Args:
+        options: arguments of the host's function. prefix: of the host's settings for them.
+    """
+    stand_ins = named(prefix, *options) if prefix else ()
+    return Solver(sample, "sigma", options, brownian=brownian, uncond=True, stand_ins=stand_ins)

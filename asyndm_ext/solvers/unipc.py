@@ -15,6 +15,8 @@ from asyndm_ext.clock.schedule import BaseSchedule
 from asyndm_ext.run import Run
 from asyndm_ext.settings import SettingsError
 from asyndm_ext.solvers.exponential import phis
+from asyndm_ext.solvers.registry import Row
+from asyndm_ext.solvers.solver import Solver, named
 
 # A pixel takes a lower order where its coefficients are this many times larger than the host's own in this step: it
 # hardly moved in its last steps, and their differences are mostly what changed around it.
@@ -117,7 +119,7 @@ def bounded(nodes: Sequence[Tensor], end: Tensor, host: Sequence[Tensor], varian
 @torch.no_grad()
 def sample_unipc(run: Run, x: Tensor, variant: str = "bh1", order: int = 3, lower_order_final: bool = True) -> Tensor:
     """Zhao et al. (2023), data prediction; every pixel has its own steps in half-log-SNR."""
-    return _multistep(run, x, variant, order, lower_order_final, run.table.half_log_snr, _preserving, clean)
+    return _multistep(run, x, variant, order, lower_order_final, run.host.noise_table.half_log_snr, _preserving, clean)
 
 
 @torch.no_grad()
@@ -163,11 +165,11 @@ def _multistep(
     it, where there is so much signal and noise."""
     history: list[tuple[Tensor, Tensor, Tensor]] = []  # (a pixel's half-log-SNR, the host's, clean), newest first
     for i in run.steps():
-        here, host = snr(run.schedule.level), snr(torch.tensor(run.nominal(i), dtype=torch.float64))
+        here, host = snr(run.exact), snr(torch.tensor(run.nominal(i), dtype=torch.float64))
         if not history:
-            history = [(here, host, picture(x, run.model(x), *run.all_on_device(*scales(here))))]
+            history = [(here, host, picture(x, run.model(x), *run.maps.all_on_device(*scales(here))))]
         run.move()
-        end = snr(run.schedule.level)
+        end = snr(run.exact)
         host_end = snr(torch.tensor(run.nominal(i + 1), dtype=torch.float64))
         used = min(order, run.count - i) if lower_order_final and i + 1 >= order else min(order, i + 1)
         nodes, hosts = [n for n, _, _ in history[:used]], [host_end, *(n for _, n, _ in history[:used])]
@@ -178,7 +180,7 @@ def _multistep(
             [alpha * w for w in bounded(nodes, end, hosts, variant, corrects).unbind(-1)] for corrects in (False, True)
         )
         maps = [sigma / scales(here)[1], alpha * torch.expm1(here - end), alpha, sigma, *predictor, *corrector]
-        kept, fresh, signal, noise, *weights = run.all_on_device(*maps)
+        kept, fresh, signal, noise, *weights = run.maps.all_on_device(*maps)
         start = kept * x - fresh * newest
 
         def step(weights: Sequence[Tensor]) -> Tensor:
@@ -197,3 +199,23 @@ def _multistep(
 def clean(x: Tensor, eps: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
     """The picture of ``x`` by the model's answer."""
     return (x - noise * eps) / signal
+
+
+REGISTERED = (
+    Row(
+        Solver(
+            sample_unipc,
+            "timestep",
+            ("variant", "order", "lower_order_final"),
+            own_schedule=unipc_schedule,
+            settings=named("uni_pc", "variant", "order", "lower_order_final", "skip_type"),
+        ),
+        labels=("UniPC",),
+        functions=("unipc",),
+    ),
+    Row(
+        Solver(sample_unipc_levels, "sigma", ("variant",), own_schedule=unipc_levels, never_flow=True),
+        functions=("sample_unipc",),
+        levels=("sample_unipc",),
+    ),
+)

@@ -19,7 +19,7 @@ from asyndm_ext.region.grid import enlarge
 from asyndm_ext.region.masks import MaskOptions
 from asyndm_ext.region.regions import FixedObjects, FixedRegion, ObjectRegion
 from asyndm_ext.region.strengths import Strengths
-from asyndm_ext.run import Run
+from asyndm_ext.run import FromHost, Run
 from asyndm_ext.solvers import SOLVERS
 
 OWN = Path(__file__).parent
@@ -144,8 +144,7 @@ class Case:
             PixelSchedule(base, self.shape, "linear"),
             region,
             self.inputs["lat0"],
-            randn_like=self.noise(),
-            table=noise_table(),
+            FromHost(randn_like=self.noise(), table=noise_table()),
         )
         SOLVERS["DDIM"].sample(run, self.inputs["lat0"], eta=self.meta["eta"])
         return torch.stack(region.maps).mean(dim=0)
@@ -192,7 +191,7 @@ def reproduce(case: Case, schedule: PixelSchedule | None = None) -> None:
         else:
             first = float(case.strengths[int(np.argmax(meta["item_idx"]))])
             region = Recorder(ObjectRegion(case.shape, case.strengths, options, lag=1, initial=first))
-        run = Run(model, schedule, region, case.inputs["lat0"], randn_like=case.noise(), table=noise_table())
+        run = Run(model, schedule, region, case.inputs["lat0"], FromHost(randn_like=case.noise(), table=noise_table()))
 
         real_model = run.model
 

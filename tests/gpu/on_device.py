@@ -26,7 +26,7 @@ from asyndm_ext.bench.guided import Host, PixelModel
 from asyndm_ext.bench.subjects import Subject, random_subject
 from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.region.regions import PerPatch
-from asyndm_ext.run import Run
+from asyndm_ext.run import FromHost, Run
 from asyndm_ext.solvers import SOLVERS
 
 CPU = torch.device("cpu")
@@ -101,9 +101,7 @@ def sampled(subject: Subject, solver: str, watch: bool) -> tuple[Tensor, list[in
             PixelSchedule(BaseSchedule.from_sigmas(levels), subject.shape, "quadratic"),
             PerPatch(region) if subject.transformer else region,
             subject.x,
-            table=subject.host.table,
-            flow=subject.transformer,
-            progress=steps,
+            FromHost(flow=subject.transformer, table=subject.host.table, progress=steps),
         )
         return SOLVERS[solver].sample(run, subject.x), waits
 

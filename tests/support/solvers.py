@@ -9,7 +9,7 @@ from torch import Tensor
 
 from asyndm_ext.clock.noise import NoiseTable
 from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule
-from asyndm_ext.run import Run
+from asyndm_ext.run import FromHost, Run
 from asyndm_ext.solvers import SOLVERS, Solver
 from support.kdiffusion import k_diffusion
 
@@ -121,7 +121,8 @@ def sample(
     solver = SOLVERS[name]
     schedule = PixelSchedule(base, (x.shape[0], 1, *x.shape[-2:]), curve)
     noise = noise or Noise()
-    run = Run(model or Gaussian(solver.space), schedule, region, x, randn_like=noise, table=TABLE, watch=watch)
+    host = FromHost(randn_like=noise, table=TABLE, watch=watch)
+    run = Run(model or Gaussian(solver.space), schedule, region, x, host)
     return solver.sample(run, x, **options)
 
 
@@ -233,4 +234,4 @@ def run_solver(
     base = base or solver.schedule({"sigmas": sigmas, "flow": flow, "percent_to_sigma": percent})
     schedule = PixelSchedule(base, (x.shape[0], 1, *x.shape[-2:]), curve)
     runs = {"randn_like": Noise(), "table": TABLE, "flow": flow, "percent_to_sigma": percent} | runs
-    return solver.sample(Run(model, schedule, region, x, **runs), x, **(options or {}))
+    return solver.sample(Run(model, schedule, region, x, FromHost(**runs)), x, **(options or {}))

@@ -23,7 +23,7 @@ from asyndm_ext.embedded import sampling
 from asyndm_ext.hosts.embedded import GuidedUNet
 from asyndm_ext.model import attention, unet_time
 from asyndm_ext.region.regions import ObjectRegion
-from asyndm_ext.run import Run
+from asyndm_ext.run import Run, SentMaps
 from asyndm_ext.world.model import WorldModel
 
 
@@ -49,7 +49,7 @@ PLACES = (
     Place("region sees", ObjectRegion, "observe", answers=False),
     Place("region tells", ObjectRegion, "strength"),
     Place("clock", PixelSchedule, "advance"),
-    Place("solver", Run, "all_on_device"),
+    Place("solver", SentMaps, "all_on_device"),
     Place("callback", Callbacks, "on_step", answers=False),
     Place("decode", WorldModel, "decode", answers=False),
 )

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.region.regions import FixedRegion
-from asyndm_ext.run import Run
+from asyndm_ext.run import FromHost, Run
 from asyndm_ext.solvers import FLOW, SNR, SOLVERS, Solver
 
 SAMPLES = 20_000
@@ -59,8 +59,10 @@ def test_variance_and_independence(name: str, options: dict, curve: str) -> None
         schedule,
         FixedRegion(STRENGTHS),
         start,
-        randn_like=lambda x: torch.randn(x.shape, generator=generator, dtype=x.dtype),
-        callback=lambda step: seen.append((step["x"], run.level * float(step["sigma_hat"] / step["sigma"]))),
+        FromHost(
+            randn_like=lambda x: torch.randn(x.shape, generator=generator, dtype=x.dtype),
+            callback=lambda step: seen.append((step["x"], run.level * float(step["sigma_hat"] / step["sigma"]))),
+        ),
     )
     SOLVERS[name].sample(run, start, **options)
     for latent, level in seen[1:]:

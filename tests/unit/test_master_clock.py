@@ -34,7 +34,7 @@ from asyndm_ext.clock.curves import CURVES
 from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.model.timesteps import is_uniform
 from asyndm_ext.region.regions import FixedRegion
-from asyndm_ext.run import Run, StepRecord
+from asyndm_ext.run import FromHost, Run, StepRecord
 from asyndm_ext.solvers import SOLVERS
 from asyndm_ext.solvers import dpm_solver as dpm_solver_module
 from asyndm_ext.solvers.dpm_solver import fast_orders
@@ -53,7 +53,7 @@ def sample(name: str, arguments: dict, region, curve: str, x: Tensor, *, model=N
     """As a host does it: everything from the host's keyword arguments."""
     solver = SOLVERS[name]
     schedule = PixelSchedule(solver.schedule(arguments), (x.shape[0], 1, *x.shape[-2:]), curve)
-    run = Run(model or Gaussian("sigma"), schedule, region, x, randn_like=noise or Noise(), **runs)
+    run = Run(model or Gaussian("sigma"), schedule, region, x, FromHost(randn_like=noise or Noise(), **runs))
     return solver.sample(run, x, **solver.chosen(arguments))
 
 

@@ -14,9 +14,9 @@ from support.kdiffusion import k_diffusion
 from support.solvers import percent_to_sigma, run_solver, schedule_for, start_of
 
 from asyndm_ext.region.regions import FixedRegion
-from asyndm_ext.solvers import COMFY, DENOISE_LAST, FLOW, LEFT_OUT, SNR, SOLVERS
-from asyndm_ext.solvers.flow import snr_schedule
-from asyndm_ext.solvers.resolve import FUNCTIONS, host_function, solver_for
+from asyndm_ext.solvers import COMFY, DENOISE_LAST, FLOW, FUNCTIONS, LEFT_OUT, SNR, SOLVERS
+from asyndm_ext.solvers.half_log_snr import snr_schedule
+from asyndm_ext.solvers.resolve import host_function, solver_for
 
 
 def host(source: str, module: str = "k_diffusion.sampling", **names: Any) -> Callable:

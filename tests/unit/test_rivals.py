@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -20,7 +21,7 @@ from asyndm_ext.rivals.scfg import SCFG, semantic_rate
 from asyndm_ext.rivals.seg import SEG, blurred, grid_of, kernel
 from asyndm_ext.rivals.semantic import Masks, SemanticMaps, mixed, smoothed, winners
 from asyndm_ext.rivals.zigzag import sample_zigzag
-from asyndm_ext.run import Run
+from asyndm_ext.run import FromHost, Run
 from asyndm_ext.solvers import SOLVERS
 
 SIGMAS = torch.tensor([14.6, 7.0, 3.0, 1.2, 0.4, 0.0], dtype=torch.float64)
@@ -68,9 +69,7 @@ def run_of(space: str, region=STILL, guidance: float = 5.0):
         PixelSchedule(base, (SHAPE[0], 1, *SHAPE[2:]), "quadratic"),
         region,
         x,
-        randn_like=torch.zeros_like,
-        table=TABLE,
-        watch=lambda record: levels.append(record.level),
+        FromHost(randn_like=torch.zeros_like, table=TABLE, watch=lambda record: levels.append(record.level)),
     )
     return run, x, model, levels
 
@@ -143,7 +142,7 @@ def test_zigzag_back_with_as_much_guidance_undoes_the_step_of_a_constant_answer(
 
 def test_zigzag_of_a_flow_looks_at_the_lower_level_on_the_way_back():
     run, x, model, _ = run_of("sigma")
-    run.flow = True
+    run.host = replace(run.host, flow=True)
     sample_zigzag(run, x, space="sigma", guidance=5.0)
     told = [float(level.flatten()[0]) for level in model.seen]
     assert told[:6] == [14.6, 7.0, 14.6, 7.0, 3.0, 7.0]

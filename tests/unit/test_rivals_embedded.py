@@ -118,7 +118,7 @@ def test_zigzag_as_published_is_what_the_authors_schedulers_do():
     from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule
     from asyndm_ext.region.regions import FixedRegion
     from asyndm_ext.rivals.zigzag import sample_zigzag
-    from asyndm_ext.run import Run
+    from asyndm_ext.run import FromHost, Run
 
     class Guided(Gaussian):
         last_uncond: torch.Tensor | None = None
@@ -130,7 +130,8 @@ def test_zigzag_as_published_is_what_the_authors_schedulers_do():
     steps, model, x = 10, Guided("timestep"), randn(*SHAPE, seed=5)
     shape = (SHAPE[0], 1, *SHAPE[2:])
     base = BaseSchedule.from_timesteps(webui_timesteps(steps).flip(0))
-    run = Run(model, PixelSchedule(base, shape, "quadratic"), FixedRegion.everything(shape, 0.0), x, table=TABLE)
+    schedule, region = PixelSchedule(base, shape, "quadratic"), FixedRegion.everything(shape, 0.0)
+    run = Run(model, schedule, region, x, FromHost(table=TABLE))
     found = sample_zigzag(run, x, space="timestep", guidance=5.0, published=True)
 
     settings = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}

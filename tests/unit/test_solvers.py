@@ -31,7 +31,7 @@ from torch import Tensor
 from asyndm_ext.clock.curves import CURVES
 from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.region.regions import FixedRegion
-from asyndm_ext.run import Run, StepRecord
+from asyndm_ext.run import FromHost, Run, StepRecord
 from asyndm_ext.solvers import SOLVERS
 
 # -- equal to the host on the host's schedule
@@ -92,7 +92,7 @@ def test_strength_zero_is_k_diffusion(name, function, options, schedule, curve, 
     schedule_map = PixelSchedule(BaseSchedule.from_sigmas(sigmas), (2, 1, 4, 5), curve)
     region = FixedRegion.everything((2, 1, 4, 5), 0.0)
     our_noises = {"randn_like": our_noise, "noise_sampler": our_tree}
-    run = Run(ours, schedule_map, region, x, callback=our_reports.append, **our_noises)
+    run = Run(ours, schedule_map, region, x, FromHost(callback=our_reports.append, **our_noises))
     found = SOLVERS[name].sample(run, x, **{key: value for key, value in options.items() if key != "solver_type"})
     close(found, expected, 1e-10)
     assert our_noise.drawn == their_noise.drawn, "the seed would give another picture"

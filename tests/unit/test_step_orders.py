@@ -27,7 +27,7 @@ from torch import Tensor
 
 from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.region.regions import FixedRegion
-from asyndm_ext.run import Run
+from asyndm_ext.run import FromHost, Run
 from asyndm_ext.solvers import SOLVERS
 from asyndm_ext.solvers.multistep import _BETA_D, _BETA_MIN, vp_time
 
@@ -214,8 +214,7 @@ def sampled(name: str, host: list[float], levels: Tensor, **options) -> tuple[Sc
         Given(host, levels),
         FixedRegion.everything((1, 1, 1, PIXELS), 0.0),
         x,
-        randn_like=torch.zeros_like,
-        percent_to_sigma=lambda _: 99.0,
+        FromHost(randn_like=torch.zeros_like, percent_to_sigma=lambda _: 99.0),
     )
     end = SOLVERS[name].sample(run, x, **options)
     return script, [*script.seen, end]

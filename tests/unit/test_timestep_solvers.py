@@ -31,7 +31,7 @@ from asyndm_ext.clock.curves import CURVES
 from asyndm_ext.clock.noise import NoiseTable
 from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.region.regions import FixedRegion
-from asyndm_ext.run import Run
+from asyndm_ext.run import FromHost, Run
 from asyndm_ext.solvers import SOLVERS
 from asyndm_ext.solvers.adams import LARGEST_GAIN, adams_bashforth
 
@@ -253,7 +253,7 @@ def orders(name: str, counts: list[int], base_of: Callable[[int], BaseSchedule],
     results = []
     for count in [*counts, 8 * counts[-1]]:
         schedule = PixelSchedule(base_of(count), MAP, "quadratic")
-        run = Run(Coupled(), schedule, FixedRegion(STRENGTHS.view(MAP) * 0.9), x, table=SMOOTH)
+        run = Run(Coupled(), schedule, FixedRegion(STRENGTHS.view(MAP) * 0.9), x, FromHost(table=SMOOTH))
         results.append(SOLVERS[name].sample(run, x, **options))
     errors = [float((result - results[-1]).norm() / results[-1].norm()) for result in results[:-1]]
     found = [math.log2(a / b) for a, b in pairwise(errors)]

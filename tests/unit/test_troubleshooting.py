@@ -11,7 +11,7 @@ from tests.support.messages import Message, messages, normal
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "asyndm_ext"
-ROOMS = ("clock", "hosts", "machine", "model", "picture", "prompt", "region", "solvers", "ui")
+ROOMS = ("clock", "hosts", "machine", "model", "picture", "prompt", "region", "run", "solvers", "ui")
 SOURCES = [
     ROOT / "scripts" / "asyndm.py",
     *(PACKAGE / "embedded" / f"{name}.py" for name in ("cli", "job")),

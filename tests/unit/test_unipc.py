@@ -34,7 +34,7 @@ from asyndm_ext.clock.curves import CURVES
 from asyndm_ext.clock.noise import NoiseTable
 from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.region.regions import FixedRegion
-from asyndm_ext.run import Run
+from asyndm_ext.run import FromHost, Run
 from asyndm_ext.solvers import LEVELS, SOLVERS
 from asyndm_ext.solvers.unipc import bounded
 
@@ -51,7 +51,7 @@ def webui(steps: int, **options) -> dict:
 def sample(arguments: dict, region, curve: str, x: Tensor, model=None, table: NoiseTable = TABLE, **runs) -> Tensor:
     solver = SOLVERS["UniPC"]
     schedule = PixelSchedule(solver.schedule(arguments), (x.shape[0], 1, *x.shape[-2:]), curve)
-    run = Run(model or Gaussian("timestep"), schedule, region, x, table=table, **runs)
+    run = Run(model or Gaussian("timestep"), schedule, region, x, FromHost(table=table, **runs))
     return solver.sample(run, x, **solver.chosen(arguments))
 
 
@@ -326,9 +326,8 @@ def test_order_of_convergence_under_a_map(variant: str, order: int) -> None:
     table = SmoothSnr(SMOOTH.log_sigmas)
     for count in [*counts, 320]:
         base = BaseSchedule(torch.linspace(990, 50, count + 1, dtype=torch.float64), log=False)
-        run = Run(
-            Coupled(), PixelSchedule(base, MAP, "quadratic"), FixedRegion(STRENGTHS.view(MAP) * 0.9), x, table=table
-        )
+        schedule, region = PixelSchedule(base, MAP, "quadratic"), FixedRegion(STRENGTHS.view(MAP) * 0.9)
+        run = Run(Coupled(), schedule, region, x, FromHost(table=table))
         results.append(SOLVERS["UniPC"].sample(run, x, variant=variant, order=order, lower_order_final=False))
     errors = [float((result - results[-1]).norm() / results[-1].norm()) for result in results[:-1]]
     found = [math.log2(a / b) for a, b in itertools.pairwise(errors)]

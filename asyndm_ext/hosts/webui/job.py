@@ -25,7 +25,7 @@ from asyndm_ext.hosts.webui.plain_pass import rehearsal, remembered, show_progre
 from asyndm_ext.hosts.webui.solvers import brownian_tree, noise_source, pass_solver
 from asyndm_ext.hosts.webui.tokens import resolve_objects
 from asyndm_ext.region.regions import AverageAttention, NoAttention, PerPatch, Region, region_for
-from asyndm_ext.run import Run, StepRecord
+from asyndm_ext.run import FromHost, Run, StepRecord
 from asyndm_ext.settings import Settings, SettingsError, is_enabled
 from asyndm_ext.ui import infotext
 from asyndm_ext.ui.coverage import Coverage
@@ -326,19 +326,22 @@ class _Pass:
         model = self.host.pass_model(self.denoiser, arguments, solver, len(x), self.objects, effect, compared)
         sample = solver.sample if compared is None else compared.sample(solver)
         with model.attached():
+            host = FromHost(
+                randn_like=frames.randn_like(noise_source(self.p.sampler.func)),
+                noise_sampler=frames.noise_sampler(brownian_tree(solver, self.p.sampler.func, x, arguments)),
+                flow=self.flow,
+                table=model.noise,
+                percent_to_sigma=arguments["percent_to_sigma"],
+                callback=frames.callback(callback),
+                watch=watch,
+                progress=lambda steps: tqdm.tqdm(steps, disable=arguments.get("disable")),
+            )
             run = Run(
                 frames.model(model),
                 PixelSchedule(self.base, self.shape, self.settings.curve),
                 PerPatch(region, model.patch) if model.patch > 1 else region,
                 frames.flat(x),
-                randn_like=frames.randn_like(noise_source(self.p.sampler.func)),
-                callback=frames.callback(callback),
-                table=model.noise,
-                watch=watch,
-                progress=lambda steps: tqdm.tqdm(steps, disable=arguments.get("disable")),
-                noise_sampler=frames.noise_sampler(brownian_tree(solver, self.p.sampler.func, x, arguments)),
-                flow=self.flow,
-                percent_to_sigma=arguments["percent_to_sigma"],
+                host,
             )
             latent = frames.deep(sample(run, frames.flat(x), **solver.chosen(arguments)))
         note = model.neighbours.said()
