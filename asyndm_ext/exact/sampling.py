@@ -17,7 +17,7 @@ from asyndm_ext.noise import NoiseTable
 from asyndm_ext.objects import ObjectSpec
 from asyndm_ext.regions import AverageAttention, Between, FixedRegion, Region, region_for
 from asyndm_ext.run import Run
-from asyndm_ext.schedule import PixelSchedule
+from asyndm_ext.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.settings import Settings
 from asyndm_ext.solvers import SOLVERS
 from asyndm_ext.strengths import strengths_for
@@ -55,6 +55,7 @@ def sample(
     slow: Slow = "objects",
     made: Callable[..., ExactModel] = ExactModel,
     region: Region | None = None,
+    scheduled: Callable[[BaseSchedule, tuple[int, int, int, int], str], PixelSchedule] = PixelSchedule,
 ) -> Tensor:
     """Finished latents ``(B,D,1,P)`` float64.
 
@@ -66,6 +67,7 @@ def sample(
         slow: which parts lag, where the settings' region is one of objects.
         made: makes the model, to look over its shoulder.
         region: another one than the settings ask for.
+        scheduled: makes the levels that a solver walks through, of the host's, the shape of a map and the curve.
     """
     solver = SOLVERS[conditions.solver]
     table = NoiseTable.from_alphas_cumprod(world.alphas_cumprod)
@@ -81,7 +83,7 @@ def sample(
     model.tells_effect = settings is not None and settings.uses_guidance
     run = Run(
         model,
-        PixelSchedule(base, shape, settings.curve if settings else "quadratic"),
+        scheduled(base, shape, settings.curve if settings else "quadratic"),
         region or _region(settings, slow, shape, model),
         x,
         randn_like=lambda like: normals(like.shape).to(like),
