@@ -17,7 +17,7 @@ from torch import Tensor
 
 from asyndm_ext.evaluate.statistics import Bootstrap
 from asyndm_ext.exact.model import ExactModel
-from tests.lag_rules import CELLS, RULES, SCHEDULES, DIMENSIONS, TODAY, Found, Rule, by_steps, right, told
+from tests.lag_rules import CELLS, DIMENSIONS, RULES, SCHEDULES, TODAY, Found, Rule, by_steps, right, told
 
 CHOOSE, CONFIRM, THREE = (25, 10_000_000), (75, 11_000_000), (20, 12_000_000)
 LATEST = 0.5
