@@ -104,7 +104,7 @@ def build_parser() -> frame.Parser:
         "--curve",
         **_one_of("asyndm_ext.schedule", "CURVES", "quadratic"),
         metavar="NAME",
-        help="concave curve: quadratic, piecewise linear, exponential, linear (%(default)s)",
+        help="concave curve: quadratic, piecewise linear, exponential, head start, linear (%(default)s)",
     )
     add(
         "--strength", type=frame.number, default=0.7, metavar="S", help="how slow the objects are, 0 to 1 (%(default)s)"
