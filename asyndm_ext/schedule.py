@@ -50,8 +50,8 @@ def _exponential(v: Tensor, r: float, h: float, w: Tensor) -> Tensor:
 
 
 def _head_start(v: Tensor, r: float, h: float, w: Tensor) -> Tensor:
-    # It waits, goes at the host's own stride, and catches up on the line that leads to (1, 0). The copy through (u, v) is
-    # known by the lag that it has between its corners.
+    # It waits, goes at the host's own stride, and catches up on the line that leads to (1, 0). The copy through (u, v)
+    # is known by the lag that it has between its corners.
     most = torch.maximum(v - r, (v - (1 - w) * r - w * _WAIT) / 3).clamp_min(0.0)
     left = r - h
     return torch.minimum(torch.minimum(v - (1 - w) * h, left + most), (1 + 2 * _WAIT * w) * left)

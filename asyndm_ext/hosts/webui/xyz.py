@@ -65,7 +65,7 @@ def _apply(axis: Axis, title: str) -> Callable[[Any, Any, list[Any]], None]:
         script = next(script for script in p.scripts.alwayson_scripts if script.title() == title)
         own = slice(script.args_from, script.args_to)
         args = list(p.script_args)
-        chosen = getattr(p, "asyndm_chosen", frozenset())
+        chosen: frozenset[str] = getattr(p, "asyndm_chosen", frozenset())
         args[own] = axis.changed(args[own], value, getattr(p, "asyndm_switched", False), chosen)
         p.script_args = args
         if not axis.yields:
