@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from asyndm_ext.clock.curves import CURVES
 from asyndm_ext.messages import is_number, is_text, listed, plain, shown
+from asyndm_ext.presets import preset
 from asyndm_ext.prompt.objects import ObjectSpec, parse_objects, short, written
 from asyndm_ext.region import mask_image
 from asyndm_ext.region.masks import MaskOptions
@@ -204,11 +205,18 @@ class Settings:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Settings:
         """The API's dictionary, any part of it. Without the key ``enabled`` it counts as enabled: who sends
-        settings wants them used.
+        settings wants them used. The key ``preset`` names some that those beside it win over.
 
         Raises:
-            SettingsError: unknown key, wrong type, value out of range.
+            SettingsError: unknown key, wrong type, value out of range, unknown preset.
         """
+        values = dict(values)
+        named = values.pop("preset", None)
+        if named is not None:
+            try:
+                values = {**preset(named).settings, **values}
+            except ValueError as error:
+                raise SettingsError(f"AsynDM: {error}") from error
         known = [f.name for f in fields(cls)]
         unknown = [key for key in values if key not in known]
         if unknown:

@@ -77,7 +77,21 @@ var asyndm = (function() {
         updateInput(field);
     }
 
-    /** A click on a button of the mask's line. */
+    /** Lights the preset that the panel's settings equal, and says what it has earned. */
+    function mark(prefix, settings) {
+        const line = element(prefix, 'presets');
+        if (!line) return;
+        const same = (wanted, value) => typeof wanted === 'number' ? Math.abs(wanted - Number(value)) < 1e-6 : wanted === value;
+        line.querySelectorAll('[data-preset]').forEach(function(button) {
+            const wanted = JSON.parse(button.dataset.preset);
+            const isIt = Object.keys(wanted).every((name) => same(wanted[name], settings[name]));
+            button.classList.toggle('asyndm-on', isIt);
+            button.setAttribute('aria-pressed', String(isIt));
+            line.querySelector('[data-says="' + button.dataset.press + '"]').hidden = !isIt;
+        });
+    }
+
+    /** A click on a button of the presets' line or of the mask's. */
     function press(prefix, event) {
         const button = event.target.closest('[data-press]');
         if (button) element(prefix, button.dataset.press).click();
@@ -115,9 +129,18 @@ var asyndm = (function() {
         const line = element(prefix, 'chips');
         if (!line) return;
         line.addEventListener('click', (event) => choose(prefix, event));
-        element(prefix, 'mask_line')?.addEventListener('click', (event) => press(prefix, event));
+        ['presets', 'mask_line'].forEach(function(name) {
+            element(prefix, name)?.addEventListener('click', (event) => press(prefix, event));
+        });
         watchMask(prefix);
-        show(prefix, element(prefix, 'region input')?.value);
+        const value = (name) => element(prefix, name)?.value;
+        show(prefix, value('region input'));
+        mark(prefix, {
+            strength: value('strength input[type=number]'),
+            curve: value('curve input'),
+            region: value('region input'),
+            order: value('order input'),
+        });
         const draw = function() {
             const strength = element(prefix, 'strength input[type=number]');
             const curve = element(prefix, 'curve input');
@@ -131,5 +154,5 @@ var asyndm = (function() {
     // A panel's elements are named by its host; what they have in common is the beginning of the plot's name.
     onUiLoaded(() => gradioApp().querySelectorAll('.asyndm-plot').forEach((plot) => setUp(plot.id.slice(0, -'plot'.length))));
 
-    return {plot, look, show};
+    return {plot, look, show, mark};
 })();

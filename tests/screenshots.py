@@ -46,7 +46,7 @@ PROMPT, SEED, STEPS = "an owl under an umbrella", 1, 20
 OBJECTS = parse_objects(automatic_objects(PROMPT))
 EFFECTS: dict[str, tuple[Any, ...]] = {
     "strength": (0.0, 0.35, 0.7, 1.0),
-    "curve": ("linear", "exponential", "quadratic", "piecewise linear"),
+    "curve": ("linear", "exponential", "quadratic", "head start", "piecewise linear"),
     "threshold": (0.3, 1.0, 2.0, 4.0),
     "region": ("objects", "everything"),
     "soft": (False, True),

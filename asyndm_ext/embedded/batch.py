@@ -6,6 +6,7 @@ for itself, so it is the picture that its job gives alone, up to rounding.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -84,7 +85,13 @@ def webui_arguments(job: Steps, table: NoiseTable) -> dict[str, Any]:
     elif job.scheduler == "exponential":
         sigmas = (high + share * (low - high)).exp()
     else:
-        t = (1 - share) * (train - 1)
+        if job.scheduler == "SGM uniform":
+            t = torch.linspace(train - 1, 0, job.steps + 1, dtype=torch.float64)[:-1]
+        elif job.scheduler == "beta":
+            # As Neo, reForge and Classic lay them out; AUTOMATIC1111 and Forge spread sigmas in place of timesteps.
+            t = (beta_quantile(1 - torch.arange(job.steps) / job.steps) * (train - 1)).round()
+        else:
+            t = (1 - share) * (train - 1)
         below = t.floor().long()
         above = (below + 1).clamp(max=train - 1)
         sigmas = torch.lerp(table.log_sigmas[below], table.log_sigmas[above], t - below).exp()
@@ -94,6 +101,17 @@ def webui_arguments(job: Steps, table: NoiseTable) -> dict[str, Any]:
         "sigma_max": high.exp(),
         "n": job.steps,
     }
+
+
+def beta_quantile(share: Tensor, shape: float = 0.6) -> Tensor:
+    """Where shares ``(n,)`` of a symmetric Beta distribution lie, float64 (arXiv:2407.12173 has 0.6)."""
+    angle = torch.linspace(0, math.pi / 2, 100_001, dtype=torch.float64)
+    middle = (angle[1:] + angle[:-1]) / 2
+    below = torch.cumsum((middle.sin() * middle.cos()) ** (2 * shape - 1), 0)  # with sin^2 in place of the variable
+    below = torch.cat([below.new_zeros(1), below / below[-1]])
+    high = torch.searchsorted(below, share.double()).clamp(1, len(below) - 1)
+    between = (share - below[high - 1]) / (below[high] - below[high - 1])
+    return torch.lerp(angle[high - 1], angle[high], between).sin().square()
 
 
 def variant_region(

@@ -21,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any
 from asyndm_ext.commands import folders, frame, interrupts
 from asyndm_ext.commands.main import COMMANDS
 from asyndm_ext.embedded.limits import GUIDANCE, MAX_GUIDANCE, MAX_SIDE, SCHEDULERS, SEEDS, SIDE_STEP
+from asyndm_ext.presets import OF_OBJECTS
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -102,12 +103,16 @@ def build_parser() -> frame.Parser:
     )
     add(
         "--curve",
-        **_one_of("asyndm_ext.clock.curves", "CURVES", "quadratic"),
+        **_one_of("asyndm_ext.clock.curves", "CURVES"),
         metavar="NAME",
-        help="concave curve: quadratic, piecewise linear, exponential, linear (%(default)s)",
+        help="concave curve: quadratic, piecewise linear, exponential, head start, linear (quadratic)",
     )
+    add("--strength", type=frame.number, metavar="S", help="how slow the objects are, 0 to 1 (0.7)")
     add(
-        "--strength", type=frame.number, default=0.7, metavar="S", help="how slow the objects are, 0 to 1 (%(default)s)"
+        "--preset",
+        **_one_of("asyndm_ext.presets", "OF_OBJECTS"),
+        metavar="NAME",
+        help=f"settings that go together: {', '.join(OF_OBJECTS)}; those that you give beside it win",
     )
     add(
         "--objects",
@@ -117,10 +122,10 @@ def build_parser() -> frame.Parser:
     )
     add(
         "--order",
-        **_one_of("asyndm_ext.region.turns", "ORDERS", "together"),
+        **_one_of("asyndm_ext.region.turns", "ORDERS"),
         metavar="NAME",
         help="which object is drawn first: together, in turn (as in the prompt), 'in turn, last first'; an order in"
-        " --objects ('bike > shark') counts in its place (%(default)s)",
+        " --objects ('bike > shark') counts in its place (together)",
     )
     add(
         "--mask-source",
@@ -189,7 +194,7 @@ class _ListWords(_List):
         return all_words()
 
 
-def _one_of(module: str, table: str, default: str) -> dict[str, Any]:
+def _one_of(module: str, table: str, default: str | None = None) -> dict[str, Any]:
     """An option's type and default: one of the names in a table, letter case aside, imported only for another name."""
 
     def parse(text: str) -> str:
@@ -255,14 +260,14 @@ def _jobs(options: argparse.Namespace) -> tuple[list[Job], str]:
         if source != "prompt":
             raise ValueError("--mask-source guidance knows no words; leave out --objects, or take another mask source")
         objects, source = (), "guidance"
-    settings = Settings(
-        enabled=True,
-        objects=objects,
-        strength=options.strength,
-        curve=options.curve,
-        threshold=options.threshold,
-        order=options.order,
-        mask_source=options.mask_source,
+    given = {name: getattr(options, name) for name in ("preset", "strength", "curve", "order")}
+    settings = Settings.from_dict(
+        {
+            **{name: value for name, value in given.items() if value is not None},
+            "objects": objects,
+            "threshold": options.threshold,
+            "mask_source": options.mask_source,
+        }
     )
     jobs = [
         Job(

@@ -175,7 +175,7 @@ class Job:
         pairs: dict[str, Any] = {
             "Steps": self.steps,
             "Sampler": self.solver,
-            "Schedule type": self.scheduler.capitalize(),
+            "Schedule type": self.scheduler[0].upper() + self.scheduler[1:],
             "CFG scale": f"{self.guidance:g}",
             "Seed": self.seed,
             "Size": f"{self.width}x{self.height}",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-SCHEDULERS = ("uniform", "karras", "exponential")
+SCHEDULERS = ("uniform", "karras", "exponential", "SGM uniform", "beta")
 MAX_STEPS = 150
 SIDE_STEP, MAX_SIDE = 16, 512
 """Pixels."""

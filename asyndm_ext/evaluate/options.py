@@ -15,7 +15,7 @@ from asyndm_ext.rivals import OPTIONS
 from asyndm_ext.world.kinds import KINDS as PROMPT_KINDS
 
 _EXAMPLE = "asyndm evaluate --prompts 100 --kind two,relation --strength 0.7,0.3,0.9 --out two_objects"
-_CURVES = "quadratic, piecewise linear, exponential, linear (quadratic)"
+_CURVES = "quadratic, piecewise linear, exponential, head start, linear (quadratic)"
 PAPER = ("table1", "table2", "table4", "table5", "table6", "fid30k", "figure8")
 WEBUI_SIDES = (64, 4096)
 """Pixels. What a WebUI draws is its own affair; these catch a slip of the finger."""

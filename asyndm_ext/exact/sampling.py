@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from asyndm_ext.clock.noise import NoiseTable
-from asyndm_ext.clock.schedule import PixelSchedule
+from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule
 from asyndm_ext.embedded.batch import own_noise, webui_arguments
 from asyndm_ext.exact.config import Asked
 from asyndm_ext.exact.model import ExactModel
@@ -55,6 +55,7 @@ def sample(
     slow: Slow = "objects",
     made: Callable[..., ExactModel] = ExactModel,
     region: Region | None = None,
+    scheduled: Callable[[BaseSchedule, tuple[int, int, int, int], str], PixelSchedule] = PixelSchedule,
 ) -> Tensor:
     """Finished latents ``(B,D,1,P)`` float64.
 
@@ -66,6 +67,7 @@ def sample(
         slow: which parts lag, where the settings' region is one of objects.
         made: makes the model, to look over its shoulder.
         region: another one than the settings ask for.
+        scheduled: makes the levels that a solver walks through, of the host's, the shape of a map and the curve.
     """
     solver = SOLVERS[conditions.solver]
     table = NoiseTable.from_alphas_cumprod(world.alphas_cumprod)
@@ -81,7 +83,7 @@ def sample(
     model.tells_effect = settings is not None and settings.uses_guidance
     run = Run(
         model,
-        PixelSchedule(base, shape, settings.curve if settings else "quadratic"),
+        scheduled(base, shape, settings.curve if settings else "quadratic"),
         region or _region(settings, slow, shape, model),
         x,
         FromHost(randn_like=lambda like: normals(like.shape).to(like), table=table),

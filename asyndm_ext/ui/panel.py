@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -10,9 +11,10 @@ from typing import Any
 
 import gradio as gr
 
+from asyndm_ext.presets import preset
 from asyndm_ext.prompt.finder import automatic_objects
 from asyndm_ext.settings import FIELDS, Field
-from asyndm_ext.ui import chips, curve_plot, mask_control, mask_line
+from asyndm_ext.ui import chips, curve_plot, mask_control, mask_line, preset_line
 from asyndm_ext.ui.infotext import pasted
 
 CURVE = ("strength", "curve")
@@ -104,6 +106,8 @@ def build(
         gr.Column(elem_classes=["asyndm-panel"]),
     ):
         controls["enabled"] = enabled
+        presets = preset_line.offered(without)
+        gr.HTML(preset_line.html(presets), elem_id=elem_id("presets"))
         draw("objects")
         line = gr.HTML(chips.html("", "", specs["region"].default), elem_id=elem_id("chips"))
         with gr.Row(elem_id=elem_id("clock")):
@@ -126,7 +130,12 @@ def build(
             region: mask_control.hidden_button(region, elem_id(mask_line.switch_to(region)))
             for region in mask_line.REGIONS_WITH_MASK
         }
+        choosers = {
+            preset.name: mask_control.hidden_button(preset.name, elem_id(preset_line.button(preset)))
+            for preset in presets
+        }
     prefix = elem_id("")
+    _follow_the_presets(controls, choosers, prefix)
     _follow_the_sliders(controls, prefix)
     _follow_the_region(controls["region"], switches, prefix)
     _keep_the_lines(controls, prompt, mask, (find, line, mask_says), prefix, inpaint)
@@ -136,6 +145,17 @@ def build(
 def infotext_fields(controls: Mapping[str, Any]) -> list[tuple[Any, Any]]:
     """Pairs (control, how to read it from an infotext) for the WebUI's pasting."""
     return [(control, pasted(name)) for name, control in controls.items()]
+
+
+def _follow_the_presets(controls: Mapping[str, Any], choosers: Mapping[str, Any], prefix: str) -> None:
+    """A press sets the controls that presets set; whenever these change, the page lights the preset that they equal."""
+    own = [controls[name] for name in preset_line.GOVERNED if name in controls]
+    for name, chooser in choosers.items():
+        values = json.dumps([preset(name).settings[one] for one in preset_line.GOVERNED])
+        _on_the_page(chooser.click, f"() => {values}", [], own)
+    for control in own if choosers else ():
+        names = ", ".join(preset_line.GOVERNED)
+        _on_the_page(control.change, f"({names}) => asyndm.mark('{prefix}', {{{names}}})", own)
 
 
 def _follow_the_sliders(controls: Mapping[str, Any], prefix: str) -> None:

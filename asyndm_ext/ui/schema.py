@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from asyndm_ext.presets import NAMES as PRESET_NAMES
+from asyndm_ext.presets import PRESETS
 from asyndm_ext.rivals import OPTIONS
 from asyndm_ext.settings import FIELDS, Field, Settings
 
@@ -46,8 +48,23 @@ def settings_schema() -> Schema:
     What it cannot say: min_area < max_area, start < end, and that a mask is a picture.
     """
     enabled = {"type": "boolean", "default": True, "description": "Off means that nothing at all happens."}
-    properties = {"enabled": enabled, **{spec.name: _setting(spec) for spec in FIELDS}, "compare": _compare()}
+    properties = {
+        "enabled": enabled,
+        **{spec.name: _setting(spec) for spec in FIELDS},
+        "compare": _compare(),
+        "preset": _preset(),
+    }
     return {"title": "AsynDM settings", "type": "object", "properties": properties, "additionalProperties": False}
+
+
+def _preset() -> Schema:
+    told = "; ".join(f"{one.name}: {one.help} {one.earned}" for one in PRESETS)
+    return {
+        "title": "Preset",
+        "description": f"Settings that go together; those beside it win. {told}",
+        "enum": [*PRESET_NAMES, None],
+        "default": None,
+    }
 
 
 def _compare() -> Schema:

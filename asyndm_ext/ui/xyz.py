@@ -1,16 +1,18 @@
-"""Axes for the X/Y/Z plot: one for every setting but the plain picture (a cell has one), and the paper's comparison.
-Without the plot script itself."""
+"""Axes for the X/Y/Z plot: one for every setting but the plain picture (a cell has one), the presets, and the paper's
+comparison. Without the plot script itself."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import PurePath
 from typing import Any
 
 from asyndm_ext.messages import plain
+from asyndm_ext.presets import NAMES as PRESET_NAMES
+from asyndm_ext.presets import preset as find_preset
 from asyndm_ext.region import mask_image
 from asyndm_ext.settings import FIELDS, Field, Settings, SettingsError
 
@@ -37,6 +39,7 @@ class Axis:
         read: from a value to the settings that it stands for; raises ValueError for one that stands for nothing.
         choices: all values, where they can be listed.
         switches: says itself whether AsynDM is on. The other axes switch it on: who varies a setting wants it used.
+        yields: what another axis has set stays, whichever of the two comes first.
         show: a value as the legend shows it; None: label and value.
     """
 
@@ -45,6 +48,7 @@ class Axis:
     read: Callable[[Any], dict[str, Any]]
     choices: tuple[str, ...] = ()
     switches: bool = False
+    yields: bool = False
     show: Callable[[Any], str] | None = None
 
     def settings(self, value: Any) -> dict[str, Any]:
@@ -58,13 +62,18 @@ class Axis:
             raise SettingsError(f"AsynDM: the axis {name} cannot take {_short(value)}: {reason}") from error
         return changes
 
-    def changed(self, args: Sequence[Any], value: Any, keep_switch: bool = False) -> list[Any]:
+    def changed(
+        self, args: Sequence[Any], value: Any, keep_switch: bool = False, chosen: Collection[str] = ()
+    ) -> list[Any]:
         """A script's arguments (the panel's values in order, or a dictionary first) as this value changes them.
 
         Args:
             keep_switch: another axis has said already whether AsynDM is on.
+            chosen: what other axes have set already.
         """
         changes = self.settings(value)
+        if self.yields:
+            changes = {name: new for name, new in changes.items() if name not in chosen}
         if not self.switches and not keep_switch:
             changes = {"enabled": True, **changes}
         return replaced(args, changes)
@@ -89,7 +98,8 @@ def axes(read_mask: Callable[[str], str]) -> list[Axis]:
     """
     comparison = Axis(f"{PREFIX} Comparison", str, _comparison, tuple(COMPARISON), switches=True, show=str)
     enabled = Axis(f"{PREFIX} Enabled", str, lambda text: {"enabled": _switch(text)}, SWITCH, switches=True)
-    return [comparison, enabled, *(_axis(spec, read_mask) for spec in FIELDS if spec.name != "compare_plain")]
+    preset = Axis(f"{PREFIX} Preset", str, _preset, PRESET_NAMES, yields=True, show=str)
+    return [comparison, enabled, preset, *(_axis(spec, read_mask) for spec in FIELDS if spec.name != "compare_plain")]
 
 
 def read_mask(text: str, files: bool) -> str:
@@ -142,6 +152,10 @@ def _comparison(text: str) -> dict[str, Any]:
         if name.casefold() == text.strip().casefold():
             return dict(changes)
     raise ValueError(f"it must be one of {', '.join(map(repr, COMPARISON))}")
+
+
+def _preset(text: str) -> dict[str, Any]:
+    return dict(find_preset(text).settings)
 
 
 def _short(value: Any) -> str:

@@ -155,7 +155,11 @@ def test_every_setting_has_an_axis_that_works(webui: WebUI, tmp_path: Path) -> N
     ("axis", "values", "message"),
     [
         ("Strength", ["0.5", "1.5"], "the axis Strength cannot take 1.5: Strength must lie between 0 and 1"),
-        ("Curve", ["bin"], "Curve must be one of 'quadratic', 'piecewise linear', 'exponential', 'linear'"),
+        (
+            "Curve",
+            ["bin"],
+            "Curve must be one of 'quadratic', 'piecewise linear', 'exponential', 'head start', 'linear'",
+        ),
         ("Mask", ["nowhere.png"], "the axis Mask cannot take nowhere.png: the mask is not a picture"),
         ("Soft objects", ["yes"], "it must be True or False"),
         ("Comparison", ["AsynDM", "best"], "it must be one of 'plain', 'concave', 'AsynDM', 'fixed mask'"),

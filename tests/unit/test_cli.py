@@ -343,7 +343,10 @@ def test_sigmas_fall_from_the_models_highest_to_its_lowest_to_zero(scheduler):
     base = base_schedule(job(scheduler=scheduler, steps=10), table)
     assert base.steps == step_count(random_model(), job(steps=10)) == 10
     assert base.final == 0
-    assert torch.allclose(base.nodes[[0, -1]], table.log_sigmas[[-1, 0]].exp(), rtol=1e-12)
+    lowest = table.log_sigmas[0].exp()
+    assert torch.allclose(base.nodes[0], table.log_sigmas[-1].exp(), rtol=1e-12)
+    # These two are made to have sigma 0 for their lowest level.
+    assert (base.nodes[-1] > lowest) if scheduler in ("SGM uniform", "beta") else torch.isclose(base.nodes[-1], lowest)
     assert (base.nodes.diff() < 0).all()
 
 
@@ -354,6 +357,18 @@ def test_karras_and_exponential_are_k_diffusions():
     for scheduler in ("karras", "exponential"):
         theirs = getattr(sampling, f"get_sigmas_{scheduler}")(10, *ends)[:-1].double()
         assert torch.allclose(base_schedule(job(scheduler=scheduler, steps=10), table).nodes, theirs, rtol=1e-5)
+
+
+def test_sgm_uniform_and_beta_are_the_webuis():
+    stats = pytest.importorskip("scipy.stats")
+    table = NoiseTable.from_alphas_cumprod(random_model().alphas_cumprod)
+    last = len(table.log_sigmas) - 1
+    for steps in (10, 30):
+        even = last * (1 - torch.arange(steps, dtype=torch.float64) / steps)
+        theirs = torch.as_tensor(stats.beta.ppf(even / last, 0.6, 0.6) * last).round()
+        for scheduler, timesteps in (("SGM uniform", even), ("beta", theirs)):
+            ours = table.sigma_to_t(base_schedule(job(scheduler=scheduler, steps=steps), table).nodes)
+            assert torch.allclose(ours, timesteps, atol=1e-6)
 
 
 def test_timesteps_are_the_webuis():

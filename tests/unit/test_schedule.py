@@ -13,7 +13,8 @@ from torch import Tensor
 from asyndm_ext.clock.curves import CURVES, curve_height, next_height
 from asyndm_ext.clock.schedule import BaseSchedule, PixelClock, PixelSchedule, UnusableSchedule
 
-CONCAVE = ("quadratic", "piecewise linear", "exponential")
+AUTHORS = ("quadratic", "piecewise linear", "exponential")
+CONCAVE = (*AUTHORS, "head start")
 TIMESTEPS = 1000
 
 strengths = st.one_of(st.just(0.0), st.just(1.0), st.floats(0.0, 1.0), st.sampled_from([0.05, 0.4, 0.7, 0.95]))
@@ -113,7 +114,7 @@ def authors_update(curve: str, s: float, r: int, k: float, steps: int) -> float:
 
 
 @given(
-    st.sampled_from(CONCAVE),
+    st.sampled_from(AUTHORS),
     st.integers(2, 60),
     st.floats(0.05, 0.95),
     st.data(),
@@ -168,13 +169,34 @@ def test_two_strengths_on_the_piecewise_linear_curve_drop_178_timesteps() -> Non
 
 
 @pytest.mark.parametrize(
-    ("curve", "per_strength"), [("quadratic", 250), ("piecewise linear", 500), ("exponential", 123.3)]
+    ("curve", "per_strength"),
+    [("quadratic", 250), ("piecewise linear", 500), ("exponential", 123.3), ("head start", 250)],
 )
 @pytest.mark.parametrize("w", [0.1, 0.4, 0.7, 1.0])
 def test_largest_lag(curve: str, per_strength: float, w: float) -> None:
     heights = walk(curve, [[w]] * 1000).flatten()
     lag = TIMESTEPS * (heights - torch.linspace(1, 0, 1001, dtype=torch.float64)).max()
     assert abs(float(lag) - per_strength * w) < 0.051 * w
+
+
+def test_a_head_start_is_a_wait_then_the_hosts_stride_then_a_race() -> None:
+    heights = walk("head start", [[1.0]] * 20).flatten()
+    expected = [1.0] * 6 + [0.95, 0.9, 0.85, 0.8, 0.75] + [0.75 * (1 - i / 10) for i in range(1, 11)]
+    assert (heights - torch.tensor(expected, dtype=torch.float64)).abs().max() < 1e-12
+
+
+def test_the_curve_of_the_wind_tunnel_is_the_products() -> None:
+    """tests/lag_rules.py walks the two handles by another formula."""
+    from tests.lag_rules import handles
+
+    rule = handles(0.25, 0.5)
+    for w in ([1.0, 0.7, 0.3, 0.0], [0.0, 1.0, 1.0, 0.2]):
+        v, theirs = torch.ones(4, dtype=torch.float64), torch.ones(4, dtype=torch.float64)
+        for step in range(29):
+            strength = grow([x * (step % 7 != 3 or x < 0.5) for x in w]).flatten()
+            v = next_height("head start", v, 1 - step / 30, 1 / 30, strength)
+            theirs = rule(theirs, 1 - step / 30, 1 / 30, strength, None).clamp(0, 1)
+            assert (v - theirs).abs().max() < 1e-12
 
 
 # -- schedules

@@ -68,7 +68,7 @@ def test_panel_defaults_in_the_dictionary_slot_s_rest_are_ignored() -> None:
         ({"threshold": 0.0}, "Threshold must lie between 0.1 and 5, but it is 0.0"),
         (
             {"curve": "bin"},
-            "Curve must be one of 'quadratic', 'piecewise linear', 'exponential', 'linear', but it is 'bin'",
+            "must be one of 'quadratic', 'piecewise linear', 'exponential', 'head start', 'linear', but it is 'bin'",
         ),
         ({"curve": ["quadratic"]}, "Curve must be one of"),
         ({"region": None}, "Region must be one of"),

@@ -28,7 +28,9 @@ def axis(label: str) -> Axis:
 
 
 def test_an_axis_for_every_setting() -> None:
-    assert set(AXES) == {f"[AsynDM] {name}" for name in ("Comparison", "Enabled", *(spec.label for spec in VARIED))}
+    assert set(AXES) == {
+        f"[AsynDM] {name}" for name in ("Comparison", "Enabled", "Preset", *(spec.label for spec in VARIED))
+    }
     for spec in VARIED:
         if spec.choices:
             assert axis(spec.label).choices == spec.choices

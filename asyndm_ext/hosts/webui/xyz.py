@@ -65,8 +65,11 @@ def _apply(axis: Axis, title: str) -> Callable[[Any, Any, list[Any]], None]:
         script = next(script for script in p.scripts.alwayson_scripts if script.title() == title)
         own = slice(script.args_from, script.args_to)
         args = list(p.script_args)
-        args[own] = axis.changed(args[own], value, keep_switch=getattr(p, "asyndm_switched", False))
+        chosen: frozenset[str] = getattr(p, "asyndm_chosen", frozenset())
+        args[own] = axis.changed(args[own], value, getattr(p, "asyndm_switched", False), chosen)
         p.script_args = args
+        if not axis.yields:
+            p.asyndm_chosen = chosen | axis.settings(value).keys()
         if axis.switches:
             p.asyndm_switched = True
 
