@@ -49,6 +49,14 @@ class TellsUncond(Protocol):
     """Of the last call, ``(B,C,H,W)``, as that call's own answer; None before the first."""
 
 
+@runtime_checkable
+class TellsChange(Protocol):
+    """A model that also tells what others have done to the level that it was called with."""
+
+    changed: Tensor | None
+    """The factor of each image in the last call, ``(B,1,1,1)`` float64 on the CPU; None where nobody has."""
+
+
 @dataclass(frozen=True)
 class _Sent:
     """A map that a solver has been given. Attributes: source: what it was made of; here: on the CPU in the solver's
@@ -221,6 +229,11 @@ class Run:
         if not isinstance(self._model, TellsUncond) or self._model.last_uncond is None:
             raise RuntimeError("this model does not tell its answer without the prompt")
         return self._model.last_uncond
+
+    def changed(self) -> Tensor | None:
+        """The factor ``(B,1,1,1)`` by which others have changed the level of the last model call in its place, for a
+        solver whose host calls its model with the very memory that it reads its levels from; None: they have not."""
+        return self._model.changed if isinstance(self._model, TellsChange) else None
 
     def advance(self, to: Position | None = None) -> Tensor:
         """End the step: the newest region moves the clock; returns the next level map on the device.
