@@ -221,7 +221,7 @@ class DiTTimeConditioning(TokenTime):
         if self.table is None:
             return None
         self._embedded = output
-        return output[: len(self.rows)]
+        return output[: len(self.rows)].clone()  # a network may add what else it is told in its place
 
     # -- conditioning
 

@@ -134,6 +134,14 @@ class TokenRows:
 
     __radd__ = __add__
 
+    def add_(self, other: Any) -> TokenRows:
+        """In its place: it is raised from then on."""
+        made = torch.add(self, other)  # type: ignore[call-overload]
+        if not isinstance(made, TokenRows):
+            _refuse("add_")
+        vars(self).update(vars(made))
+        return self
+
     def __mul__(self, other: Any) -> Any:
         return torch.mul(self, other)  # type: ignore[arg-type]
 

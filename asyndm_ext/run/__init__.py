@@ -7,8 +7,8 @@ A solver reads :class:`Run`. A host makes one of its guided :class:`Model` and o
 """
 
 from asyndm_ext.run.from_host import FromHost, StepRecord
-from asyndm_ext.run.model import Model, TellsUncond
+from asyndm_ext.run.model import Model, TellsChange, TellsUncond
 from asyndm_ext.run.run import Run
 from asyndm_ext.run.sent_maps import SentMaps
 
-__all__ = ["FromHost", "Model", "Run", "SentMaps", "StepRecord", "TellsUncond"]
+__all__ = ["FromHost", "Model", "Run", "SentMaps", "StepRecord", "TellsChange", "TellsUncond"]

@@ -29,3 +29,11 @@ class TellsUncond(Protocol):
 
     last_uncond: Tensor | None
     """Of the last call, ``(B,C,H,W)``, as that call's own answer; None before the first."""
+
+
+@runtime_checkable
+class TellsChange(Protocol):
+    """A model that also tells what others have done to the level that it was called with."""
+
+    changed: Tensor | None
+    """The factor of each image in the last call, ``(B,1,1,1)`` float64 on the CPU; None where nobody has."""

@@ -11,7 +11,7 @@ from asyndm_ext.clock.distinct import elementwise
 from asyndm_ext.clock.schedule import PixelSchedule, Position
 from asyndm_ext.region.regions import Region
 from asyndm_ext.run.from_host import FromHost, StepRecord
-from asyndm_ext.run.model import Model, TellsUncond
+from asyndm_ext.run.model import Model, TellsChange, TellsUncond
 from asyndm_ext.run.sent_maps import SentMaps
 
 # What a level may differ by, in units of the last place, when it is computed as a map and as a scalar: a power of a
@@ -123,6 +123,11 @@ class Run:
         if not isinstance(self._model, TellsUncond) or self._model.last_uncond is None:
             raise RuntimeError("this model does not tell its answer without the prompt")
         return self._model.last_uncond
+
+    def changed(self) -> Tensor | None:
+        """The factor ``(B,1,1,1)`` by which others have changed the level of the last model call in its place, for a
+        solver whose host calls its model with the very memory that it reads its levels from; None: they have not."""
+        return self._model.changed if isinstance(self._model, TellsChange) else None
 
     # -- going on
 

@@ -119,16 +119,24 @@ def bounded(nodes: Sequence[Tensor], end: Tensor, host: Sequence[Tensor], varian
 @torch.no_grad()
 def sample_unipc(run: Run, x: Tensor, variant: str = "bh1", order: int = 3, lower_order_final: bool = True) -> Tensor:
     """Zhao et al. (2023), data prediction; every pixel has its own steps in half-log-SNR."""
-    return _multistep(run, x, variant, order, lower_order_final, run.host.noise_table.half_log_snr, _preserving, clean)
+    return _multistep(
+        run, x, variant, order, lower_order_final, run.host.noise_table.half_log_snr, _preserving, clean, None
+    )
 
 
 @torch.no_grad()
 def sample_unipc_levels(run: Run, x: Tensor, variant: str = "bh1", order: int = 3) -> Tensor:
-    """The same on the host's noise levels, where the signal stays as it is."""
+    """The same on the host's noise levels, where the signal stays as it is.
+
+    The hosts call their model with the very numbers of their list: what another extension writes into them stays there,
+    and the steps go on from it.
+    """
     order = min(order, run.count - 1)
     if order < 1:
         return run.model(x)
-    return _multistep(run, x, variant, order, True, _snr_of_level, _exploding, lambda x, answer, *_: answer)
+    return _multistep(
+        run, x, variant, order, True, _snr_of_level, _exploding, lambda x, answer, *_: answer, run.changed
+    )
 
 
 def unipc_levels(arguments: Mapping[str, Any]) -> BaseSchedule:
@@ -160,21 +168,29 @@ def _multistep(
     snr: Callable[[Tensor], Tensor],
     scales: Callable[[Tensor], tuple[Tensor, Tensor]],
     picture: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
+    changed: Callable[[], Tensor | None] | None,
 ) -> Tensor:
     """Args: half-log-SNR of levels; signal and noise of half-log-SNR; the picture of a latent and the model's answer to
-    it, where there is so much signal and noise."""
+    it, where there is so much signal and noise; by which factor others have changed the last call's levels, if the host
+    goes on from what they have made of them."""
     history: list[tuple[Tensor, Tensor, Tensor]] = []  # (a pixel's half-log-SNR, the host's, clean), newest first
+
     for i in run.steps():
-        here, host = snr(run.exact), snr(torch.tensor(run.nominal(i), dtype=torch.float64))
         if not history:
-            history = [(here, host, picture(x, run.model(x), *run.maps.all_on_device(*scales(here))))]
+            here, host = snr(run.exact), snr(torch.tensor(run.nominal(i), dtype=torch.float64))
+            answer = picture(x, run.model(x), *run.maps.all_on_device(*scales(here)))
+            factor = changed() if changed is not None else None
+            if factor is not None:
+                here, host, grown = _as_changed(run, factor, here, host)
+                x, answer = grown * x, answer + (grown - 1) * x
+            history = [(here, host, answer)]
+        here, _, newest = history[0]
         run.move()
         end = snr(run.exact)
         host_end = snr(torch.tensor(run.nominal(i + 1), dtype=torch.float64))
         used = min(order, run.count - i) if lower_order_final and i + 1 >= order else min(order, i + 1)
         nodes, hosts = [n for n, _, _ in history[:used]], [host_end, *(n for _, n, _ in history[:used])]
         alpha, sigma = scales(end)
-        newest = history[0][2]
         differences = [answer - newest for _, _, answer in history[1:used]]
         predictor, corrector = (
             [alpha * w for w in bounded(nodes, end, hosts, variant, corrects).unbind(-1)] for corrects in (False, True)
@@ -189,11 +205,27 @@ def _multistep(
         x = step(weights[: len(predictor)])
         if i + 1 < run.count:
             answer = picture(x, run.model(x), signal, noise)
+            factor = changed() if changed is not None else None
+            if factor is not None:
+                end, host_end, grown = _as_changed(run, factor, end, host_end)
+                answer = answer + (grown - 1) * x
             differences.append(answer - newest)
             x = step(weights[len(predictor) :])
+            if factor is not None:
+                x = grown * x
             history = [(end, host_end, answer), *history[: order - 1]]
         run.report(i, x, history[0][2])
     return x
+
+
+def _as_changed(run: Run, factor: Tensor, here: Tensor, host: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Where a call's pixels and the host's own step are after others have changed its levels by a factor ``(B,1,1,1)``.
+
+    And how much the latent has grown: the host keeps it in unit variance, so where the noise is another, the latent is.
+    """
+    there = here - factor.log()
+    grown = (torch.sigmoid(2 * here) / torch.sigmoid(2 * there)).sqrt()
+    return there, host - factor.log().mean(), run.maps.on_device(grown)
 
 
 def clean(x: Tensor, eps: Tensor, signal: Tensor, noise: Tensor) -> Tensor:

@@ -87,7 +87,7 @@ KINDS = {
             "ersatz",
             "ersatzForge",
             (*_COMMON, "--disable-safe-unpickle", "--always-cpu", "--all-in-fp32", "--skip-install"),
-            (*_SD, "tiny-edit", "tiny-sd2", "tiny-sd2v", "tiny-sdxl"),
+            (*_SD, "tiny-edit", "tiny-sd2", "tiny-sd2v", "tiny-sdxl", "tiny-flux"),
             attention="--attention-pytorch",
             attention_is="--attention-",
             code="backend",

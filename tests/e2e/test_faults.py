@@ -22,7 +22,7 @@ from .test_asyndm import PROMPT, SETTINGS, difference, nothing_left, off
 pytestmark = pytest.mark.xdist_group("webui")
 
 SMALL = {"width": 64, "height": 64, "steps": 3, "prompt": PROMPT}
-FIRST, MIDDLE, LAST, AFTER = 1, 2, 3, 4
+FIRST, MIDDLE, AFTER = 1, 2, 4
 SAMPLERS = ("Euler", "DPM++ 2M SDE", "DDIM")
 PLACES = ("model", "solver", "capture", "region", "callback")
 TENSORS = ("model", "capture", "region")
@@ -61,14 +61,21 @@ def check(webui: WebUI, before: dict, place: str, fault: str, at: int, **request
     nothing_left(webui)
 
 
+def solver_steps(webui: WebUI, **request: Any) -> int:
+    """How many steps a job has: three of DDIM's are four in some WebUIs and two in others."""
+    webui.txt2img(**{**SMALL, **request}, alwayson_scripts={"AsynDM": {"args": [SETTINGS]}})
+    return len(webui.get("/asyndm/v1/last-run?masks=false")["passes"][0]["steps"])
+
+
 class TestFaults:
     @pytest.mark.parametrize("place", PLACES)
     @pytest.mark.parametrize("sampler", SAMPLERS)
     def test_matrix(self, webui: WebUI, sampler: str, place: str) -> None:
         reference = off(webui, "tiny-sd1", **SMALL, sampler_name=sampler)
+        last = solver_steps(webui, sampler_name=sampler)
         before = webui.get("/asyndm-probe/state")
         for fault in ("raise", "oom", "interrupt", "skip", *(("nan",) if place in TENSORS else ())):
-            for at in (FIRST, MIDDLE, LAST):
+            for at in sorted({FIRST, MIDDLE, last}):
                 check(webui, before, place, fault, at, sampler_name=sampler)
             assert off(webui, **SMALL, sampler_name=sampler).png == reference.png, fault
 

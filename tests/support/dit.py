@@ -137,6 +137,7 @@ KINDS = {
     "sd3.5": _of_sd3(dual=True, normed=True),
     "flux": _of_flux(flux.Flux, _FLUX, blocks=lambda net: net.double_blocks),
     "flux objects": _of_flux(flux.Flux, _FLUX, arguments={"flat": False}),
+    "flux in place": _of_flux(flux.Flux, _FLUX, arguments={"in_place": True}),
     "chroma": _of_flux(chroma.Chroma, _CHROMA),
     "chroma cut": _of_flux(chroma.Chroma, _CHROMA, arguments={"spare": 15}),
     "flux2": _of_flux(flux2.Flux2, _FLUX2, patch=1, modulations=lambda net: 3),

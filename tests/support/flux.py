@@ -87,6 +87,19 @@ class Modulated:
     def __call__(self, x: Tensor) -> Tensor:
         return (1 + self.scale) * x + self.shift
 
+    def add(self, x: Tensor, out: Tensor) -> Tensor:
+        return x + self.gate * out
+
+
+class ModulatedInPlace(Modulated):
+    """As ersatzForge does it, which saves memory where it can."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.shift, self.scale.add_(1), x)
+
+    def add(self, x: Tensor, out: Tensor) -> Tensor:
+        return x.addcmul_(self.gate, out)
+
 
 class Modulation(nn.Module):
     """Chunks ``(N, 1, D)``. The projection's output has the dimension of tokens, or (flat) not: hosts have either."""
@@ -105,6 +118,12 @@ class FlatModulation(Modulation):
     def forward(self, vec: Tensor) -> list[Modulated]:
         chunks = self.lin(functional.silu(vec))[:, None, :].chunk(3 * self.count, dim=-1)
         return [Modulated(*chunks[3 * i : 3 * i + 3]) for i in range(self.count)]
+
+
+class ModulationInPlace(Modulation):
+    def forward(self, vec: Tensor) -> list[Modulated]:
+        chunks = self.lin(functional.silu(vec))[:, None, :].chunk(3 * self.count, dim=-1)
+        return [ModulatedInPlace(*chunks[3 * i : 3 * i + 3]) for i in range(self.count)]
 
 
 def mlp(width: int) -> nn.Sequential:
@@ -128,10 +147,10 @@ class DoubleBlock(nn.Module):
         image = self.img_attn.parts(img_mods[0](self.img_norm1(img)))
         text = self.txt_attn.parts(txt_mods[0](self.txt_norm1(txt)))
         out = attend(*(torch.cat(pair, dim=2) for pair in zip(text, image, strict=True)), pe=pe)
-        img = img + img_mods[0].gate * self.img_attn.proj(out[:, txt.shape[1] :])
-        img = img + img_mods[1].gate * self.img_mlp(img_mods[1](self.img_norm2(img)))
-        txt = txt + txt_mods[0].gate * self.txt_attn.proj(out[:, : txt.shape[1]])
-        txt = txt + txt_mods[1].gate * self.txt_mlp(txt_mods[1](self.txt_norm2(txt)))
+        img = img_mods[0].add(img, self.img_attn.proj(out[:, txt.shape[1] :]))
+        img = img_mods[1].add(img, self.img_mlp(img_mods[1](self.img_norm2(img))))
+        txt = txt_mods[0].add(txt, self.txt_attn.proj(out[:, : txt.shape[1]]))
+        txt = txt_mods[1].add(txt, self.txt_mlp(txt_mods[1](self.txt_norm2(txt))))
         return img, txt
 
 
@@ -151,15 +170,15 @@ class SingleBlock(nn.Module):
         qkv, hidden = self.linear1(mod(self.pre_norm(x))).split([3 * self.width, 2 * self.width], dim=-1)
         q, k, v = qkv.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         out = attend(*self.norm(q, k, v), v, pe=pe)
-        return x + mod.gate * self.linear2(torch.cat([out, functional.gelu(hidden)], dim=-1))
+        return mod.add(x, self.linear2(torch.cat([out, functional.gelu(hidden)], dim=-1)))
 
 
 class LastLayer(nn.Module):
     """``tokens``: whether the conditioning gets its dimension of tokens before the projection."""
 
-    def __init__(self, width: int, out: int, tokens: bool) -> None:
+    def __init__(self, width: int, out: int, tokens: bool, in_place: bool = False) -> None:
         super().__init__()
-        self.tokens = tokens
+        self.tokens, self.in_place = tokens, in_place
         self.norm_final = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.linear = nn.Linear(width, out)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(width, 2 * width))
@@ -168,18 +187,31 @@ class LastLayer(nn.Module):
         if self.tokens:
             shift, scale = self.adaLN_modulation(vec[:, None]).chunk(2, dim=-1)
         else:
-            shift, scale = (chunk[:, None] for chunk in self.adaLN_modulation(vec).chunk(2, dim=1))
+            shift, scale = self.adaLN_modulation(vec).chunk(2, dim=1)
+            if self.in_place:
+                return self.linear(torch.addcmul(shift[:, None], scale.add_(1)[:, None], self.norm_final(x)))
+            shift, scale = shift[:, None], scale[:, None]
         return self.linear((1 + scale) * self.norm_final(x) + shift)
 
 
 class Flux(nn.Module):
-    """Args: ``flat``: modulations make chunks first and the dimension of tokens then; otherwise the other way round."""
+    """Args: ``flat``: modulations make chunks first and the dimension of tokens then; otherwise the other way round.
+    ``in_place``: numbers are added in the place of others wherever those are not needed any more."""
 
     channels = 4
 
-    def __init__(self, width: int = 32, heads: int = 2, depth: int = 2, singles: int = 2, flat: bool = True) -> None:
+    def __init__(
+        self,
+        width: int = 32,
+        heads: int = 2,
+        depth: int = 2,
+        singles: int = 2,
+        flat: bool = True,
+        in_place: bool = False,
+    ) -> None:
         super().__init__()
-        modulation = FlatModulation if flat else Modulation
+        self.in_place = in_place
+        modulation = ModulationInPlace if in_place else FlatModulation if flat else Modulation
         self.pe_embedder = Positions((4, 6, 6))
         self.img_in = nn.Linear(4 * self.channels, width)
         self.time_in, self.guidance_in = Embedder(SINUSOID, width), Embedder(SINUSOID, width)
@@ -187,7 +219,7 @@ class Flux(nn.Module):
         self.txt_in = nn.Linear(12, width)
         self.double_blocks = nn.ModuleList([DoubleBlock(width, heads, modulation) for _ in range(depth)])
         self.single_blocks = nn.ModuleList([SingleBlock(width, heads, modulation) for _ in range(singles)])
-        self.final_layer = LastLayer(width, 4 * self.channels, tokens=not flat)
+        self.final_layer = LastLayer(width, 4 * self.channels, tokens=not flat, in_place=in_place)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor, context: Tensor, reference: Tensor | None = None) -> Tensor:
         """As :meth:`support.mmdit.MMDiT.forward`, but t is a sigma in [0, 1].
@@ -222,7 +254,11 @@ class Flux(nn.Module):
 
     def blocks(self, img: Tensor, txt: Tensor, t: Tensor, y: Tensor, pe: Tensor) -> Tensor:
         vec = self.time_in(sinusoid(1000 * t, SINUSOID).to(img.dtype))
-        vec = vec + self.guidance_in(sinusoid(torch.full_like(t, 3500.0), SINUSOID).to(img.dtype)) + self.vector_in(y)
+        guidance = self.guidance_in(sinusoid(torch.full_like(t, 3500.0), SINUSOID).to(img.dtype))
+        if self.in_place:
+            vec.add_(guidance).add_(self.vector_in(y))
+        else:
+            vec = vec + guidance + self.vector_in(y)
         for block in self.double_blocks:
             img, txt = block(img=img, txt=txt, vec=vec, pe=pe)
         joined = torch.cat([txt, img], dim=1)

@@ -98,6 +98,19 @@ def test_one_level_for_all(module: Any, timesteps: bool, edit: Callable) -> None
         torch.testing.assert_close(found, expected, rtol=0, atol=2e-5 if wanted == nominal else 1e-4)
 
 
+@pytest.mark.parametrize("edit", EDITS.values(), ids=EDITS)
+def test_what_is_written_into_the_hosts_own_numbers_is_told(module: Any, edit: Callable) -> None:
+    """For a solver whose host goes on from them; a tensor put in their place is nothing to it."""
+    nominal, level = level_map(False)
+    _, model = ours(module, "epsilon", False, edit, nominal, level)
+    if edit is in_place:
+        torch.testing.assert_close(
+            model.changed, torch.full((IMAGES, 1, 1, 1), 0.93, dtype=torch.float64), rtol=1e-6, atol=0
+        )
+    else:
+        assert model.changed is None
+
+
 @pytest.mark.parametrize("timesteps", [False, True], ids=["sigma", "timesteps"])
 def test_an_exchanged_latent_is_the_networks_alone(module: Any, timesteps: bool) -> None:
     """The host makes eps of its own latent, not of the one that another extension gives the network."""

@@ -185,6 +185,37 @@ def test_t5_of_an_engine_that_knows_no_lines(finders: Any) -> None:
     assert finders.tokenizer_of(finder.encoder) is finder.encoder.tokenizer.tokenizer
 
 
+class Joining(T5):
+    """As ersatzForge's: chunks alone, split at BREAK, whose columns follow one another."""
+
+    def __init__(self, end_with_pad: bool) -> None:
+        super().__init__(chunks=True)
+        self.end_with_pad = end_with_pad
+
+    def tokenize_line(self, text: str) -> Any:
+        parts = [self.tokenizer.ids(part) + [self.id_pad] * self.end_with_pad + [1] for part in text.split("BREAK")]
+        return [SimpleNamespace(tokens=part + [self.id_pad] * (10 - len(part))) for part in parts]
+
+    def columns(self, text: str) -> list[int]:
+        """The tokens that the network reads."""
+        chunks, cut = [chunk.tokens for chunk in self.tokenize_line(text)], 1 + self.end_with_pad
+        return [token for chunk in chunks for token in chunk[: len(chunk) - cut * (chunk is not chunks[-1])]]
+
+
+@pytest.mark.parametrize("end_with_pad", [False, True])
+def test_t5_of_an_engine_that_joins_its_chunks(finders: Any, end_with_pad: bool) -> None:
+    finder = finders.PieceFinder(Joining(end_with_pad))
+    long = "a dog and a big red fox near the sea"  # more than the least length: what is cut is its end
+    for text, name in (
+        ("a cat", "cat"),
+        ("a dog BREAK a sandwich", "sandwich"),
+        (f"{long} BREAK a sandwich", "sandwich"),
+    ):
+        read = finder.encoder.columns(text)
+        columns = finder.columns(text, ObjectSpec(name))
+        assert "".join(finder.encoder.tokenizer.known[read[column]] for column in columns) == "\u2581" + name
+
+
 def test_parentheses_are_text_where_emphasis_is_off(finders: Any) -> None:
     as_text, weighed = (finders.PieceFinder(Weighted(name)).pieces("(cat)") for name in ("None", "Original"))
     assert len(as_text) == len(weighed) + 2

@@ -164,6 +164,73 @@ def test_strength_zero_is_the_unipc_of_noise_levels(variant: str, schedule: str,
     close(found, levels_unipc(x, sigmas.tolist(), variant), 1e-8)
 
 
+class Written:
+    """A host whose model call another extension writes a factor into, as its list of levels has it from then on."""
+
+    FACTORS = (0.94, 1.0, 0.9, 1.05, 1.0, 0.94, 0.97, 1.1, 0.94, 0.9)
+
+    def __init__(self) -> None:
+        self.network, self.asked = Network("eps"), 0
+        self.changed: Tensor | None = None
+
+    def factor(self) -> float:
+        self.asked += 1
+        return self.FACTORS[self.asked - 1]
+
+    def __call__(self, x: Tensor, nominal: float, level: Tensor) -> Tensor:
+        factor = self.factor()
+        self.changed = None if factor == 1 else torch.full((len(x), 1, 1, 1), factor, dtype=torch.float64)
+        return self.network(x, nominal * factor, level * factor)
+
+    def attention(self) -> None:
+        return None
+
+
+def written_unipc(x: Tensor, sigmas: list[float]) -> Tensor:
+    """The host's, in unit variance: it reads every level from the list at the time when it needs it."""
+    model, answers = Written(), []
+    nodes = [*sigmas[:-1], 0.001]
+    steps, order = len(nodes) - 1, 3
+    scaled = x / math.sqrt(1 + nodes[0] ** 2)
+
+    def ask(scaled: Tensor, k: int) -> Tensor:
+        x = scaled * math.sqrt(nodes[k] ** 2 + 1)
+        nodes[k] *= model.factor()
+        level = torch.full((1, 1, 1, 1), nodes[k], dtype=torch.float64)
+        eps = (x - model.network.answers(x, level)[0]) / nodes[k]
+        alpha = 1 / math.sqrt(1 + nodes[k] ** 2)
+        return (scaled - nodes[k] * alpha * eps) / alpha
+
+    answers = [ask(scaled, 0)]
+    for k in range(1, steps + 1):
+        now = k if k < order else min(order, steps + 1 - k)
+        lam, end = [-math.log(nodes[k - 1 - back]) for back in range(now)], -math.log(nodes[k])
+        before, after = (node / math.sqrt(1 + node**2) for node in nodes[k - 1 : k + 1])
+        alpha = 1 / math.sqrt(1 + nodes[k] ** 2)
+        first = after / before * scaled - alpha * math.expm1(lam[0] - end) * answers[0]
+        scaled = first - alpha * scalar_update(lam, end, "bh1", answers[:now], None)
+        if k < steps:
+            answer = ask(scaled, k)
+            scaled = first - alpha * scalar_update(lam, end, "bh1", answers[:now], answer)
+            answers = [answer, *answers]
+    return scaled * math.sqrt(1 + nodes[-1] ** 2)
+
+
+def test_what_another_extension_writes_into_the_hosts_list_stays_there() -> None:
+    solver, sigmas = LEVELS["sample_unipc"], schedule_for("eps", "karras", 10)
+    x, model = start_of("eps", sigmas), Written()
+    found = run_solver(solver, "eps", sigmas, EVEN, x, model=model)
+    assert model.asked == len(Written.FACTORS)
+    close(found, written_unipc(x, sigmas.tolist()), 1e-8)
+    assert (found - levels_unipc(x, sigmas.tolist(), "bh1")).abs().max() > 0.01
+    strength = torch.zeros(MAP, dtype=torch.float64)
+    strength[..., :2] = 0.7
+    lagging = run_solver(solver, "eps", sigmas, FixedRegion(strength), x, model=Written())
+    assert bool(lagging.isfinite().all()) and lagging.abs().max() < 10
+    moved = (lagging - found).abs().amax(dim=1, keepdim=True)
+    assert bool((moved[strength == 0] == 0).all()) and bool((moved[strength > 0] > 1e-3).all())
+
+
 def test_a_lagging_pixel_ends_with_the_others() -> None:
     solver, sigmas = LEVELS["sample_unipc"], schedule_for("eps", "karras", 11)
     base = solver.schedule({"sigmas": sigmas})

@@ -66,7 +66,7 @@ _LATER = ("Z-Image", "Lumina 2", "FLUX.2 Klein", "Anima", "Qwen-Image")
 
 RELATIVES = (
     Relative("Forge Neo", "modules_forge.packages", ("SD 1.x", "SDXL", "Flux", "Chroma", *_LATER)),
-    Relative("ersatzForge", "packages.huggingface_guess", ("SD 1.x", "SD 2.x", "SDXL")),
+    Relative("ersatzForge", "packages.huggingface_guess", ("SD 1.x", "SD 2.x", "SDXL", "Flux")),
     Relative("Forge", "backend", ("SD 1.x", "SD 2.x", "SDXL", "SD3", "Flux", "Chroma")),
     Relative("reForge", "k_diff", ("SD 1.x", "SD 2.x", "SDXL")),
     Relative("Forge Classic", "ldm_patched", ("SD 1.x", "SDXL")),

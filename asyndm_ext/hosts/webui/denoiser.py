@@ -20,7 +20,7 @@ from torch import Tensor
 from asyndm_ext.clock.noise import NoiseTable
 from asyndm_ext.hosts.webui.compare import Compared
 from asyndm_ext.hosts.webui.errors import AsynDMError, NotApplied
-from asyndm_ext.hosts.webui.neighbours import Neighbours, others_listen
+from asyndm_ext.hosts.webui.neighbours import Neighbours, factor_of, others_listen
 from asyndm_ext.hosts.webui.network import NetworkHooks
 from asyndm_ext.hosts.webui.tokens import Columns, ObjectColumns
 from asyndm_ext.machine.transfer import sent
@@ -80,6 +80,7 @@ class PassDenoiser(ABC):
         self._moved = False
         self.neighbours = Neighbours()
         self.noise: NoiseTable | None = None
+        self.changed: Tensor | None = None
         self.patch = 1
 
     # -- what a host says
@@ -229,6 +230,7 @@ class PassDenoiser(ABC):
         with self._nothing_lost():
             if not self._called:
                 raise NotApplied("the model was not called through the sampler (another extension replaced it?)")
+        self.changed = factor_of(scalar, nominal) if self._look() else None
         return answer, scalar
 
     def _prepare(self, level: Tensor, nominal: float) -> CallLevels:

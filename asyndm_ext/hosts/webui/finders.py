@@ -106,15 +106,24 @@ class PieceFinder(TokenFinder):
     def pieces(self, text: str) -> list[tuple[int, int]]:
         """The columns of a text's tokens and the tokens, without those that mark its end.
 
-        Forge splits at BREAK and takes a second chunk for another prompt: so only the first; A1111 and later engines of
-        Forge Neo do not split.
+        Forge splits at BREAK and takes a second chunk for another prompt: so only the first; ersatzForge joins the
+        chunks; A1111 and later engines of Forge Neo do not split.
         """
         if not hasattr(self.encoder, "tokenize_line"):
             return self._weighted(text)
         ends = (self.encoder.id_end, self.encoder.id_pad)
-        first = self.encoder.tokenize_line(text)[0]
-        tokens = first[0].tokens if hasattr(first[0], "tokens") else first
+        found = self.encoder.tokenize_line(text)
+        if hasattr(found[0], "tokens"):
+            tokens = self._joined([chunk.tokens for chunk in found])
+        else:
+            tokens = found[0][0].tokens if hasattr(found[0][0], "tokens") else found[0]
         return [(column, token) for column, token in enumerate(tokens) if token not in ends]
+
+    def _joined(self, chunks: Sequence[list[int]]) -> list[int]:
+        """All chunks but the last lose what ends them: the last token, or two where the engine puts a pad before it."""
+        ending = 2 if getattr(self.encoder, "end_with_pad", False) else 1
+        *before, last = chunks
+        return [token for chunk in before for token in chunk[:-ending]] + last
 
     def _weighted(self, text: str) -> list[tuple[int, int]]:
         """The same of a tokenizer that does everything itself, as ComfyUI's: one row of ``(token, weight, word)``, in

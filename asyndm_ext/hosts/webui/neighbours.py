@@ -123,6 +123,17 @@ class Neighbours:
         return "; ".join(self._notes) or None
 
 
+def factor_of(scalar: Tensor, nominal: float) -> Tensor | None:
+    """By which factor others have changed the host's level ``(B,)`` in its place; ``(B,1,1,1)`` float64 on the CPU.
+
+    None: not at all, or to what is no level.
+    """
+    factors = scalar.detach().double().cpu() / float(torch.tensor(nominal, dtype=scalar.dtype))
+    if not bool((factors.isfinite() & (factors > 0)).all()) or bool((factors == 1).all()):
+        return None
+    return factors.view(-1, 1, 1, 1)
+
+
 def _marks(x: Tensor) -> list[list[float]]:
     """A few numbers of each row, by which it is known again."""
     values = x.detach().flatten(1)

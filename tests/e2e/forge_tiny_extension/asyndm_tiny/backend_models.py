@@ -53,6 +53,17 @@ def shrink_flux() -> None:
         backend.loader.GuessChroma.unet_extra_config = SIZES["chroma"]
 
 
+def shrink_written_numbers() -> None:
+    """ersatzForge has the sizes of Flux's buffers as numbers in the code."""
+    flux = importlib.import_module("backend.nn.flux")
+    width, heads = SIZES["flux"]["hidden_size"], SIZES["flux"]["num_heads"]
+    small = {3072: width, 15360: 5 * width, 24: heads, 128: width // heads}
+    for function in (flux.SingleStreamBlock.forward, flux.IntegratedFluxTransformer2DModel.inner_forward):
+        code = function.__code__
+        if {3072, 15360}.intersection(code.co_consts):
+            function.__code__ = code.replace(co_consts=tuple(small.get(one, one) for one in code.co_consts))
+
+
 def shrunk_folder(place: Path, repositories: dict, sizes: dict) -> Path:
     """A copy of the JSON files with small numbers; tokenizers are links."""
     for repository, components in repositories.items():
@@ -110,6 +121,7 @@ def swap() -> None:
     """All of it."""
     shrink_classes()
     shrink_flux()
+    shrink_written_numbers()
     take_any_embedding()
     if not IS_NEO:
         from backend.diffusion_engine import sd35
