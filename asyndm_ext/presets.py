@@ -58,8 +58,8 @@ PRESETS: tuple[Preset, ...] = (
         "In turn",
         _settings(1.0, "piecewise linear", order="in turn"),
         "One object after the other, in the order of the prompt.",
-        "Measured: +3.8 points (+2.6 to +5.0) in the exact world, where all objects together gain more; not measured "
-        "in the little world.",
+        "Measured: +3.8 points (+2.6 to +5.0) in the exact world, where all objects together gain more; in the little "
+        "world harm, -5.3 (-10.0 to -0.7).",
     ),
     Preset(
         "Repair",

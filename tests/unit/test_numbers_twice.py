@@ -44,7 +44,9 @@ TWICE: dict[str, list[tuple[str, str]]] = {
         ("docs/EVALUATE.md", rf"\*\*Confirmation\*\*[^*]*?\| AsynDM \| [^|]* \| {NUMBER} \({INTERVAL}\)"),
     ],
     "the paper on SD 2.1": [
-        ("README.md", rf"from {NUMBER} to {NUMBER} on SD 2.1"),
+        ("README.md", rf"rises\s+from {NUMBER} to {NUMBER} on SD 2.1"),
+        ("README.md", rf"paper: ImageReward from {NUMBER} to {NUMBER} on SD 2.1"),
+        ("asyndm_ext/presets.py", rf"ImageReward from {NUMBER} to {NUMBER} on SD 2.1"),
         ("docs/WHY.md", rf"\| SD 2.1 \| .* \| {NUMBER} \| {NUMBER} \|$"),
     ],
     "the paper on SDXL": [
