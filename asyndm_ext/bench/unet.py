@@ -27,6 +27,7 @@ class UNetShape:
         res_blocks: ResBlocks per level on the way down.
         context: width of the text's tokens. head: channels of an attention head.
         labels: width of the vector beside the text (SDXL), or 0.
+        groups: of the normalisations.
     """
 
     width: int
@@ -36,16 +37,19 @@ class UNetShape:
     context: int
     head: int = 64
     labels: int = 0
+    groups: int = _GROUPS
 
 
 class ResBlock(nn.Module):
-    def __init__(self, channels: int, embedding: int, out: int) -> None:
+    def __init__(self, channels: int, embedding: int, out: int, groups: int = _GROUPS) -> None:
         super().__init__()
         self.in_layers = nn.Sequential(
-            nn.GroupNorm(_GROUPS, channels), nn.SiLU(), nn.Conv2d(channels, out, 3, padding=1)
+            nn.GroupNorm(groups, channels), nn.SiLU(), nn.Conv2d(channels, out, 3, padding=1)
         )
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(embedding, out))
-        self.out_layers = nn.Sequential(nn.GroupNorm(_GROUPS, out), nn.SiLU(), nn.Conv2d(out, out, 3, padding=1))
+        self.out_layers = nn.Sequential(
+            nn.GroupNorm(groups, out), nn.SiLU(), nn.Dropout(0.0), nn.Conv2d(out, out, 3, padding=1)
+        )
         self.skip_connection = nn.Identity() if channels == out else nn.Conv2d(channels, out, 1)
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
@@ -97,9 +101,9 @@ class TransformerBlock(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    def __init__(self, width: int, context: int, head: int, depth: int) -> None:
+    def __init__(self, width: int, context: int, head: int, depth: int, groups: int = _GROUPS) -> None:
         super().__init__()
-        self.norm = nn.GroupNorm(_GROUPS, width, eps=1e-6)
+        self.norm = nn.GroupNorm(groups, width, eps=1e-6)
         self.proj_in, self.proj_out = nn.Linear(width, width), nn.Linear(width, width)
         self.transformer_blocks = nn.ModuleList([TransformerBlock(width, context, head) for _ in range(depth)])
 
@@ -113,7 +117,7 @@ class SpatialTransformer(nn.Module):
 class Stage(nn.ModuleList):
     """Some modules, each called with what it takes."""
 
-    def forward(self, x: Tensor, emb: Tensor, context: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor, context: Tensor | None) -> Tensor:
         for module in self:
             if isinstance(module, ResBlock):
                 x = module(x, emb)
@@ -125,7 +129,12 @@ class Stage(nn.ModuleList):
 
 
 class UNet(nn.Module):
-    """``(N,4,H,W)``, timesteps ``(N,)``, context ``(N,T,D)``, vector ``(N,labels)`` or None -> ``(N,4,H,W)``."""
+    """``(N,4,H,W)``, timesteps ``(N,)``, context ``(N,T,D)``, vector ``(N,labels)`` or None -> ``(N,4,H,W)``.
+
+    Without any transformer blocks, no context.
+    """
+
+    sinusoid = staticmethod(timestep_embedding)
 
     def __init__(self, shape: UNetShape, channels: int = 4) -> None:
         super().__init__()
@@ -147,7 +156,7 @@ class UNet(nn.Module):
         # SD's deepest level has no attention of its own, the middle of the network has.
         depth = shape.transformers[-1] or shape.transformers[-2]
         self.middle_block = self._stage(last, last, depth, embedding)
-        self.middle_block.append(ResBlock(last, embedding, last))
+        self.middle_block.append(ResBlock(last, embedding, last, shape.groups))
         stages = []
         for level in reversed(range(len(shape.levels))):
             for number in range(shape.res_blocks + 1):
@@ -159,16 +168,16 @@ class UNet(nn.Module):
                     stage.append(nn.Conv2d(last, last, 3, padding=1))
                 stages.append(stage)
         self.output_blocks = nn.ModuleList(stages)
-        self.out = nn.Sequential(nn.GroupNorm(_GROUPS, last), nn.SiLU(), nn.Conv2d(last, channels, 3, padding=1))
+        self.out = nn.Sequential(nn.GroupNorm(shape.groups, last), nn.SiLU(), nn.Conv2d(last, channels, 3, padding=1))
 
     def _stage(self, channels: int, out: int, depth: int, embedding: int) -> Stage:
-        stage = Stage([ResBlock(channels, embedding, out)])
+        stage = Stage([ResBlock(channels, embedding, out, self.shape.groups)])
         if depth:
-            stage.append(SpatialTransformer(out, self.shape.context, self.shape.head, depth))
+            stage.append(SpatialTransformer(out, self.shape.context, self.shape.head, depth, self.shape.groups))
         return stage
 
-    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor, y: Tensor | None = None) -> Tensor:
-        emb = self.time_embed(timestep_embedding(timesteps, self.shape.width).type(x.dtype))
+    def forward(self, x: Tensor, timesteps: Tensor, context: Tensor | None = None, y: Tensor | None = None) -> Tensor:
+        emb = self.time_embed(self.sinusoid(timesteps, self.shape.width).type(x.dtype))
         if y is not None:
             emb = emb + self.label_emb(y)
         h, skips = x, []
@@ -177,7 +186,10 @@ class UNet(nn.Module):
             skips.append(h)
         h = self.middle_block(h, emb, context)
         for stage in self.output_blocks:
-            h = stage(torch.cat([h, skips.pop()], dim=1), emb, context)
+            skip = skips.pop()
+            if h.shape[-2:] != skip.shape[-2:]:  # of a latent whose sides cannot be halved so often
+                h = functional.interpolate(h, skip.shape[-2:], mode="nearest")
+            h = stage(torch.cat([h, skip], dim=1), emb, context)
         return self.out(h)
 
 

@@ -14,68 +14,33 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from asyndm_ext.bench import dit
+from asyndm_ext.bench.dit import Embedder, FluxAttention, QKNorm, gelu_mlp, turned
 from support.ldm_unet import sinusoid
 from support.mmdit import SINUSOID, RMSNorm
 
-
-class Embedder(nn.Module):
-    def __init__(self, inside: int, width: int) -> None:
-        super().__init__()
-        self.in_layer, self.out_layer = nn.Linear(inside, width), nn.Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.out_layer(functional.silu(self.in_layer(x)))
+__all__ = ["Embedder", "Flux", "Modulated", "Modulation", "Positions", "attend", "mlp", "turned"]
 
 
-class Positions(nn.Module):
-    """Rotary matrices of 3 axes: ids ``(N, L, 3)`` -> ``(N, 1, L, d/2, 2, 2)``."""
+class Positions(dit.Positions):
+    """Of so small a picture, whose angles have to be large to tell its tokens apart."""
 
-    def __init__(self, axes: tuple[int, int, int]) -> None:
-        super().__init__()
-        self.axes = axes
-
-    def forward(self, ids: Tensor) -> Tensor:
-        parts = []
-        for axis, dim in enumerate(self.axes):
-            omega = 100.0 ** (-torch.arange(0, dim, 2) / dim)
-            angle = ids[..., axis, None].float() * omega
-            matrix = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], dim=-1)
-            parts.append(matrix.unflatten(-1, (2, 2)))
-        return torch.cat(parts, dim=-3).unsqueeze(1)
+    def __init__(self, axes: tuple[int, ...]) -> None:
+        super().__init__(axes, theta=100.0)
 
 
-def turned(x: Tensor, pe: Tensor | None) -> Tensor:
-    if pe is None:
-        return x
-    pairs = x.float().unflatten(-1, (-1, 2)).unsqueeze(-1)
-    return (pe.to(x.device) @ pairs).squeeze(-1).flatten(-2).to(x.dtype)
+def mlp(width: int) -> nn.Sequential:
+    return gelu_mlp(width, hidden=2)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, pe: Tensor | None) -> Tensor:
     """``(N, heads, L, d)`` -> ``(N, L, heads*d)``."""
-    out = functional.scaled_dot_product_attention(turned(q, pe), turned(k, pe), v)
-    return out.transpose(1, 2).flatten(2)
+    return dit.attend_turned(q, k, v, None if pe is None else pe.to(q.device))
 
 
-class QKNorm(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.query_norm, self.key_norm = RMSNorm(width), RMSNorm(width)
-
-    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        return self.query_norm(q).to(v), self.key_norm(k).to(v)
-
-
-class Attention(nn.Module):
+class Attention(FluxAttention):
     def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv, self.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.norm = QKNorm(width // heads)
-
-    def parts(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        return *self.norm(q, k, v), v
+        super().__init__(width, heads, RMSNorm)
 
 
 @dataclass
@@ -126,10 +91,6 @@ class ModulationInPlace(Modulation):
         return [ModulatedInPlace(*chunks[3 * i : 3 * i + 3]) for i in range(self.count)]
 
 
-def mlp(width: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(width, 2 * width), nn.GELU(approximate="tanh"), nn.Linear(2 * width, width))
-
-
 class DoubleBlock(nn.Module):
     def __init__(self, width: int, heads: int, modulation: type[Modulation]) -> None:
         super().__init__()
@@ -161,7 +122,7 @@ class SingleBlock(nn.Module):
         self.modulation = modulation(width, 1)
         self.pre_norm = nn.LayerNorm(width, elementwise_affine=False, eps=1e-6)
         self.linear1, self.linear2 = nn.Linear(width, 5 * width), nn.Linear(3 * width, width)
-        self.norm = QKNorm(width // heads)
+        self.norm = QKNorm(width // heads, RMSNorm)
 
     def forward(self, x: Tensor, vec: Tensor, pe: Tensor) -> Tensor:
         return self.modulated(x, self.modulation(vec)[0], pe)

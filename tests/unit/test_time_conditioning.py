@@ -366,7 +366,7 @@ def test_other_networks_are_refused() -> None:
     with pytest.raises(UnsupportedModel, match="ResBlocks"):
         UNetTimeConditioning(empty)
     scale_shift = LdmUNet()
-    scale_shift.middle_block.use_scale_shift_norm = True
+    scale_shift.middle_block[0].use_scale_shift_norm = True
     with pytest.raises(UnsupportedModel, match="scale-shift"):
         UNetTimeConditioning(scale_shift)
 

@@ -12,6 +12,7 @@ from support import flux, mmdit
 from support.dit import KINDS, NAMES, TEXT_TOKENS, DiT, normal
 from torch import Tensor, nn
 
+from asyndm_ext.bench import dit as parts
 from asyndm_ext.model import softmax_sum, token_attention
 from asyndm_ext.model.attention import TokenRow
 from asyndm_ext.model.network import time_conditioning
@@ -54,8 +55,8 @@ def explicit(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Log]:
             return attention(flux.turned(q, pe), flux.turned(k, pe), v)
 
         with monkeypatch.context() as patch:
-            patch.setattr(mmdit, "attend", of_mmdit)
-            patch.setattr(flux, "attend", of_flux)
+            patch.setattr(parts, "attend", of_mmdit)
+            patch.setattr(parts, "attend_turned", of_flux)
             dit(x, 300.0, **extra)
         h, w = dit.grid((x.shape[-2], x.shape[-1]))
         to_text = [weights for weights in log if dit.kind.keys(weights.shape[-1], h * w)]
@@ -121,8 +122,8 @@ def test_an_attention_that_is_not_torchs_gives_the_same_maps(
     x, rows = normal(2, 4, *size, seed=1), [TokenRow(0, [[2], [0, 5]]), None]
     expected = expected_maps(dit, explicit(dit, x), size, rows)
     with_sums = captured(dit, x, rows, objects=2, images=1)
-    for module in (mmdit, flux):
-        monkeypatch.setattr(module, "attend", _by_another_name(module.attend))
+    for name in ("attend", "attend_turned"):
+        monkeypatch.setattr(parts, name, _by_another_name(getattr(parts, name)))
     close(captured(dit, x, rows, objects=2, images=1), expected)
     close(with_sums, expected)
 
