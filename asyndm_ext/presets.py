@@ -21,8 +21,8 @@ class Preset:
         name: in the panel, the API and the plot's axis.
         settings: which of them it sets; all presets set the same ones.
         help: what it is for, one sentence.
-        earned: what was measured, with 95 % intervals: how many more of a hundred pictures of unusual prompts are right,
-            in the exact world ("an ideal model") and in the little world ("our small trained one").
+        earned: what was measured, with 95 % intervals: how many more of a hundred pictures of unusual prompts are
+            right, in the exact world ("an ideal model") and in the little world ("our small trained one").
     """
 
     name: str
