@@ -57,8 +57,12 @@ def _ldm_layout(unet: Any) -> _Layout:
     return _Layout(unet.time_embed, _first_linear(unet.time_embed).in_features, blocks)
 
 
+def _resnet_blocks(unet: Any) -> list[Any]:
+    return [m for m in unet.modules() if getattr(m, "time_emb_proj", None) is not None]
+
+
 def _diffusers_layout(unet: Any) -> _Layout:
-    found = [m for m in unet.modules() if getattr(m, "time_emb_proj", None) is not None]
+    found = _resnet_blocks(unet)
     for m in found:
         if getattr(m, "time_embedding_norm", "default") != "default":
             raise UnsupportedModel(f"{type(unet).__name__} uses {m.time_embedding_norm} in its ResnetBlocks")
@@ -83,10 +87,10 @@ def _first_linear(module: Any) -> Any:
 def _layout(unet: Any) -> _Layout:
     if hasattr(unet, "time_embed"):
         layout = _ldm_layout(unet)
-    elif hasattr(unet, "time_embedding") and hasattr(unet, "time_proj"):
+    elif hasattr(unet, "time_embedding") and hasattr(unet, "time_proj") and _resnet_blocks(unet):
         layout = _diffusers_layout(unet)
     else:
-        raise UnsupportedModel(f"{type(unet).__name__} has no time embedding that AsynDM knows (SD1, SD2, SDXL UNets)")
+        raise UnsupportedModel(f"{type(unet).__name__} is a network that AsynDM does not know")
     if not layout.blocks:
         raise UnsupportedModel(f"{type(unet).__name__} has no ResBlocks that take a time embedding")
     return layout

@@ -17,6 +17,10 @@ HOST_MODULES = (
 )
 """How the names of the modules end that hold the hosts' sampler functions; namesakes elsewhere are other functions."""
 
+SPLITS = frozenset({"sample_euler_ancestral", "sample_dpm_2_ancestral"})
+"""Functions that ersatzForge splits a flow's latent in as others do. Its DPM++ 2S a and DPM++ SDE count on in log-sigma
+between the splits, as nobody else does."""
+
 
 def solver_for(
     label: str, function: Callable[..., Any] | None, flow: bool = False, denoiser: Any = None
@@ -46,9 +50,13 @@ def solver_for(
             solver = solvers.COMFY[core.__name__]
         elif core.__name__ in solvers.DENOISE_LAST and _looks_for_the_end(core):
             solver = solvers.DENOISE_LAST[core.__name__]
+        elif flow and "get_ancestral_step_flow" in names and _has_a_shift(denoiser):
+            solver = solvers.FLOW[core.__name__] if core.__name__ in SPLITS else None
         elif flow and _switches(names, denoiser):
             solver = solvers.FLOW.get(core.__name__, solver)
-    return None if (solver.never_flow if flow else solver.flow_only) else solver
+    if solver is None or (solver.never_flow if flow else solver.flow_only):
+        return None
+    return solver
 
 
 def host_function(function: Any) -> Any:
@@ -70,6 +78,12 @@ def host_function(function: Any) -> Any:
 def _looks_for_the_end(function: Any) -> bool:
     """Whether a function compares anything for equality: a sampler's next level with 0 (Forge Neo's LMS)."""
     return any(one.opname == "COMPARE_OP" and "==" in str(one.argval) for one in dis.get_instructions(function))
+
+
+def _has_a_shift(denoiser: Any) -> bool:
+    """By what ersatzForge's functions know a flow."""
+    predictor = getattr(getattr(denoiser, "inner_model", None), "predictor", None)
+    return predictor is None or hasattr(predictor, "shift") or hasattr(predictor, "mu")
 
 
 def _switches(names: tuple[str, ...], denoiser: Any) -> bool:

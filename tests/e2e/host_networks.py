@@ -4,7 +4,8 @@ Each class is made small, with random weights, and asked for a picture whose tok
 same is computed the naive way: the class's own code is given a modulation for every token, instead of one for all. And
 the attention to the text is compared with explicit softmax of the queries and keys that the class attends with.
 
-Prints a line of JSON for each network: relative differences, and how much a map changes the picture at all.
+Prints a line of JSON for each network: relative differences, and how much a map changes the picture at all. And one of
+those that are not supported: what is said of them.
 """
 
 from __future__ import annotations
@@ -374,7 +375,43 @@ def check(make: Callable[[], Network]) -> dict[str, float]:
     }
 
 
+def wan() -> nn.Module:
+    from backend.nn import wan as source
+
+    return source.WanModel(dim=48, ffn_dim=48, freq_dim=16, text_dim=12, in_dim=4, out_dim=4, num_heads=2, num_layers=2)
+
+
+def krea2() -> nn.Module:
+    from backend.nn import krea as source
+
+    sizes = {"features": 64, "tdim": 16, "txtdim": 12, "heads": 4, "kvheads": 2, "layers": 2, "channels": 4}
+    return source.SingleStreamDiT(**sizes, txtlayers=2, txtheads=2, txtkvheads=2)
+
+
+def ernie() -> nn.Module:
+    from backend.nn import ernie as source
+
+    sizes = {"hidden_size": 64, "num_attention_heads": 2, "num_layers": 2, "ffn_hidden_size": 64}
+    return source.ErnieImageModel(**sizes, in_channels=4, out_channels=4, text_in_dim=12, rope_axes_dim=(8, 12, 12))
+
+
+UNSUPPORTED: dict[str, Callable[[], nn.Module]] = {"Wan": wan, "Krea 2": krea2, "Ernie": ernie}
+
+
+def said_of(net: nn.Module) -> str:
+    """Why there are no hooks for it; empty where there are."""
+    from asyndm_ext.model.network import time_conditioning
+    from asyndm_ext.model.unet_time import UnsupportedModel
+
+    try:
+        time_conditioning(net)
+    except UnsupportedModel as reason:
+        return str(reason)
+    return ""
+
+
 if __name__ == "__main__":
     with torch.inference_mode(False), torch.no_grad():
         for name, make in NETWORKS.items():
             print(json.dumps({name: check(make)}), flush=True)
+        print(json.dumps({"not supported": {name: said_of(make()) for name, make in UNSUPPORTED.items()}}), flush=True)

@@ -10,7 +10,7 @@ import pytest
 
 from .server import PROBE, REPOSITORY, ApiError, WebUI, to_base64
 from .test_asyndm import GREY_LEVELS, PROMPT, SETTINGS, asyndm, difference, levels, nothing_left, off, on
-from .test_regions import box, paint
+from .test_regions import box, paint, picture
 from .test_samplers import ELSEWHERE, row
 
 TRANSFORMERS = ("tiny-sd3", "tiny-sd35", "tiny-flux", "tiny-chroma")
@@ -174,6 +174,19 @@ class TestNotApplied:
         assert difference(plain.image, asked.image) == 0
         assert re.search(rf'AsynDM: "not applied: .*({reason})', asked.infotext)
         assert "AsynDM strength" not in asked.infotext
+        nothing_left(webui)
+
+    def test_tiles_in_img2img(self, webui: WebUI) -> None:
+        """Where Forge Neo has them alone."""
+        source = picture(320, 320)
+        tiles = {"MultiDiffusion Integrated": {"args": [True, "MultiDiffusion", 256, 256, 64, 1]}}
+        request = {"prompt": PROMPT, "width": 320, "height": 320, "denoising_strength": 0.8}
+        without = webui.img2img(source, "tiny-sd1", **request)
+        plain = webui.img2img(source, **request, alwayson_scripts=tiles)
+        assert difference(without.image, plain.image) > 2, "the tiles can be seen"
+        asked = webui.img2img(source, **request, alwayson_scripts={**tiles, **asyndm(SETTINGS)["alwayson_scripts"]})
+        assert difference(plain.image, asked.image) == 0
+        assert re.search('AsynDM: "not applied: .*draws the picture in tiles', asked.infotext)
         nothing_left(webui)
 
 

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +17,7 @@ NETWORKS = ["Z-Image", "Lumina 2", "FLUX.2 Klein", "Qwen-Image", "Anima"]
 
 
 @pytest.fixture(scope="module")
-def report(install: Install) -> dict[str, dict[str, float]]:
+def report(install: Install) -> dict[str, dict[str, Any]]:
     """What ``host_networks.py`` has to say."""
     if not (install.folder / "backend" / "nn" / "lumina.py").is_file():
         pytest.skip("this WebUI does not have the networks of Forge Neo")
@@ -46,3 +47,11 @@ def test_the_attention_to_the_objects_is_the_softmax_s(report: dict[str, dict[st
     assert found["attention varies"] > 2
     assert found["attention"] < 1e-5
     assert found["attention, not torch's"] < 1e-5
+
+
+def test_what_is_not_supported_is_taken_for_nothing_else(report: dict[str, dict[str, Any]]) -> None:
+    """Their blocks look like those of others: a wrong guess would be a wrong picture."""
+    found = report["not supported"]
+    assert set(found) == {"Wan", "Krea 2", "Ernie"}
+    for name, kind in (("Wan", "WanModel"), ("Krea 2", "SingleStreamDiT"), ("Ernie", "ErnieImageModel")):
+        assert found[name] == f"{kind} is a network that AsynDM does not know"

@@ -103,6 +103,26 @@ def test_forge_hands_over_to_flow_forms_with_flux_only(name: str) -> None:
     assert solver_for("?", function, flow=False, denoiser=denoiser(object())) is FUNCTIONS[name]
 
 
+ERSATZ = "def {name}(model, x, sigmas):\n    return get_ancestral_step_flow(hasattr(model.inner_model.predictor, 'mu'))"
+
+
+@pytest.mark.parametrize(
+    "name", ["sample_euler_ancestral", "sample_dpm_2_ancestral", "sample_dpmpp_2s_ancestral", "sample_dpmpp_sde"]
+)
+def test_ersatzforge_splits_a_flows_latent_where_its_predictor_has_a_shift(name: str) -> None:
+    """The last two in a way that nobody else does: not ours."""
+
+    def denoiser(**predictor: float) -> Any:
+        return types.SimpleNamespace(inner_model=types.SimpleNamespace(predictor=types.SimpleNamespace(**predictor)))
+
+    function = host(ERSATZ.format(name=name))
+    known = FLOW[name] if name in ("sample_euler_ancestral", "sample_dpm_2_ancestral") else None
+    for flow in ({"mu": 1.0}, {"shift": 3.0}):
+        assert solver_for("?", function, flow=True, denoiser=denoiser(**flow)) is known
+    assert solver_for("?", function, flow=True, denoiser=denoiser()) is FUNCTIONS[name]
+    assert solver_for("?", function, flow=False, denoiser=denoiser(mu=1.0)) is FUNCTIONS[name]
+
+
 def test_a_switch_that_is_never_reached_is_no_switch() -> None:
     function = host(COMFY_CONST.format(name="sample_euler_ancestral"), "ldm_patched.k_diffusion.sampling")
     with_sampling = types.SimpleNamespace(model_sampling=object())
