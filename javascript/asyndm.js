@@ -81,10 +81,12 @@ var asyndm = (function() {
     function mark(prefix, settings) {
         const line = element(prefix, 'presets');
         if (!line) return;
+        const defaults = JSON.parse(line.querySelector('[data-defaults]').dataset.defaults);
+        const value = (name) => settings[name] ?? defaults[name];
         const same = (wanted, value) => typeof wanted === 'number' ? Math.abs(wanted - Number(value)) < 1e-6 : wanted === value;
         line.querySelectorAll('[data-preset]').forEach(function(button) {
             const wanted = JSON.parse(button.dataset.preset);
-            const isIt = Object.keys(wanted).every((name) => same(wanted[name], settings[name]));
+            const isIt = Object.keys(wanted).every((name) => same(wanted[name], value(name)));
             button.classList.toggle('asyndm-on', isIt);
             button.setAttribute('aria-pressed', String(isIt));
             line.querySelector('[data-says="' + button.dataset.press + '"]').hidden = !isIt;

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from html import escape
 
 from asyndm_ext.presets import PRESETS, Preset
+from asyndm_ext.settings import Settings
 
 GOVERNED = tuple(PRESETS[0].settings)
 """The settings that presets set, all of them the same."""
@@ -37,7 +38,9 @@ def html(presets: Collection[Preset]) -> str:
         f"<span>{escape(preset.help, quote=False)}</span> <span>{escape(preset.earned, quote=False)}</span></p>"
         for preset in presets
     )
+    # Some versions of gradio draw the controls of a closed accordion once it is opened.
+    defaults = escape(json.dumps({name: getattr(Settings, name) for name in GOVERNED}))
     return (
-        '<div class="asyndm-chips asyndm-presets" role="group" aria-label="Presets">'
+        f'<div class="asyndm-chips asyndm-presets" role="group" aria-label="Presets" data-defaults="{defaults}">'
         f'<span class="asyndm-lead">Preset:</span>{buttons}</div>{said}'
     )

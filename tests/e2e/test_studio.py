@@ -71,6 +71,19 @@ def test_three_pictures_and_their_steps(browser: StudioBrowser) -> None:
     assert browser.console() == []
 
 
+def test_a_preset(browser: StudioBrowser) -> None:
+    def lit() -> list[str]:
+        return [one.text for one in browser.all(browser.id("presets") + " [aria-pressed=true]")]
+
+    wait(lambda: lit() == ["Paper"], "the preset of the defaults")
+    browser.click(browser.id("presets") + " [data-press=preset_strong]")
+    wait(lambda: lit() == ["Strong"], "the one that was pressed")
+    assert (float(browser.value("strength")), browser.value("curve")) == (1.0, "piecewise linear")
+    browser.press_run()
+    text = opened(browser.pictures()[2]).text["parameters"]
+    assert "AsynDM strength: 1" in text and "AsynDM curve: piecewise linear" in text
+
+
 def test_the_panel_acts(browser: StudioBrowser) -> None:
     wait(browser.chips, "chips")
     browser.write(browser.id("strength") + " input[type=number]", 0)
