@@ -49,6 +49,7 @@ UNETS = {
     "tiny-sdxl": ("SDXL", {**XL, "use_linear_in_transformer": True}),
 }
 
+ALIASES = {"tiny-qwen-image-edit": "tiny-qwen-image"}
 NAMES = sorted({name for kind in KINDS.values() if kind.is_forge for name in kind.models})
 
 
@@ -125,6 +126,9 @@ def write_all(webui: Path, root: Path, names: list[str]) -> None:
     for name in names or kind.models:
         file = folder / f"{name}.safetensors"
         if file.exists():
+            continue
+        if name in ALIASES:  # the WebUI tells what such a model does by the file's name
+            file.symlink_to(f"{ALIASES[name]}.safetensors")
             continue
         if name in UNETS:
             config = checkpoints.CONFIGS[name]()

@@ -18,7 +18,7 @@ _COMMON = (
 )
 _DOWNLOADS = ("--no-download-sd-model", "--do-not-download-clip", "--disable-safe-unpickle")
 _SD = ("tiny-sd1", "tiny-inpaint")
-_LATER = ("tiny-zimage", "tiny-lumina2", "tiny-klein", "tiny-anima", "tiny-qwen-image")
+_LATER = ("tiny-zimage", "tiny-lumina2", "tiny-klein", "tiny-anima", "tiny-qwen-image", "tiny-qwen-image-edit")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The networks of 2025 and 2026 in Forge Neo: Z-Image, Lumina 2, FLUX.2 Klein, Anima, Qwen-Image."""
+"""The networks of 2025 and 2026 in Forge Neo: Z-Image, Lumina 2, FLUX.2 Klein, Anima, Qwen-Image and its Edit."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from .server import WebUI, to_base64
-from .test_asyndm import GREY_LEVELS, PROMPT, SETTINGS, difference, levels, nothing_left, off, on
-from .test_regions import box, paint
+from .test_asyndm import GREY_LEVELS, PROMPT, SETTINGS, asyndm, difference, levels, nothing_left, off, on
+from .test_regions import box, paint, picture
 
 SIMPLE = {"scheduler": "Simple"}
 # Side of a token in latent pixels, and of a latent pixel in pixels.
@@ -119,3 +119,41 @@ class TestNetworks:
         assert missing["missing"] == ["assistant", "user", "background"]
         if COLUMNS[model] is not None:
             assert min(spelled) == COLUMNS[model]
+
+
+EDIT = "tiny-qwen-image-edit"
+EDITED = {**SIMPLE, "prompt": f"{PROMPT} as a drawing", "denoising_strength": 1.0, "steps": 8}
+
+
+class TestReferences:
+    """Qwen-Image-Edit: img2img's picture is a reference, shown to the language model and to the network."""
+
+    def test_words_behind_it_cannot_be_found(self, webui: WebUI) -> None:
+        """The host's own picture, and a word that it is: pictures take columns before the text's."""
+        source = picture(256, 256)
+        plain = webui.img2img(source, EDIT, **EDITED)
+        assert difference(plain.image, webui.img2img(source[::-1], **EDITED).image) > 3, "it goes by its picture"
+        plain = webui.img2img(source, **EDITED)
+        for settings in (SETTINGS, {"region": "objects or mask"}, {"mask_source": "fixed"}):
+            asked = webui.img2img(source, **EDITED, **asyndm(settings))
+            assert difference(plain.image, asked.image) == 0
+            assert "not applied: reference pictures stand before the words" in asked.infotext
+            nothing_left(webui)
+
+    def test_a_mask_does_without_words(self, webui: WebUI) -> None:
+        source = picture(256, 256)
+        settings = {"region": "mask", "mask": to_base64(box(64, 64, 192, 192))}
+        plain = webui.img2img(source, EDIT, **EDITED)
+        slow = webui.img2img(source, **EDITED, **asyndm(settings))
+        assert "not applied" not in slow.infotext
+        strength = levels(webui)[2][0, 0]
+        assert (strength > 0).sum() == (len(strength) // 2) ** 2, "of the picture, and not of its reference"
+        assert difference(plain.image, slow.image) > 3
+        zero = webui.img2img(source, **EDITED, **asyndm({**settings, "strength": 0}))
+        assert difference(plain.image, zero.image) <= GREY_LEVELS
+        nothing_left(webui)
+
+    def test_without_a_reference_it_is_qwen_image(self, webui: WebUI) -> None:
+        request = {**SIMPLE, "prompt": f"{PROMPT} as an engraving"}
+        plain, slow = off(webui, EDIT, **request), on(webui, EDIT, **request)
+        assert "not applied" not in slow.infotext and difference(plain.image, slow.image) > 10

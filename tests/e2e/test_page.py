@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import fields
 from typing import Any
 
 import pytest
 
-from asyndm_ext.settings import FIELDS, Field, Settings
+from asyndm_ext.settings import FIELDS, Field
 from asyndm_ext.ui.xyz import axes
 
 from .server import PROBE, REPOSITORY, WebUI
@@ -45,7 +44,7 @@ def test_pasting_restores_every_control(page: WebUI) -> None:
     restored = page.post("/asyndm-probe/pasted", {"infotext": infotext})
     expected = {**settings, "objects": "cat, sandwich", "enabled": True, "region": "objects"}
     assert {name: restored[name] for name in expected} == expected
-    assert set(restored) == {field.name for field in fields(Settings)}
+    assert set(restored) == {"enabled", *(spec.name for spec in FIELDS)}
     assert page.post("/asyndm-probe/pasted", {"infotext": "a cat\nSteps: 6"})["enabled"] is False
 
 

@@ -25,6 +25,7 @@ EVERYTHING = {
     "strength": 0.35,
     "curve": "exponential",
     "threshold": 1.4,
+    "order": "in turn, last first",
     "region": "objects or mask",
     "mask_invert": True,
     "mask_source": "fixed",

@@ -1,16 +1,17 @@
 """Test extension: ADetailer's detector finds a face in the middle of every picture.
 
 It is loaded before ADetailer and puts stand-ins of mediapipe and ultralytics, of which ADetailer uses a few functions,
-in the place of the packages, whether they are installed or not.
+in the place of the packages, whether they are installed or not. And NegPiP reads a file that is written with the page.
 """
 
 from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
-from modules import scripts  # noqa: F401  (a script of a WebUI's)
+from modules import shared
 
 BOX = SimpleNamespace(xmin=0.25, ymin=0.25, width=0.5, height=0.5)
 
@@ -29,3 +30,7 @@ mediapipe.solutions = SimpleNamespace(
 )
 ultralytics.YOLO = ultralytics.YOLOWorld = None
 sys.modules.update(mediapipe=mediapipe, ultralytics=ultralytics)
+
+page = Path(shared.cmd_opts.ui_config_file)
+if not page.exists():
+    page.write_text("{}", encoding="utf-8")

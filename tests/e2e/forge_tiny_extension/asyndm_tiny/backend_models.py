@@ -58,10 +58,12 @@ def shrink_written_numbers() -> None:
     flux = importlib.import_module("backend.nn.flux")
     width, heads = SIZES["flux"]["hidden_size"], SIZES["flux"]["num_heads"]
     small = {3072: width, 15360: 5 * width, 24: heads, 128: width // heads}
-    for function in (flux.SingleStreamBlock.forward, flux.IntegratedFluxTransformer2DModel.inner_forward):
-        code = function.__code__
-        if {3072, 15360}.intersection(code.co_consts):
-            function.__code__ = code.replace(co_consts=tuple(small.get(one, one) for one in code.co_consts))
+    for one, name in itertools.product(vars(flux).values(), ("forward", "inner_forward")):
+        code = getattr(getattr(one, name, None), "__code__", None)
+        if code is not None and {3072, 15360}.intersection(code.co_consts):
+            getattr(one, name).__code__ = code.replace(
+                co_consts=tuple(small.get(value, value) for value in code.co_consts)
+            )
 
 
 def shrunk_folder(place: Path, repositories: dict, sizes: dict) -> Path:
