@@ -36,7 +36,7 @@ _QUESTIONS = {
 }
 _MEMORY = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "empty_permuted"}
 _NUMBER = "one number (.item(), float(), int(), bool())"
-_BETWEEN = ("bench/counting.py", "support/pretend.py", "asyndm_ext/machine/transfer.py")
+_BETWEEN = ("bench/counting.py", "support/pretend.py", "machine/transfer.py")
 READS = {
     "_local_scalar_dense": _NUMBER,
     "item": _NUMBER,
