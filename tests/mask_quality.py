@@ -4,7 +4,9 @@ level.
     python -m tests.mask_quality --prompts 128
     python -m tests.mask_quality --prompts 128 --source guidance --grain 0.03125
 
-prints two tables, of the same captions:
+    python -m tests.mask_quality --prompts 96 --remedies
+
+prints two tables, of the same captions (with --remedies the second one, for several ways to make masks):
 
 - Sampled: for every step of plain pictures, how much of the picture is slow, how much of that still is at the end, and
   how much of what is slow at the end already is. AsynDM only looks; nothing lags. Where the objects of a sampled
@@ -31,6 +33,7 @@ from asyndm_ext.embedded.limits import GUIDANCE
 from asyndm_ext.hosts.embedded import GuidedUNet
 from asyndm_ext.prompt.objects import ObjectSpec
 from asyndm_ext.region import regions
+from asyndm_ext.region.masks import MaskOptions, object_weights
 from asyndm_ext.region.regions import region_for
 from asyndm_ext.run import StepRecord
 from asyndm_ext.settings import Settings
@@ -52,9 +55,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--source", choices=("dynamic", "guidance"), default="dynamic", help="of masks (%(default)s)")
     smoothed = "how wide guidance's masks are smoothed, of the picture's side (%(default)s)"
     parser.add_argument("--grain", type=float, default=regions.GRAIN, help=smoothed)
+    parser.add_argument("--remedies", action="store_true", help="only true scenes, with several ways to make masks")
     options = parser.parse_args(argv)
     regions.GRAIN = options.grain
     model, scenes = load_world(), list(scenes_with_both(options.seed, options.prompts))
+    if options.remedies:
+        remedied(model, scenes, [job(scene, number, options.steps, {}) for number, scene in enumerate(scenes)])
+        return
     own = {"threshold": options.threshold, "mask_source": options.source}
     jobs = [job(scene, number, options.steps, own) for number, scene in enumerate(scenes)]
     sampled(model, jobs)
@@ -99,9 +106,67 @@ def noised(model: WorldModel, scenes: Sequence[Scene], jobs: Sequence[Job]) -> N
         print(f"{timestep:>8} {row(torch.cat(slow), theirs)}")
 
 
-@torch.no_grad()
+REMEDIES: dict[str, MaskOptions] = {
+    "as it is": MaskOptions(),
+    "threshold 0.5": MaskOptions(threshold=0.5),
+    "threshold 0.7": MaskOptions(threshold=0.7),
+    "threshold 1.5": MaskOptions(threshold=1.5),
+    "threshold 2": MaskOptions(threshold=2.0),
+    "smoothed by a cell": MaskOptions(smoothing=1.0),
+    "smoothed, threshold 0.7": MaskOptions(threshold=0.7, smoothing=1.0),
+    "an eighth at least": MaskOptions(min_area=0.125),
+}
+
+
+def remedied(model: WorldModel, scenes: Sequence[Scene], jobs: Sequence[Job]) -> None:
+    """For each way to make masks and timestep, how much of what is slow lies on objects, and in brackets how much of
+    the objects is slow."""
+    theirs = torch.stack([covered(scene, model.latent_factor) for scene in scenes])
+    print(
+        f"True scenes with noise, {len(scenes)}; objects cover {theirs.double().mean():.1%}\ntimesteps {TIMESTEPS[::2]}"
+    )
+    rows: dict[str, list[str]] = {}
+    for timestep in TIMESTEPS[::2]:
+        seen = [looked(model, scenes[i : i + BATCH], jobs[i : i + BATCH], timestep) for i in range(0, len(jobs), BATCH)]
+        objects, words = (torch.cat(part).double() for part in zip(*seen, strict=True))
+        shares = objects / words.unsqueeze(1)
+        made = {name: object_weights(objects, options) for name, options in REMEDIES.items()}
+        made["over the words' average"] = object_weights(shares, MaskOptions())
+        made["over the average, smoothed"] = object_weights(shares, MaskOptions(smoothing=1.0))
+        for name, weights in made.items():
+            slow = F.interpolate(weights.amax(1, keepdim=True), theirs.shape[-2:], mode="nearest")[:, 0] > 0
+            both = (slow & theirs).double().sum()
+            rows.setdefault(name, []).append(f"{100 * both / slow.sum():.0f} ({100 * both / theirs.sum():.0f})")
+    for name, cells in rows.items():
+        print(f"| {name} | {' | '.join(cells)} |")
+
+
+def looked(model: WorldModel, scenes: Sequence[Scene], jobs: Sequence[Job], timestep: int) -> tuple[Tensor, Tensor]:
+    """The attention to the objects ``(B,2,h,w)`` and, on average, to all words ``(B,h,w)``."""
+    spans = [[*job.columns, *([k] for k in range(1, 1 + len(job.prompt.split())))] for job in jobs]
+    most = max(map(len, spans))
+    maps = _maps(model, scenes, jobs, timestep, [[*own, *[[]] * (most - len(own))] for own in spans])
+    count = torch.tensor([len(own) - 2 for own in spans]).view(-1, 1, 1)
+    return maps[:, :2], maps[:, 2:].sum(1) / count
+
+
 def masks(model: WorldModel, scenes: Sequence[Scene], jobs: Sequence[Job], timestep: int) -> Tensor:
     """Which pixels would be slow ``(B,h,w)``, from one call of the network on the scenes with noise."""
+    size = model.encode(pictures(scenes[:1])).shape[-2:]
+    region = region_for(jobs[0].settings, (len(jobs), 1, *size), [LEAST, LEAST])
+    columns = [job.columns for job in jobs] if jobs[0].settings.uses_words else None
+    region.observe(_maps(model, scenes, jobs, timestep, columns), 0.0)
+    return region.strength(0.0)[:, 0] > 0
+
+
+@torch.no_grad()
+def _maps(
+    model: WorldModel,
+    scenes: Sequence[Scene],
+    jobs: Sequence[Job],
+    timestep: int,
+    columns: list[list[list[int]]] | None,
+) -> Tensor:
     latents = model.encode(pictures(scenes))
     noise = torch.stack(
         [
@@ -120,16 +185,16 @@ def masks(model: WorldModel, scenes: Sequence[Scene], jobs: Sequence[Job], times
         NoiseTable.from_alphas_cumprod(model.alphas_cumprod),
         model.prediction_type,
         "timestep",
-        columns=[job.columns for job in jobs] if jobs[0].settings.uses_words else None,
+        columns=columns,
         halvings=model.attention_halvings,
         effect=jobs[0].settings.uses_guidance,
     )
     with guided.attached():
         level = torch.full(shape, float(timestep), dtype=torch.float64)
         guided(alpha**0.5 * latents + (1 - alpha) ** 0.5 * noise, timestep, level)
-    region = region_for(jobs[0].settings, shape, [LEAST, LEAST])
-    region.observe(guided.attention(), 0.0)
-    return region.strength(0.0)[:, 0] > 0
+    found = guided.attention()
+    assert found is not None
+    return found
 
 
 def covered(scene: Scene, factor: int) -> Tensor:
