@@ -42,6 +42,8 @@ class Other:
     request: dict[str, Any] = field(default_factory=dict)
     without: tuple[str, ...] = ()
     """Samplers that it does not go with."""
+    only: str = ""
+    """The WebUI that it does something in, if it is one."""
 
     def folder(self) -> Path | None:
         """Where it is, if it is there."""
@@ -81,6 +83,7 @@ OTHERS = {
         THRESHOLDING,
         {"cfg_scale": 12},
         without=("DDIM",),
+        only="a1111",
     ),
     "negpip": Other(("sd-webui-negpip",), "NegPiP", [True], {"prompt": f"{PROMPT}, (a wooden table:-1.5)"}),
     "perturbed attention": Other(
@@ -143,6 +146,8 @@ def test_both_effects_can_be_seen(bare: WebUI, webui: WebUI, name: str, sampler:
     other = OTHERS[name]
     if other.folder() is None:
         raise Lacking(f"no {other.folders[0]} in {EXTENSIONS}")
+    if other.only not in ("", webui.kind):
+        raise Lacking(f"{other.title} does nothing in {webui.about.title}")
     if sampler in other.without:
         pytest.skip(f"{other.title} does not go with {sampler}")
     request = {**other.request, "sampler_name": sampler}
