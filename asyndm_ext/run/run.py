@@ -26,7 +26,7 @@ class Run:
     - The host's way: ``count``, ``steps``, ``nominal``, ``scalar``, ``middle``.
     - Where the pixels are: ``level`` (beside the latent), ``exact`` (float64 on the CPU), ``alpha``; all of it:
       ``schedule``.
-    - The network: ``model``, ``model_at``, ``uncond``.
+    - The network: ``model``, ``model_at``, ``uncond``; what others have ``changed`` in its levels.
     - Noise: ``randn_like``, ``noise_sampler``.
     - Going on: ``advance``, ``move``; back: ``restart``; looking ahead: ``ahead``, ``peek``.
     - Telling the host: ``report``. What else the host has given: ``host``.

@@ -140,7 +140,7 @@ def test_a_solver_reads_a_short_list() -> None:
         *("schedule", "host", "maps"),
         *("count", "steps", "nominal", "scalar", "middle"),
         *("level", "exact", "alpha"),
-        *("model", "model_at", "uncond"),
+        *("model", "model_at", "uncond", "changed"),
         *("randn_like", "noise_sampler"),
         *("advance", "move", "restart", "ahead", "peek"),
         "report",
