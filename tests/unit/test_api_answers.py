@@ -28,7 +28,7 @@ def test_schemas_are_schemas(name: str) -> None:
 def test_settings_schema_is_the_table() -> None:
     described = schema.settings_schema()
     Draft202012Validator.check_schema(described)
-    assert list(described["properties"]) == ["enabled", *(spec.name for spec in FIELDS), "compare"]
+    assert list(described["properties"]) == ["enabled", *(spec.name for spec in FIELDS), "compare", "preset"]
     defaults = Settings().to_dict()
     for spec in FIELDS:
         row = described["properties"][spec.name]
