@@ -73,9 +73,12 @@ def test_help_has_the_names_that_there_are(prog, names):
 
 
 def test_defaults_are_those_of_the_settings():
-    options = draw.build_parser().parse_args(["a shark"])
-    for name in ("strength", "curve", "threshold"):
-        assert getattr(options, name) == getattr(Settings, name)
+    parser = draw.build_parser()
+    (job, *_), _ = draw._jobs(parser.parse_args(["a shark"]))
+    helps = {action.dest: action.help for action in parser._actions}
+    for name in ("strength", "curve", "threshold", "order", "mask_source"):
+        assert getattr(job.settings, name) == getattr(Settings, name)
+        assert f"({getattr(Settings, name)})" in helps[name].replace("%(default)s", str(getattr(Settings, name)))
 
 
 def test_all_solvers_can_be_listed(capsys):
