@@ -42,8 +42,8 @@ class Other:
     request: dict[str, Any] = field(default_factory=dict)
     without: tuple[str, ...] = ()
     """Samplers that it does not go with."""
-    only: str = ""
-    """The WebUI that it does something in, if it is one."""
+    only: tuple[str, ...] = ()
+    """The WebUIs that it does something in, where it is loaded in others as well."""
 
     def folder(self) -> Path | None:
         """Where it is, if it is there."""
@@ -83,7 +83,7 @@ OTHERS = {
         THRESHOLDING,
         {"cfg_scale": 12},
         without=("DDIM",),
-        only="a1111",
+        only=("a1111",),
     ),
     "negpip": Other(("sd-webui-negpip",), "NegPiP", [True], {"prompt": f"{PROMPT}, (a wooden table:-1.5)"}),
     "perturbed attention": Other(
@@ -96,6 +96,7 @@ OTHERS = {
         "Forge Couple",
         [True, False, "Basic", "", "Horizontal", "None", 0.5, []],
         {"prompt": "a red cat\na blue dog"},
+        only=("forge", "neo", "classic", "reforge"),
     ),
     "adetailer": ADETAILER,
 }
@@ -146,7 +147,7 @@ def test_both_effects_can_be_seen(bare: WebUI, webui: WebUI, name: str, sampler:
     other = OTHERS[name]
     if other.folder() is None:
         raise Lacking(f"no {other.folders[0]} in {EXTENSIONS}")
-    if other.only not in ("", webui.kind):
+    if other.only and webui.kind not in other.only:
         raise Lacking(f"{other.title} does nothing in {webui.about.title}")
     if sampler in other.without:
         pytest.skip(f"{other.title} does not go with {sampler}")
