@@ -84,8 +84,9 @@ def test_defaults_of_one_s_own(page: WebUI) -> None:
             if spec.name != "mask":
                 for tab in ("txt2img", "img2img"):
                     assert shown[f"script_{tab}_asyndm_{spec.name}"] == _another(spec)
-        # Forge looks for its accordions by a class that is a function there, and restores none of them.
-        assert shown["script_txt2img_asyndm_enabled-checkbox"] is (page.kind != "forge")
+        # Forge looks for its accordions by a class that is a function there, and restores none of them; Forge Classic
+        # none of scripts, its own Soft Inpainting among them.
+        assert shown["script_txt2img_asyndm_enabled-checkbox"] is (page.kind not in ("forge", "classic"))
         assert shown["script_img2img_asyndm_enabled-checkbox"] is False
         kept = json.loads(file.read_text(encoding="utf-8"))
         assert {key: kept[key] for key in own} == own
