@@ -152,7 +152,10 @@ def test_an_unknown_network_is_not_worked_with(module: Any) -> None:
     checkpoint.forge_objects.unet.model.diffusion_model = torch.nn.Linear(2, 2)
     denoiser = forge.Denoiser(checkpoint, [], False)
     model = module.PixelDenoiser(denoiser, arguments(), "sigma", IMAGES, None)
-    with pytest.raises(module.NotApplied, match="kind are not supported: Linear is a network that AsynDM does not know"), model.attached():
+    with (
+        pytest.raises(module.NotApplied, match="kind are not supported: Linear is a network that AsynDM does not know"),
+        model.attached(),
+    ):
         pass
     assert type(denoiser) is forge.Denoiser
 
