@@ -50,6 +50,8 @@ def solver_for(
             solver = solvers.COMFY[core.__name__]
         elif core.__name__ in solvers.DENOISE_LAST and _looks_for_the_end(core):
             solver = solvers.DENOISE_LAST[core.__name__]
+        elif core.__name__ == "sample_sa_solver" and "use_pece" in _locals(core):
+            solver = None  # ersatzForge's, which decides by itself
         elif flow and "get_ancestral_step_flow" in names and _has_a_shift(denoiser):
             solver = solvers.FLOW[core.__name__] if core.__name__ in SPLITS else None
         elif flow and _switches(names, denoiser):
@@ -78,6 +80,12 @@ def host_function(function: Any) -> Any:
 def _looks_for_the_end(function: Any) -> bool:
     """Whether a function compares anything for equality: a sampler's next level with 0 (Forge Neo's LMS)."""
     return any(one.opname == "COMPARE_OP" and "==" in str(one.argval) for one in dis.get_instructions(function))
+
+
+def _locals(function: Any) -> tuple[str, ...]:
+    """A function's variables that are none of its arguments."""
+    code = function.__code__
+    return code.co_varnames[code.co_argcount + code.co_kwonlyargcount :]
 
 
 def _has_a_shift(denoiser: Any) -> bool:

@@ -123,6 +123,14 @@ def test_ersatzforge_splits_a_flows_latent_where_its_predictor_has_a_shift(name:
     assert solver_for("?", function, flow=False, denoiser=denoiser(mu=1.0)) is FUNCTIONS[name]
 
 
+def test_an_sa_solver_that_corrects_twice_whatever_it_is_told_is_not_ours() -> None:
+    own = "def sample_sa_solver(model, x, sigmas):\n    use_pece = True\n    return use_pece"
+    told = "def sample_sa_solver(model, x, sigmas, *, use_pece=False):\n    return use_pece"
+    for flow in (True, False):
+        assert solver_for("SA-Solver", host(own), flow=flow) is None
+        assert solver_for("SA-Solver", host(told), flow=flow) is not None
+
+
 def test_a_switch_that_is_never_reached_is_no_switch() -> None:
     function = host(COMFY_CONST.format(name="sample_euler_ancestral"), "ldm_patched.k_diffusion.sampling")
     with_sampling = types.SimpleNamespace(model_sampling=object())
