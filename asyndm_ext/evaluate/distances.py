@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,15 @@ class Reference:
         rows = rows.astype(np.float64)
         found = cls.of_statistics(rows.mean(axis=0), np.cov(rows, rowvar=False))
         return cls(found.mean, found.root, found.spread, rows)
+
+    @cached_property
+    def kernel(self) -> float:
+        """KID's kernel, summed over all pairs of two of its pictures; the same for every method."""
+        assert self.rows is not None
+        count = len(self.rows)
+        return sum(float(_kernel(self.rows[k : k + 1000], self.rows).sum()) for k in range(0, count, 1000)) - _itself(
+            self.rows
+        )
 
 
 @dataclass(frozen=True)
@@ -130,35 +140,35 @@ def kid(rows: Floats, reference: Reference, groups: NDArray[np.intp] | None = No
     """
     if reference.rows is None:
         raise ValueError("KID needs the reference's pictures, not only their statistics")
-    others, wide = reference.rows, rows.shape[1]
+    others = reference.rows
     rows = rows.astype(np.float64)
-
-    def kernel(a: Floats, b: Floats) -> Floats:
-        return (a @ b.T / wide + 1) ** 3
-
-    def itself(a: Floats) -> float:
-        """The kernel of every row with itself, which the unbiased form leaves out."""
-        return float((((a**2).sum(axis=1) / wide + 1) ** 3).sum())
 
     labels = groups if groups is not None else np.zeros(len(rows), dtype=np.intp)
     parts = [rows[labels == k] for k in range(int(labels.max()) + 1)]
-    within = np.array([[kernel(a, b).sum() for b in parts] for a in parts])
-    alone = np.array([itself(part) for part in parts])
-    across = np.array([kernel(part, others).sum() for part in parts])
+    within = np.array([[_kernel(a, b).sum() for b in parts] for a in parts])
+    alone = np.array([_itself(part) for part in parts])
+    across = np.array([_kernel(part, others).sum() for part in parts])
     sizes = np.array([len(part) for part in parts])
     m = len(others)
-    theirs = sum(kernel(others[k : k + 1000], others).sum() for k in range(0, m, 1000))
-    theirs -= itself(others)
 
     def of(kept: NDArray[np.bool_]) -> float:
         n = int(sizes[kept].sum())
         mine = within[np.ix_(kept, kept)].sum() - alone[kept].sum()
-        return float(mine / (n * (n - 1)) + theirs / (m * (m - 1)) - 2 * across[kept].sum() / (n * m))
+        return float(mine / (n * (n - 1)) + reference.kernel / (m * (m - 1)) - 2 * across[kept].sum() / (n * m))
 
     every = np.ones(len(parts), dtype=bool)
     if groups is None:
         return Distance(of(every))
     return Distance(of(every), np.array([of(np.arange(len(parts)) != k) for k in range(len(parts))]))
+
+
+def _kernel(a: Floats, b: Floats) -> Floats:
+    return (a @ b.T / a.shape[1] + 1) ** 3
+
+
+def _itself(a: Floats) -> float:
+    """The kernel of every row with itself, which the unbiased form leaves out."""
+    return float((((a**2).sum(axis=1) / a.shape[1] + 1) ** 3).sum())
 
 
 def _with_groups(of: Callable[[NDArray[np.bool_]], float], count: int, groups: NDArray[np.intp] | None) -> Distance:

@@ -68,7 +68,15 @@ def measured(summary: Summary, judge: Inception, store: Store, by_prompt: bool) 
     if reference.rows is not None:
         measures["kid"] = lambda *what: _scaled(kid(*what))
 
+    known: dict[tuple[str, tuple[str, ...]], dict[str, Distance]] = {}  # plain's is asked for by every method
+
     def of(method: Method, pairs: Sequence[Pair]) -> dict[str, Distance]:
+        what = (method.id, tuple(pair.slug for pair in pairs))
+        if what not in known:
+            known[what] = anew(method, pairs)
+        return known[what]
+
+    def anew(method: Method, pairs: Sequence[Pair]) -> dict[str, Distance]:
         groups = groups_of([pair.prompt.text if by_prompt else pair.slug for pair in pairs])
         rows = own.rows(pair.key(method) for pair in pairs).astype(np.float64)
         return {name: measure(rows, reference, groups) for name, measure in measures.items()}
@@ -83,7 +91,7 @@ def measured(summary: Summary, judge: Inception, store: Store, by_prompt: bool) 
             plain = plain_of(method, summary.plan.methods)
             both = [pair for pair in pairs if pair.key(plain) in own]
             if len(both) >= _FEWEST:
-                mine, theirs = of(method, both) if len(both) < len(pairs) else row.values, of(plain, both)
+                mine, theirs = of(method, both), of(plain, both)
                 row = Row(method, len(pairs), row.values, len(both), {name: mine[name] - theirs[name] for name in mine})
         found.append(row)
     return found
