@@ -27,7 +27,11 @@ from .test_asyndm import PROMPT, SETTINGS, asyndm, levels, off, on
 pytestmark = pytest.mark.xdist_group("webui")
 
 PAGE = REPOSITORY / "docs" / "API.md"
-QUICK = {'"steps": 20': '"steps": 4', '"width": 512, "height": 512': '"width": 128, "height": 128'} | {
+QUICK = {
+    '"steps": 20': '"steps": 4',
+    '"steps": 50': '"steps": 4',
+    '"width": 512, "height": 512': '"width": 128, "height": 128',
+} | {
     "steps=20": "steps=4",
     "width=512, height=512": "width=128, height=128",
 }
