@@ -5,7 +5,10 @@
 var asyndm = (function() {
     const WAIT = 350; // milliseconds after the last keystroke
     const LEFT = 8, TOP = 8, WIDTH = 184, HEIGHT = 104; // the plot's box within its drawing
+    const DRAG = 6; // pixels from where on a press is no click any more
     const timers = {};
+    const focused = {}; // by panel, the name of the chip that was used last
+    const moving = {over: false, chip: null, target: null};
 
     function element(prefix, name) {
         return gradioApp().querySelector('#' + prefix + name);
@@ -67,14 +70,84 @@ var asyndm = (function() {
         }, WAIT);
     }
 
+    /** The Objects field says this now, and the chip of this name has the focus once its line is there anew. */
+    function write(prefix, objects, name) {
+        const field = element(prefix, 'objects textarea, #' + prefix + 'objects input');
+        if (!field) return;
+        focused[prefix] = name;
+        field.value = objects;
+        updateInput(field);
+    }
+
     /** A click on a chip: its text becomes that of the Objects field. */
     function choose(prefix, event) {
         const chip = event.target.closest('.asyndm-chip');
-        const field = element(prefix, 'objects textarea, #' + prefix + 'objects input');
-        if (!chip || !field) return;
-        chip.classList.toggle('asyndm-on'); // at once; the new line of chips follows
-        field.value = chip.dataset.objects;
-        updateInput(field);
+        if (!chip || moving.over) return;
+        if (chip.dataset.until === undefined && chip.dataset.name !== '>') chip.classList.toggle('asyndm-on'); // at once
+        write(prefix, chip.dataset.objects, chip.dataset.name);
+    }
+
+    /** The chip that is drawn at a place takes this one's; past the first and the last there is none. */
+    function move(prefix, chip, place) {
+        const objects = JSON.parse(chip.dataset.moved)[place];
+        if (objects === undefined || place === Number(chip.dataset.place)) return;
+        write(prefix, objects, chip.dataset.name);
+    }
+
+    /** Arrow keys move a chip by one place. */
+    function onArrow(prefix, event) {
+        const by = {ArrowLeft: -1, ArrowRight: 1}[event.key];
+        const chip = event.target.closest('[data-moved]');
+        if (!by || !chip || event.ctrlKey || event.altKey || event.metaKey) return;
+        event.preventDefault();
+        move(prefix, chip, Number(chip.dataset.place) + by);
+    }
+
+    /** Lets go of the chip that is being dragged. */
+    function drop() {
+        const {chip, target} = moving;
+        chip?.classList.remove('asyndm-dragged');
+        if (chip) chip.style.transform = '';
+        target?.classList.remove('asyndm-target');
+        moving.chip = moving.target = null;
+    }
+
+    /** A chip follows mouse, pen or finger to another one's place. */
+    function makeMovable(prefix, line) {
+        line.addEventListener('keydown', (event) => onArrow(prefix, event));
+        line.addEventListener('pointerdown', function(event) {
+            const chip = event.target.closest('[data-moved]');
+            drop();
+            Object.assign(moving, {over: false, chip: event.button === 0 ? chip : null, x: event.clientX, y: event.clientY});
+        });
+        line.addEventListener('pointermove', function(event) {
+            const {chip} = moving;
+            if (!chip) return;
+            const x = event.clientX - moving.x, y = event.clientY - moving.y;
+            if (!moving.over && Math.hypot(x, y) < DRAG) return; // a click with an unsteady hand
+            if (!moving.over) {
+                moving.over = true; // the click that follows is none
+                chip.setPointerCapture(event.pointerId);
+                chip.classList.add('asyndm-dragged');
+            }
+            chip.style.transform = `translate(${x}px, ${y}px)`;
+            const below = line.getRootNode().elementFromPoint(event.clientX, event.clientY);
+            moving.target?.classList.remove('asyndm-target');
+            moving.target = line.contains(below) ? below.closest('[data-moved]') : null;
+            moving.target?.classList.add('asyndm-target');
+        });
+        line.addEventListener('pointerup', function() {
+            const {chip, target, over} = moving;
+            drop();
+            if (chip && over && target) move(prefix, chip, Number(target.dataset.place));
+        });
+        line.addEventListener('pointercancel', drop);
+        new MutationObserver(function() {
+            const name = focused[prefix];
+            const lost = [null, document.body].includes(document.activeElement);
+            const chips = Array.from(line.querySelectorAll('.asyndm-chip'));
+            if (name !== undefined && lost && chips.length) (chips.find((chip) => chip.dataset.name === name) ?? chips[0]).focus();
+        }).observe(line, {childList: true, subtree: true});
     }
 
     /** Lights the preset that the panel's settings equal, and says what it has earned. */
@@ -131,6 +204,7 @@ var asyndm = (function() {
         const line = element(prefix, 'chips');
         if (!line) return;
         line.addEventListener('click', (event) => choose(prefix, event));
+        makeMovable(prefix, line);
         ['presets', 'mask_line'].forEach(function(name) {
             element(prefix, name)?.addEventListener('click', (event) => press(prefix, event));
         });

@@ -1,18 +1,19 @@
-"""The objects of the prompt as chips: what would be slow, and what a click would make of the Objects field.
+"""The objects of the prompt as chips: what would be slow, and what a click or a move would make of the Objects field.
 
 All that a chip does is decided here; the page only puts a chip's text into the field.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from html import escape
 
 from asyndm_ext.prompt.finder import automatic_objects, reads_as_english
 from asyndm_ext.prompt.objects import ObjectSpec, parse_objects, without, written
 from asyndm_ext.prompt.syntax import occurrences, place, plain_text
-from asyndm_ext.region.turns import TOGETHER, turns, until
+from asyndm_ext.region.turns import LAST_FIRST, TOGETHER, turns, until
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,8 @@ class Chip:
         after: the Objects field once it has been clicked.
         places: how often its words stand in the prompt, where it names one of these places.
         until: up to which part of the steps it would be slow, fraction.
+        moved: the Objects field once it has been moved to the first, the second, ... place of the slow ones; empty
+            where it cannot be.
     """
 
     text: str
@@ -34,6 +37,7 @@ class Chip:
     after: str
     places: int | None = None
     until: float = 1.0
+    moved: tuple[str, ...] = ()
 
 
 Places = Callable[[str], Callable[[str], int]]
@@ -54,7 +58,8 @@ def chips(
 ) -> list[Chip]:
     """The objects that are found in the prompt, and those that the user has named besides.
 
-    With an empty field all that are found are on; the first click takes one off by naming the others.
+    With an empty field all that are found are on; the first click takes one off by naming the others. Where some have
+    turns, the slow ones stand as they are drawn, the first one first.
 
     Args:
         prompt: as a job would have it.
@@ -69,10 +74,13 @@ def chips(
     found, named = find(prompt), parse_objects(objects)
     if not named:
         ends = until(turns(range(len(found)), order))
-        return [
-            Chip(word, True, True, _joined([other for other in found if other != word] or [word]), until=part)
-            for word, part in zip(found, ends, strict=True)
-        ]
+        return _as_drawn(
+            [
+                Chip(word, True, True, _joined([other for other in found if other != word] or [word]), until=part)
+                for word, part in zip(found, ends, strict=True)
+            ],
+            order,
+        )
     names = {spec.name.casefold() for spec in named}
     missing = [ObjectSpec(word) for word in found if word.casefold() not in names]
     count = places(prompt)
@@ -84,7 +92,30 @@ def chips(
         return Chip(str(spec), in_prompt, in_prompt, after, None if spec.occurrence is None else there, part)
 
     others = [Chip(spec.name, False, True, _joined(written([*named, spec]))) for spec in missing]
-    return [*map(chip, named, lags_until(named, prompt, order)), *others]
+    return [*_as_drawn(list(map(chip, named, lags_until(named, prompt, order))), order), *others]
+
+
+def together(objects: str) -> str | None:
+    """The Objects field without its order; None: it has none. Raises ValueError: it cannot be read."""
+    named = parse_objects(objects)
+    return _joined(replace(spec, after=()) for spec in named) if any(spec.after for spec in named) else None
+
+
+def _as_drawn(found: Sequence[Chip], order: str) -> list[Chip]:
+    """Those that are slow by their turns, and what a move to each other's place would write: one after the other, as
+    they then stand. The others stay behind them."""
+    slow = sorted((chip for chip in found if chip.on), key=lambda chip: chip.until)
+    rest = [chip for chip in found if not chip.on]
+    if len(slow) < 2 or len({chip.text.casefold() for chip in slow}) < len(slow):
+        return [*slow, *rest]
+    kept = "".join(f", {chip.text}" for chip in rest)
+
+    def moved(k: int) -> tuple[str, ...]:
+        others = [chip.text for chip in (*slow[:k], *slow[k + 1 :])]
+        lines = ([*others[:place], slow[k].text, *others[place:]] for place in range(len(slow)))
+        return tuple(" > ".join(line[:: -1 if order == LAST_FIRST else 1]) + kept for line in lines)
+
+    return [*(replace(chip, moved=moved(k)) for k, chip in enumerate(slow)), *rest]
 
 
 def lags_until(named: Sequence[ObjectSpec], prompt: str, order: str) -> list[float]:
@@ -94,7 +125,7 @@ def lags_until(named: Sequence[ObjectSpec], prompt: str, order: str) -> list[flo
     return until(turns([place(prompt, spec.name, spec.occurrence) for spec in named], order, after))
 
 
-def _joined(objects: Sequence[object]) -> str:
+def _joined(objects: Iterable[object]) -> str:
     return ", ".join(map(str, objects))
 
 
@@ -123,7 +154,13 @@ def html(
     if not found:
         return _line("No object was found. Write words of the prompt into the field.")
     ends = sorted({chip.until for chip in found if chip.on and chip.until < 1})
-    buttons = "".join(_button(chip, ends) for chip in found)
+    buttons = "".join(_button(chip, ends, place) for place, chip in enumerate(found))
+    unordered = together(objects)
+    if unordered is not None:
+        buttons += (
+            '<button type="button" class="asyndm-chip asyndm-undo" title="Takes the order out of the field" '
+            f'data-name=">" data-objects="{escape(unordered)}">undo the order</button>'
+        )
     return _line("Click to choose:" if objects.strip(" ,") else "Found in the prompt:", after=buttons)
 
 
@@ -131,19 +168,23 @@ def _line(text: str, kind: str = "asyndm-lead", after: str = "") -> str:
     return f'<div class="asyndm-chips"><span class="{kind}">{escape(text)}</span>{after}</div>'
 
 
-def _button(chip: Chip, ends: Sequence[float]) -> str:
-    """``ends``: of all turns, the first one first."""
+def _button(chip: Chip, ends: Sequence[float], place: int) -> str:
+    """``ends``: of all turns, the first one first; ``place``: among the chips, counted from 0."""
     classes = "asyndm-chip" + (" asyndm-on" if chip.on else "") + ("" if chip.in_prompt else " asyndm-wrong")
     title = "Slow: click to take it out" if chip.on else "On time: click to make it slow"
-    lags = ""
+    more = ""
     if chip.on and chip.until < 1:
         title = f"Slow until {chip.until:.0%} of the steps: click to take it out"
-        lags = f'data-until="{chip.until:.4g}" data-turn="{ends.index(chip.until) + 1}" '
+        more = f'data-until="{chip.until:.4g}" data-turn="{ends.index(chip.until) + 1}" '
+    if chip.moved:
+        title += ". Drag it, or press an arrow key, to draw it earlier or later"
+        more += f'data-place="{place}" data-moved="{escape(json.dumps(chip.moved))}" '
+        more += 'aria-keyshortcuts="ArrowLeft ArrowRight" '
     if not chip.in_prompt:
         title = "Not in the prompt: click to take it out"
         if chip.places:
             title = f"The prompt has only {chip.places} of these: click to take it out"
     return (
         f'<button type="button" class="{classes}" aria-pressed="{str(chip.on).lower()}" title="{title}" '
-        f'{lags}data-objects="{escape(chip.after)}">{escape(chip.text)}</button>'
+        f'{more}data-name="{escape(chip.text)}" data-objects="{escape(chip.after)}">{escape(chip.text)}</button>'
     )

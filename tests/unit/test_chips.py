@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from asyndm_ext.clock.curves import CURVES, curve_height
 from asyndm_ext.prompt.finder import automatic_objects
 from asyndm_ext.prompt.objects import parse_objects
+from asyndm_ext.region.turns import ORDERS
 from asyndm_ext.ui import chips, curve_plot
 from asyndm_ext.ui.chips import Chip
 
@@ -24,17 +26,22 @@ def shown(prompt: str, objects: str) -> list[tuple[str, bool]]:
     return [(chip.text, chip.on) for chip in chips.chips(prompt, objects)]
 
 
+def unmoved(found: list[Chip]) -> list[Chip]:
+    """Without what moves would do."""
+    return [replace(chip, moved=()) for chip in found]
+
+
 def test_with_an_empty_field_all_that_is_found_is_on() -> None:
-    assert chips.chips(PROMPT, "") == [
+    assert unmoved(chips.chips(PROMPT, "")) == [
         Chip("cat", True, True, "sandwich, table"),
         Chip("sandwich", True, True, "cat, table"),
         Chip("table", True, True, "cat, sandwich"),
     ]
-    assert chips.chips("a cat", " , ") == [Chip("cat", True, True, "cat")], "the only one is pinned"
+    assert unmoved(chips.chips("a cat", " , ")) == [Chip("cat", True, True, "cat")], "the only one is pinned"
 
 
 def test_named_ones_come_first_and_the_others_can_be_added() -> None:
-    assert chips.chips(PROMPT, "Cat:0.5, wooden table#1") == [
+    assert unmoved(chips.chips(PROMPT, "Cat:0.5, wooden table#1")) == [
         Chip("Cat:0.5", True, True, "wooden table#1"),
         Chip("wooden table#1", True, True, "Cat:0.5", 1),
         Chip("sandwich", False, True, "Cat:0.5, wooden table#1, sandwich"),
@@ -147,7 +154,9 @@ def test_a_chip_knows_its_turn() -> None:
     ends = [(chip.text, round(chip.until, 3)) for chip in chips.chips(PROMPT, "", order="in turn")]
     assert ends == [("cat", 0.25), ("sandwich", 0.5), ("table", 0.75)]
     ends = [(chip.text, round(chip.until, 3)) for chip in chips.chips(PROMPT, "table, cat", order="in turn")]
-    assert ends == [("table", 0.667), ("cat", 0.333), ("sandwich", 1)], "as in the prompt; the last is not slow"
+    assert ends == [("cat", 0.333), ("table", 0.667), ("sandwich", 1)], "as in the prompt; the last is not slow"
+    ends = [(chip.text, round(chip.until, 3)) for chip in chips.chips(PROMPT, "", order="in turn, last first")]
+    assert ends == [("table", 0.25), ("sandwich", 0.5), ("cat", 0.75)], "the first one that is drawn stands first"
     ends = [(chip.text, round(chip.until, 3)) for chip in chips.chips(PROMPT, "table:0.5 > cat", order="together")]
     assert ends == [("table:0.5", 0.333), ("cat", 0.667), ("sandwich", 1)]
 
@@ -161,8 +170,53 @@ def test_a_click_keeps_the_order_of_the_others() -> None:
 def test_the_page_is_told_when_a_turn_ends() -> None:
     page = chips.html(PROMPT, "cat > table, sandwich", "objects")
     assert re.findall(r'data-until="([0-9.]+)" data-turn="([0-9])"', page) == [("0.3333", "1"), ("0.6667", "2")]
-    assert "Slow until 33% of the steps: click to take it out" in html.unescape(page)
+    assert "Slow until 33% of the steps: click to take it out. Drag it" in html.unescape(page)
     assert "data-until" not in chips.html(PROMPT, "cat, table", "objects")
     assert "goes round in a circle" in chips.html(PROMPT, "cat > table > cat", "objects")
     said = "The mask source “guidance” does not use objects."
     assert f">{said}</span></div>" in chips.html(PROMPT, "cat", "objects", mask_source="guidance")
+
+
+# -- moved to another place
+
+
+NAMED = st.lists(st.sampled_from(["cat", "sandwich", "table:0.4", "red cat:0.5", "dragon"]), unique=True)
+
+
+@given(NAMED, st.sampled_from(["", ", cat > table", ", sandwich > cat"]), st.sampled_from(ORDERS))
+def test_a_moved_chip_is_drawn_at_that_place(named: list[str], order_of_one_s_own: str, order: str) -> None:
+    """And all slow ones have an order then, which the setting does not turn round."""
+    before = chips.chips(PROMPT, ", ".join(named) + order_of_one_s_own, order=order)
+    slow = [chip.text for chip in before if chip.on]
+    for chip in before:
+        assert len(chip.moved) == (len(slow) if chip.on and len(slow) > 1 else 0)
+        for place, objects in enumerate(chip.moved):
+            after = [one for one in chips.chips(PROMPT, objects, order=order) if one.on]
+            others = [text for text in slow if text != chip.text]
+            assert [one.text for one in after] == [*others[:place], chip.text, *others[place:]]
+            assert [one.until for one in after] == pytest.approx([(k + 1) / (len(slow) + 1) for k in range(len(slow))])
+            struck = {one.text for one in before if not one.in_prompt}
+            assert struck == {one.text for one in chips.chips(PROMPT, objects, order=order) if not one.in_prompt}
+
+
+def test_a_move_starts_an_order_and_it_can_be_taken_back() -> None:
+    assert chips.chips(PROMPT, "")[2].moved == (
+        "table > cat > sandwich", "cat > table > sandwich", "cat > sandwich > table",
+    )  # fmt: skip
+    assert chips.chips(PROMPT, "cat:0.5, table")[1].moved == ("table > cat:0.5", "cat:0.5 > table")
+    assert chips.together("table:0.5 > cat, sandwich#2") == "table:0.5, cat, sandwich#2"
+    assert chips.together("table, cat") is None
+    ordered = chips.html(PROMPT, "table:0.5 > cat", "objects")
+    assert 'data-objects="table:0.5, cat">undo the order</button>' in ordered
+    assert "undo" not in chips.html(PROMPT, "table, cat", "objects", order="in turn")
+
+
+def test_the_page_has_what_a_move_writes() -> None:
+    page = chips.html(PROMPT, "table > cat:0.5, dragon", "objects")
+    found = [
+        (int(place), json.loads(html.unescape(moved)), name)
+        for place, moved, name in re.findall(r'data-place="(.)" data-moved="([^"]*)".*?data-name="([^"]*)"', page)
+    ]
+    there, back = "table > cat:0.5, dragon", "cat:0.5 > table, dragon"
+    assert found == [(0, [there, back], "table"), (1, [back, there], "cat:0.5")]
+    assert "data-moved" not in chips.html(PROMPT, "cat", "objects"), "there is nothing to go past"

@@ -40,7 +40,7 @@ class Pieces(HTMLParser):
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._in_chip = tag == "button" and "data-objects" in dict(attrs)
+        self._in_chip = tag == "button" and {"aria-pressed", "data-objects"} <= set(dict(attrs))
 
     def handle_endtag(self, tag: str) -> None:
         self._in_chip = False
@@ -74,7 +74,8 @@ def said() -> set[str]:
     lines = [chips.html("a cat", "", region) for region in REGIONS]
     for prompt in ("", "eine Katze auf dem Sofa", "best quality", "a cat"):
         lines.append(chips.html(prompt, "", "objects"))
-    lines += [chips.html("a cat", "cat", "objects"), chips.html("a cat", "", "objects", mask_source="guidance")]
+    lines.append(chips.html("a cat on a mat", "cat > mat", "objects"))
+    lines.append(chips.html("a cat", "", "objects", mask_source="guidance"))
     for region in REGIONS:
         for kind in ("", "painted", "picture", "photo"):
             lines += [mask_line.html(region, kind, inpaint) for inpaint in (False, True)]
