@@ -205,6 +205,24 @@ class Browser:
             (chip) => [chip.textContent, chip.getAttribute('aria-pressed') === 'true'])"""
         return [(text, on) for text, on in self.run(script, self.id("chips", tab))]
 
+    def drag_chip(self, text: str, onto: str, tab: str = "txt2img") -> None:
+        """With the mouse, in three movements, and lets go of it above the other one."""
+        from selenium.webdriver import ActionChains
+
+        line = self.to(self.one(self.id("chips", tab)))
+        chip, other = (self.one_with(f"{self.id('chips', tab)} .asyndm-chip", name) for name in (text, onto))
+        assert line.is_displayed()
+        x, y = (other.rect[key] - chip.rect[key] for key in ("x", "y"))
+        press = ActionChains(self.driver).move_to_element(chip).click_and_hold()
+        press.move_by_offset(3, 0).move_by_offset(round(x / 2) - 3, round(y / 2))
+        press.move_to_element(other).release().perform()
+
+    def one_with(self, selector: str, text: str) -> WebElement:
+        """The element that says this."""
+        found = [one for one in self.all(selector) if one.text == text]
+        assert len(found) == 1, f"{len(found)} of {selector} say {text!r}"
+        return found[0]
+
     def value(self, name: str, tab: str = "txt2img") -> Any:
         """What a control of ours says now."""
         box = f"{self.id(name, tab)}"
@@ -269,3 +287,39 @@ class Browser:
         self.to(self.one(css), "start")
         time.sleep(0.3)  # what slides open
         self.one(css).screenshot(str(file))
+
+
+def chips_are_moved(browser: Browser) -> None:
+    """What is drawn first, chosen with the mouse and with keys; the prompt has "cat" and "sandwich" in this order."""
+    from selenium.webdriver.common.keys import Keys
+
+    def says(objects: str, *chips: str) -> None:
+        wait(lambda: browser.value("objects") == objects, f"{objects!r} in Objects")
+        wait(lambda: tuple(text for text, _ in browser.chips()) == chips, f"the chips {chips}")
+
+    def focused() -> str:
+        return str(browser.run("return document.activeElement.dataset.name || document.activeElement.tagName"))
+
+    chip = browser.id("chips") + " .asyndm-chip"
+    wait(lambda: browser.chips() == [("cat", True), ("sandwich", True)], "chips")
+    browser.drag_chip("sandwich", onto="cat")
+    says("sandwich > cat", "sandwich", "cat", "undo the order")
+    assert [one.get_attribute("data-turn") for one in browser.all(chip)] == ["1", "2", None]
+    assert browser.chips()[:2] == [("sandwich", True), ("cat", True)], "that was no click"
+    browser.run("arguments[0].focus()", browser.one_with(chip, "sandwich"))
+    browser.driver.switch_to.active_element.send_keys(Keys.ARROW_LEFT)
+    time.sleep(1)
+    says("sandwich > cat", "sandwich", "cat", "undo the order")
+    browser.driver.switch_to.active_element.send_keys(Keys.ARROW_RIGHT)
+    says("cat > sandwich", "cat", "sandwich", "undo the order")
+    wait(lambda: focused() == "sandwich", "the focus, still on what was moved")
+    browser.driver.switch_to.active_element.send_keys(Keys.ARROW_LEFT)
+    says("sandwich > cat", "sandwich", "cat", "undo the order")
+    browser.one_with(chip, "cat").click()
+    says("sandwich", "sandwich", "cat")
+    browser.one_with(chip, "cat").click()
+    says("sandwich, cat", "sandwich", "cat")
+    browser.drag_chip("sandwich", onto="cat")
+    says("cat > sandwich", "cat", "sandwich", "undo the order")
+    browser.one_with(chip, "undo the order").click()
+    says("cat, sandwich", "cat", "sandwich")

@@ -365,6 +365,13 @@ def test_copy_and_save(browser: StudioBrowser) -> None:
     assert name == "asyndm-3.html" and all(one in text for one in browser.pictures(".studio-side-by-side"))
 
 
+def test_chips_are_moved(browser: StudioBrowser) -> None:
+    browser.prompt("a penguin on a sled")
+    wait(lambda: browser.chips() == [("penguin", True), ("sled", True)], "chips")
+    browser.drag_chip("sled", onto="penguin")
+    wait(lambda: browser.value("objects") == "sled > penguin", "an order")
+
+
 # --- for everybody --------------------------------------------------------------------------------------------------
 
 
