@@ -40,6 +40,7 @@ from asyndm_ext.settings import Settings
 from asyndm_ext.world.model import WorldModel, load_world
 from asyndm_ext.world.pool import pictures
 from asyndm_ext.world.scenes import Scene, scene_from_seed
+from tests.self_attention import Spreading
 
 LEAST = 0.001  # a strength at which masks are made and nothing is seen to lag
 TIMESTEPS = (999, 900, 800, 700, 600, 500, 400, 300, 200, 100, 0)
@@ -128,11 +129,13 @@ def remedied(model: WorldModel, scenes: Sequence[Scene], jobs: Sequence[Job]) ->
     rows: dict[str, list[str]] = {}
     for timestep in TIMESTEPS[::2]:
         seen = [looked(model, scenes[i : i + BATCH], jobs[i : i + BATCH], timestep) for i in range(0, len(jobs), BATCH)]
-        objects, words = (torch.cat(part).double() for part in zip(*seen, strict=True))
+        objects, words, spread = (torch.cat(part).double() for part in zip(*seen, strict=True))
         shares = objects / words.unsqueeze(1)
         made = {name: object_weights(objects, options) for name, options in REMEDIES.items()}
         made["over the words' average"] = object_weights(shares, MaskOptions())
         made["over the average, smoothed"] = object_weights(shares, MaskOptions(smoothing=1.0))
+        made["spread by self-attention"] = object_weights(spread, MaskOptions())
+        made["spread, threshold 1.5"] = object_weights(spread, MaskOptions(threshold=1.5))
         for name, weights in made.items():
             slow = F.interpolate(weights.amax(1, keepdim=True), theirs.shape[-2:], mode="nearest")[:, 0] > 0
             both = (slow & theirs).double().sum()
@@ -141,13 +144,15 @@ def remedied(model: WorldModel, scenes: Sequence[Scene], jobs: Sequence[Job]) ->
         print(f"| {name} | {' | '.join(cells)} |")
 
 
-def looked(model: WorldModel, scenes: Sequence[Scene], jobs: Sequence[Job], timestep: int) -> tuple[Tensor, Tensor]:
-    """The attention to the objects ``(B,2,h,w)`` and, on average, to all words ``(B,h,w)``."""
+def looked(model: WorldModel, scenes: Sequence[Scene], jobs: Sequence[Job], timestep: int) -> tuple[Tensor, ...]:
+    """The attention to the objects ``(B,2,h,w)``, on average to all words ``(B,h,w)``, and to the objects once more,
+    spread by self-attention."""
     spans = [[*job.columns, *([k] for k in range(1, 1 + len(job.prompt.split())))] for job in jobs]
     most = max(map(len, spans))
     maps = _maps(model, scenes, jobs, timestep, [[*own, *[[]] * (most - len(own))] for own in spans])
     count = torch.tensor([len(own) - 2 for own in spans]).view(-1, 1, 1)
-    return maps[:, :2], maps[:, 2:].sum(1) / count
+    own = [job.columns for job in jobs]
+    return maps[:, :2], maps[:, 2:].sum(1) / count, _maps(model, scenes, jobs, timestep, own, Spreading)
 
 
 def masks(model: WorldModel, scenes: Sequence[Scene], jobs: Sequence[Job], timestep: int) -> Tensor:
@@ -166,6 +171,7 @@ def _maps(
     jobs: Sequence[Job],
     timestep: int,
     columns: list[list[list[int]]] | None,
+    network: type[GuidedUNet] = GuidedUNet,
 ) -> Tensor:
     latents = model.encode(pictures(scenes))
     noise = torch.stack(
@@ -177,7 +183,7 @@ def _maps(
     alpha = float(model.alphas_cumprod[timestep])
     size = (latents.shape[-2], latents.shape[-1])
     shape = (len(jobs), 1, *size)
-    guided = GuidedUNet(
+    guided = network(
         model.unet,
         model.encode_prompt([job.prompt for job in jobs]),
         model.encode_prompt([""] * len(jobs)),
