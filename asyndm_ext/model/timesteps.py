@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from asyndm_ext.clock.distinct import distinct, occurring
+from asyndm_ext.clock.distinct import PIXEL, Block, numbers, occurring, repeated
 from asyndm_ext.region.grid import downsampling
 
 # Hosts embed fractional timesteps as they are; multiples of this keep the table of distinct ones short, and
@@ -31,7 +31,7 @@ def timestep_embedding(t: Tensor, dim: int, max_period: float = 10000.0) -> Tens
 
 def is_uniform(level: Tensor) -> bool:
     """Whether a map has one level only. Equal inputs may differ in the last bit where a vector unit's width ends."""
-    values, _ = distinct(level)
+    values = numbers(level).values
     return float(values[-1] - values[0]) <= 1e-12 * float(values.abs().max())
 
 
@@ -43,15 +43,27 @@ class TimestepTable:
 
     Attributes:
         values: ``(R,)`` timesteps, image after image.
-        index: ``(B,H,W)`` int64, a pixel's row within its image's part of ``values``.
+        cells: ``(B,h,w)``, a cell's row within its image's part of ``values``.
         counts: rows per image, ``B`` ints summing to R.
         device: where the network runs.
+        block: the pixels of a cell.
     """
 
     values: Tensor
-    index: Tensor
+    cells: Tensor
     counts: tuple[int, ...]
     device: torch.device = CPU
+    block: Block = PIXEL
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """``(H, W)`` of the map."""
+        return self.cells.shape[-2] * self.block[0], self.cells.shape[-1] * self.block[1]
+
+    @property
+    def index(self) -> Tensor:
+        """``(B,H,W)``, a pixel's row within its image's part of ``values``."""
+        return repeated(self.cells, self.block)
 
     @classmethod
     def from_map(cls, t: Tensor, quantum: float) -> TimestepTable:
@@ -59,26 +71,34 @@ class TimestepTable:
 
         Per image, so that an image's numbers do not depend on who shares its batch.
         """
-        exact, at = distinct(t.double())
+        exact, at, block = numbers(t.double())
         values, of = torch.unique((exact / quantum).round() * quantum, return_inverse=True)
         images = torch.arange(len(t), dtype=torch.int32).view(-1, 1, 1) * len(values)
-        rows, used = occurring(of.int().index_select(0, at.flatten()).view_as(t)[:, 0] + images, len(t) * len(values))
+        rows, used = occurring(of.int().index_select(0, at.flatten()).view_as(at)[:, 0] + images, len(t) * len(values))
         counts = torch.bincount(used // len(values), minlength=len(t))
         first = counts.cumsum(0) - counts
-        return cls(values[used % len(values)], rows - first.view(-1, 1, 1), tuple(counts.tolist()))
+        own = rows - first.view(-1, 1, 1)
+        return cls(values[used % len(values)], own, tuple(counts.tolist()), block=block)
 
     @classmethod
     def joined(cls, tables: Sequence[TimestepTable]) -> TimestepTable:
-        """Several tables as one, their images one after another."""
+        """Several tables of maps of the same size as one, their images one after another."""
+        blocks = {table.block for table in tables}
         return cls(
             torch.cat([table.values for table in tables]),
-            torch.cat([table.index for table in tables]),
+            torch.cat([table.cells if len(blocks) == 1 else table.index for table in tables]),
             tuple(count for table in tables for count in table.counts),
+            block=blocks.pop() if len(blocks) == 1 else PIXEL,
         )
 
     def to(self, device: torch.device) -> TimestepTable:
         """For a network that runs there."""
         return replace(self, device=device)
+
+    def moved(self, images: Sequence[int], first: Sequence[int]) -> TimestepTable:
+        """Its images in this order, repeated or left out, and the rows of each counted from ``first`` on."""
+        cells = self.cells.index_select(0, torch.tensor(list(images))) + torch.tensor(list(first)).view(-1, 1, 1)
+        return replace(self, cells=cells)
 
     def offsets(self) -> list[int]:
         """First row of each image's part of ``values``."""
@@ -86,10 +106,12 @@ class TimestepTable:
 
     def index_at(self, h: int, w: int) -> Tensor:
         """``index`` seen by a feature map of ``h`` x ``w``: ``(B,h,w)``, every (H/h)-th pixel as the authors do."""
-        height, width = self.index.shape[-2:]
+        (height, width), (tall, wide) = self.size, self.block
         down, across = downsampling(height, h), downsampling(width, w)
         if (h - 1) * down < height and (w - 1) * across < width:
-            return self.index[:, ::down, ::across][:, :h, :w]
-        rows = (torch.arange(h, device=self.index.device) * down).clamp(max=height - 1)
-        columns = (torch.arange(w, device=self.index.device) * across).clamp(max=width - 1)
+            # Powers of two, all of them: a row of the feature map has several cells, or a cell has several rows.
+            cells = self.cells[:, :: max(down // tall, 1), :: max(across // wide, 1)]
+            return repeated(cells, (max(tall // down, 1), max(wide // across, 1)))[:, :h, :w]
+        rows = (torch.arange(h, device=self.cells.device) * down).clamp(max=height - 1)
+        columns = (torch.arange(w, device=self.cells.device) * across).clamp(max=width - 1)
         return self.index[:, rows][:, :, columns]

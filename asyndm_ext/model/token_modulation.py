@@ -207,7 +207,7 @@ class TokenModulations:
     @property
     def _grid(self) -> tuple[int, int]:
         assert self._table is not None
-        height, width = self._table.index.shape[-2:]
+        height, width = self._table.size
         return patch_grid(height, width, self._patch)
 
     def stand_in(self, number: int, rows: Tensor, expanded: bool) -> TokenRows:
@@ -293,8 +293,8 @@ class TokenModulations:
         """The same on the CPU."""
         assert self._table is not None
         text = stream.tokens - stream.pixels
-        images, scalar, first = (torch.tensor(list(rows)) for rows in (self._rows, self._scalar_rows, self._first_rows))
-        own = self._table.index_at(*self._grid).flatten(1).index_select(0, images) + first.view(-1, 1)
+        scalar = torch.tensor(list(self._scalar_rows))
+        own = self._table.moved(self._rows, self._first_rows).index_at(*self._grid).flatten(1)
         rest = stream.pixels - own.shape[1]
         if rest < 0:
             raise RuntimeError(f"the network has {stream.pixels} image tokens where the map has {own.shape[1]}")

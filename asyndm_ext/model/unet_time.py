@@ -136,6 +136,7 @@ class UNetTimeConditioning:
         self.rows: Sequence[int] = ()
         self.calls = 0
         self._tables: _Tables | None = None
+        self._moved: tuple[tuple[TimestepTable, tuple[int, ...], bool], TimestepTable] | None = None
         self._embedded: tuple[TimestepTable, Tensor] | None = None
         self._nominal: Tensor | None = None
         self._projected_from: tuple[Tensor, Tensor] | None = None
@@ -167,7 +168,7 @@ class UNetTimeConditioning:
             for handle in handles:
                 handle.remove()
             self.use(None, ())
-            self._embedded = self._tables = None
+            self._embedded = self._tables = self._moved = None
 
     def use(self, table: TimestepTable | None, rows: Sequence[int], along: Sequence[Tensor] = ()) -> list[Tensor]:
         """See :class:`asyndm_ext.model.network.TimeConditioning`."""
@@ -199,7 +200,7 @@ class UNetTimeConditioning:
 
     def _sizes(self, table: TimestepTable) -> list[tuple[int, int]]:
         """Of the feature maps: as in the call before; before there is one, what strided convolutions make of it."""
-        latent = (table.index.shape[-2], table.index.shape[-1])
+        latent = table.size
         if self._latent != latent:
             self._latent, self._asked = latent, {}
         return sorted(self._asked) or [halved_grid(*latent, times) for times in range(_LEVELS)]
@@ -261,12 +262,14 @@ class UNetTimeConditioning:
 
     def _index_at(self, table: TimestepTable, h: int, w: int) -> Tensor:
         """The row of each pixel of feature maps of this size, ``(N*h*w,)``."""
-        offsets, rows = table.offsets(), list(self.rows)
-        if self._per_row:
-            first = [sum(table.counts[image] for image in rows[:row]) for row in range(len(rows))]
-        else:
+        source = (table, tuple(self.rows), self._per_row)
+        if self._moved is None or self._moved[0][0] is not table or self._moved[0][1:] != source[1:]:
+            offsets, rows = table.offsets(), source[1]
             first = [offsets[image] for image in rows]
-        index = table.index_at(h, w).index_select(0, torch.tensor(rows)).add_(torch.tensor(first).view(-1, 1, 1))
+            if self._per_row:
+                first = [sum(table.counts[image] for image in rows[:row]) for row in range(len(rows))]
+            self._moved = source, table.moved(rows, first)
+        index = self._moved[1].index_at(h, w)
         return (index if table.device.type == "cpu" else index.int()).flatten()
 
     def _gather_index(self, h: int, w: int) -> Tensor:

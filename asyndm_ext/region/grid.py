@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from asyndm_ext.clock.distinct import PIXEL, Block, repeated
+
 
 def downsampling(size: int, small: int) -> int:
     """The power of two by which a network took ``size`` to ``small`` rows, whatever the remainders."""
@@ -29,13 +31,18 @@ def cell_index(size: int, small: int) -> Tensor:
 
 def enlarge(cells: Tensor, size: tuple[int, int]) -> Tensor:
     """Nearest enlargement of ``(...,h,w)`` to ``(...,H,W)``; any sizes."""
+    return repeated(*enlarged(cells, size))
+
+
+def enlarged(cells: Tensor, size: tuple[int, int]) -> tuple[Tensor, Block]:
+    """The same in two: cells, and the pixels that each of them has. They are pixels where these are not all alike."""
     h, w = cells.shape[-2:]
     down, across = downsampling(size[0], h), downsampling(size[1], w)
-    if size == (h * down, w * across):  # the same, and several times as fast
-        return cells[..., :, None, :, None].expand(*cells.shape[:-1], down, w, across).reshape(*cells.shape[:-2], *size)
+    if size == (h * down, w * across):
+        return cells, (down, across)
     rows = cell_index(size[0], cells.shape[-2]).to(cells.device)
     columns = cell_index(size[1], cells.shape[-1]).to(cells.device)
-    return cells[..., rows, :][..., columns]
+    return cells[..., rows, :][..., columns], PIXEL
 
 
 def halved_grid(height: int, width: int, halvings: int) -> tuple[int, int]:

@@ -14,9 +14,9 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from asyndm_ext.clock.distinct import distinct, spread
+from asyndm_ext.clock.distinct import numbers, spread
 from asyndm_ext.model.patches import PATCH, patch_constant
-from asyndm_ext.region.grid import enlarge
+from asyndm_ext.region.grid import enlarged
 from asyndm_ext.region.masks import MaskOptions, object_weights, strength_of_cells
 from asyndm_ext.region.strengths import Strengths
 from asyndm_ext.settings import Settings
@@ -112,8 +112,9 @@ class _Mask:
                 self._see(self._weights)
         if self._weights is None:
             return strengths.amax(-1).view(-1, 1, 1, 1).expand(self._shape).clone()
-        numbers, where = distinct(strength_of_cells(self._weights, strengths))
-        return spread(numbers, enlarge(where, (self._shape[-2], self._shape[-1])))
+        cells = numbers(strength_of_cells(self._weights, strengths))
+        where, block = enlarged(cells.where, (self._shape[-2], self._shape[-1]))
+        return spread(cells.values, where, block)
 
 
 class ObjectRegion:

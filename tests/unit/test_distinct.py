@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from asyndm_ext.clock import distinct as module
-from asyndm_ext.clock.distinct import distinct, elementwise, occurring, pairwise, spread
+from asyndm_ext.clock.distinct import PIXEL, elementwise, numbers, occurring, pairwise, repeated, spread
 from asyndm_ext.clock.schedule import CURVES, PixelClock, next_height
+from asyndm_ext.model.timesteps import TimestepTable
 
 
 def some(shape: tuple[int, ...], numbers: int, seed: int = 0) -> Tensor:
@@ -23,9 +24,9 @@ def some(shape: tuple[int, ...], numbers: int, seed: int = 0) -> Tensor:
 
 def is_true(x: Tensor) -> None:
     """What is said of a map is what torch finds by sorting all of it."""
-    values, where = distinct(x)
+    found = numbers(x)
     expected, expected_where = torch.unique(x, return_inverse=True)
-    assert torch.equal(values, expected) and torch.equal(where.long(), expected_where)
+    assert torch.equal(found.values, expected) and torch.equal(found.pixels.long(), expected_where)
 
 
 @pytest.mark.parametrize("shape", [(0,), (1,), (7,), (2, 1, 9, 13)])
@@ -33,8 +34,8 @@ def test_the_distinct_numbers_of_a_map(shape: tuple[int, ...]) -> None:
     x = some(shape, 5)
     for order in (x, x.flip(-1), x.transpose(0, -1)):
         is_true(order)
-        values, where = distinct(order)
-        assert torch.equal(values[where.long()], order)
+        values, where, block = numbers(order)
+        assert torch.equal(values[where.long()], order) and block == PIXEL
 
 
 def rising(v: Tensor) -> Tensor:
@@ -56,7 +57,7 @@ def test_elementwise_is_the_work_itself_and_its_numbers_are_known(work, monkeypa
     assert torch.equal(made, work(x))
     is_true(made)
     monkeypatch.setattr(torch, "unique_consecutive", None)  # nothing is sorted out again
-    distinct(made)
+    numbers(made)
 
 
 def test_a_map_that_nothing_changes_stays_the_same_one() -> None:
@@ -127,3 +128,59 @@ def test_the_clock_is_the_closed_form_of_every_pixel(curve: str) -> None:
         height = next_height(curve, height, remaining, 1 / steps, strength)
         assert torch.equal(clock.advance(strength), height)
         remaining = (steps - step - 1) / steps
+
+
+# -- cells of several pixels
+
+
+BLOCKS = st.sampled_from([(1, 1), (2, 2), (4, 2), (1, 4)])
+
+
+@given(block=BLOCKS, seed=st.integers(0, 99))
+def test_a_map_of_cells_stays_one(block: tuple[int, int], seed: int) -> None:
+    """And has the pixels that it would have without them."""
+    cells = some((2, 1, 3, 4), 5, seed)
+    found = numbers(cells)
+    made = spread(found.values, found.where, block)
+    assert torch.equal(made, cells.repeat_interleave(block[0], -2).repeat_interleave(block[1], -1))
+    is_true(made)
+    for work in (rising, falling, coarse):
+        after = elementwise(work, made)
+        assert torch.equal(after, work(made)) and numbers(after).block == block
+        is_true(after)
+
+
+def map_of_cells(block: tuple[int, int], count: int, seed: int) -> Tensor:
+    """Of 8 x 12 pixels and so many numbers at most."""
+    draw = torch.Generator().manual_seed(seed)
+    cells = numbers(torch.randint(0, count, (1, 1, 8 // block[0], 12 // block[1]), generator=draw) / (count + 0.3))
+    return spread(cells.values, cells.where, block)
+
+
+@given(one=BLOCKS, other=BLOCKS, first=st.integers(1, 9), second=st.integers(1, 9), seed=st.integers(0, 99))
+def test_two_maps_of_cells(one: tuple[int, int], other: tuple[int, int], first: int, second: int, seed: int) -> None:
+    """Of the same size or not, of one number each, or of so many that they are not crossed."""
+    x, y = map_of_cells(one, first, seed), map_of_cells(other, second, seed + 1)
+    made = pairwise(lambda a, b: a * 3 + b.sqrt(), x, y)
+    assert torch.equal(made, x * 3 + y.sqrt())
+    is_true(made)
+    if one == other or 1 in (len(x.unique()), len(y.unique())):
+        finest = min((numbers(m).block for m in (x, y) if len(m.unique()) > 1), default=numbers(made).block)
+        assert numbers(made).block == finest
+
+
+@pytest.mark.parametrize("block", [(1, 1), (4, 4), (2, 8)])
+def test_a_table_of_cells_is_that_of_the_pixels(block: tuple[int, int]) -> None:
+    """At feature maps of every size, odd ones too."""
+    cells = numbers((some((2, 1, 5, 4), 9) * 900).round())
+    of_cells = TimestepTable.from_map(spread(cells.values, cells.where, block), 0.25)
+    full = repeated(cells.values[cells.where.long()], block)
+    of_pixels = TimestepTable.from_map(full, 0.25)
+    assert of_cells.block == block and of_pixels.block == PIXEL and of_cells.size == full.shape[-2:]
+    assert torch.equal(of_cells.values, of_pixels.values) and of_cells.counts == of_pixels.counts
+    assert torch.equal(of_cells.index, of_pixels.index)
+    size = full.shape[-2:]
+    for halvings in range(5):
+        for more in (0, 1):
+            h, w = (-(-side // 2**halvings) + more for side in size)
+            assert torch.equal(of_cells.index_at(h, w), of_pixels.index_at(h, w)), (h, w)
