@@ -134,7 +134,7 @@ REGISTERED = (
     Row(cfgpp_solver(sample_euler_cfgpp), labels=("Euler CFG++",), functions=("sample_euler_cfg_pp",)),
     Row(
         cfgpp_solver(sample_euler_ancestral_cfgpp, *ANCESTRAL, prefix="euler_ancestral_cfg_pp"),
-        labels=("Euler Ancestral CFG++",),
+        labels=("Euler Ancestral CFG++", "Euler a CFG++"),
         functions=("sample_euler_ancestral_cfg_pp",),
     ),
     # The ancestral one without fresh noise, which splits a flow's latent into signal and noise.
