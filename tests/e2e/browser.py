@@ -209,18 +209,21 @@ class Browser:
         """With the mouse, in three movements, and lets go of it above the other one."""
         from selenium.webdriver import ActionChains
 
-        line = self.to(self.one(self.id("chips", tab)))
-        chip, other = (self.one_with(f"{self.id('chips', tab)} .asyndm-chip", name) for name in (text, onto))
-        assert line.is_displayed()
+        self.to(self.one(self.id("chips", tab)))
+        chip, other = self.chip(text, tab), self.chip(onto, tab)
         x, y = (other.rect[key] - chip.rect[key] for key in ("x", "y"))
         press = ActionChains(self.driver).move_to_element(chip).click_and_hold()
         press.move_by_offset(3, 0).move_by_offset(round(x / 2) - 3, round(y / 2))
         press.move_to_element(other).release().perform()
 
-    def one_with(self, selector: str, text: str) -> WebElement:
-        """The element that says this."""
-        found = [one for one in self.all(selector) if one.text == text]
-        assert len(found) == 1, f"{len(found)} of {selector} say {text!r}"
+    def chip(self, text: str, tab: str = "txt2img") -> WebElement:
+        """The chip that says this, once the line is no longer drawn anew."""
+        selector = f"{self.id('chips', tab)} .asyndm-chips"
+        line = self.one(selector)
+        while time.sleep(0.8) or self.one(selector) != line:
+            line = self.one(selector)
+        found = [one for one in self.all(f"{selector} .asyndm-chip") if one.text == text]
+        assert len(found) == 1, f"{len(found)} chips say {text!r}"
         return found[0]
 
     def value(self, name: str, tab: str = "txt2img") -> Any:
@@ -300,13 +303,16 @@ def chips_are_moved(browser: Browser) -> None:
     def focused() -> str:
         return str(browser.run("return document.activeElement.dataset.name || document.activeElement.tagName"))
 
-    chip = browser.id("chips") + " .asyndm-chip"
     wait(lambda: browser.chips() == [("cat", True), ("sandwich", True)], "chips")
     browser.drag_chip("sandwich", onto="cat")
     says("sandwich > cat", "sandwich", "cat", "undo the order")
-    assert [one.get_attribute("data-turn") for one in browser.all(chip)] == ["1", "2", None]
+    assert [one.get_attribute("data-turn") for one in browser.all(browser.id("chips") + " .asyndm-chip")] == [
+        "1",
+        "2",
+        None,
+    ]
     assert browser.chips()[:2] == [("sandwich", True), ("cat", True)], "that was no click"
-    browser.run("arguments[0].focus()", browser.one_with(chip, "sandwich"))
+    browser.run("arguments[0].focus()", browser.chip("sandwich"))
     browser.driver.switch_to.active_element.send_keys(Keys.ARROW_LEFT)
     time.sleep(1)
     says("sandwich > cat", "sandwich", "cat", "undo the order")
@@ -315,11 +321,11 @@ def chips_are_moved(browser: Browser) -> None:
     wait(lambda: focused() == "sandwich", "the focus, still on what was moved")
     browser.driver.switch_to.active_element.send_keys(Keys.ARROW_LEFT)
     says("sandwich > cat", "sandwich", "cat", "undo the order")
-    browser.one_with(chip, "cat").click()
+    browser.chip("cat").click()
     says("sandwich", "sandwich", "cat")
-    browser.one_with(chip, "cat").click()
+    browser.chip("cat").click()
     says("sandwich, cat", "sandwich", "cat")
     browser.drag_chip("sandwich", onto="cat")
     says("cat > sandwich", "cat", "sandwich", "undo the order")
-    browser.one_with(chip, "undo the order").click()
+    browser.chip("undo the order").click()
     says("cat, sandwich", "cat", "sandwich")
