@@ -31,7 +31,8 @@ history: list[dict] = []  # of all jobs of a batch folder
 
 def watch(record):
     """One step: the host's own level and the maps, rows of numbers per image."""
-    history.append({"step": record.step, "strength": record.strength})
+    # A copy: what AsynDM keeps beside a map of its own would be counted as growing in tests of its memory.
+    history.append({"step": record.step, "strength": record.strength.clone()})
     del history[:-200]
     records.append(
         {
