@@ -7,7 +7,7 @@ var asyndm = (function() {
     const LEFT = 8, TOP = 8, WIDTH = 184, HEIGHT = 104; // the plot's box within its drawing
     const DRAG = 6; // pixels from where on a press is no click any more
     const timers = {};
-    const focused = {}; // by panel, the name of the chip that was used last
+    const focused = {}; // by panel, the name of the chip that was used, until its line is there anew
     const moving = {over: false, chip: null, target: null};
 
     function element(prefix, name) {
@@ -82,7 +82,7 @@ var asyndm = (function() {
     /** A click on a chip: its text becomes that of the Objects field. */
     function choose(prefix, event) {
         const chip = event.target.closest('.asyndm-chip');
-        if (!chip || moving.over) return;
+        if (!chip || (moving.over && event.detail)) return; // the end of a drag; a key's click has no detail
         if (chip.dataset.until === undefined && chip.dataset.name !== '>') chip.classList.toggle('asyndm-on'); // at once
         write(prefix, chip.dataset.objects, chip.dataset.name);
     }
@@ -123,6 +123,7 @@ var asyndm = (function() {
         line.addEventListener('pointermove', function(event) {
             const {chip} = moving;
             if (!chip) return;
+            if (!event.buttons) return drop(); // let go of outside of the line
             const x = event.clientX - moving.x, y = event.clientY - moving.y;
             if (!moving.over && Math.hypot(x, y) < DRAG) return; // a click with an unsteady hand
             if (!moving.over) {
@@ -144,9 +145,11 @@ var asyndm = (function() {
         line.addEventListener('pointercancel', drop);
         new MutationObserver(function() {
             const name = focused[prefix];
-            const lost = [null, document.body].includes(document.activeElement);
             const chips = Array.from(line.querySelectorAll('.asyndm-chip'));
-            if (name !== undefined && lost && chips.length) (chips.find((chip) => chip.dataset.name === name) ?? chips[0]).focus();
+            if (name === undefined || !chips.length || line.contains(document.activeElement)) return;
+            delete focused[prefix]; // once: what is redrawn later takes no focus
+            if (![null, document.body].includes(document.activeElement)) return; // the user has gone on
+            (chips.find((chip) => chip.dataset.name === name) ?? chips[0]).focus({preventScroll: true});
         }).observe(line, {childList: true, subtree: true});
     }
 

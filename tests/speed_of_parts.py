@@ -150,7 +150,7 @@ def between(side: int, batch: int) -> dict[str, float]:
         of_pixels = TimestepTable.from_map(table.sigma_to_t(level), QUANTUM)
         time_of.use(of_pixels, rows, [level.index_select(0, torch.tensor(rows)).float()])
         for size in (side, side // 2, side // 4, side // 8):
-            time_of._index_at(of_pixels, size, size)
+            time_of._gather_index(size, size)
         time_of.use(None, ())
         marks.append(time.process_time())
         for part, (start, end) in zip(parts.values(), pairwise(marks), strict=True):

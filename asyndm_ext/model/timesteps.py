@@ -96,7 +96,7 @@ class TimestepTable:
         return replace(self, device=device)
 
     def moved(self, images: Sequence[int], first: Sequence[int]) -> TimestepTable:
-        """Its images in this order, repeated or left out, and the rows of each counted from ``first`` on."""
+        """For its index only: its images in this order, the rows of each counted from ``first`` on."""
         cells = self.cells.index_select(0, torch.tensor(list(images))) + torch.tensor(list(first)).view(-1, 1, 1)
         return replace(self, cells=cells)
 

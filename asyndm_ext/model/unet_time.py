@@ -105,6 +105,7 @@ class _Tables:
             its image.
         sinusoid: of the distinct timesteps ``(R, channels)``, float32.
         pick, owner: with rows of their own, which timestep and which of the batch's rows each is of ``(R',)``.
+        rows: the table's cells for each of the batch's rows, as rows of all that is projected.
         index: by size ``(h,w)``, the row of each pixel ``(N*h*w,)``.
     """
 
@@ -112,7 +113,14 @@ class _Tables:
     sinusoid: Tensor
     pick: Tensor
     owner: Tensor
+    rows: TimestepTable
     index: dict[tuple[int, int], Tensor] = field(default_factory=dict)
+
+
+def _index_at(rows: TimestepTable, h: int, w: int) -> Tensor:
+    """The row of each pixel of feature maps of this size, ``(N*h*w,)``."""
+    index = rows.index_at(h, w)
+    return (index if rows.device.type == "cpu" else index.int()).flatten()
 
 
 class UNetTimeConditioning:
@@ -136,7 +144,6 @@ class UNetTimeConditioning:
         self.rows: Sequence[int] = ()
         self.calls = 0
         self._tables: _Tables | None = None
-        self._moved: tuple[tuple[TimestepTable, tuple[int, ...], bool], TimestepTable] | None = None
         self._embedded: tuple[TimestepTable, Tensor] | None = None
         self._nominal: Tensor | None = None
         self._projected_from: tuple[Tensor, Tensor] | None = None
@@ -168,7 +175,7 @@ class UNetTimeConditioning:
             for handle in handles:
                 handle.remove()
             self.use(None, ())
-            self._embedded = self._tables = self._moved = None
+            self._embedded = self._tables = None
 
     def use(self, table: TimestepTable | None, rows: Sequence[int], along: Sequence[Tensor] = ()) -> list[Tensor]:
         """See :class:`asyndm_ext.model.network.TimeConditioning`."""
@@ -189,13 +196,13 @@ class UNetTimeConditioning:
             return sent_together(along, table.device)
         sinusoid = timestep_embedding(table.values, self._unet_layout.channels)
         parts = [*along, sinusoid, *self._own_rows(table)]
-        sizes: list[tuple[int, int]] = []
+        cells, sizes = self._rows_of_cells(table), list[tuple[int, int]]()
         if table.device.type != "cpu":  # there it is made when it is asked for
             sizes = self._sizes(table)
-            parts += [self._index_at(table, *size) for size in sizes]
+            parts += [_index_at(cells, *size) for size in sizes]
         there = sent_together(parts, table.device)
         sinusoid, pick, owner, *indices = there[len(along) :]
-        self._tables = _Tables(source, sinusoid, pick, owner, dict(zip(sizes, indices, strict=True)))
+        self._tables = _Tables(source, sinusoid, pick, owner, cells, dict(zip(sizes, indices, strict=True)))
         return there[: len(along)]
 
     def _sizes(self, table: TimestepTable) -> list[tuple[int, int]]:
@@ -260,17 +267,11 @@ class UNetTimeConditioning:
             torch.tensor([row for row, count in enumerate(counts) for _ in range(count)], dtype=torch.int32),
         )
 
-    def _index_at(self, table: TimestepTable, h: int, w: int) -> Tensor:
-        """The row of each pixel of feature maps of this size, ``(N*h*w,)``."""
-        source = (table, tuple(self.rows), self._per_row)
-        if self._moved is None or self._moved[0][0] is not table or self._moved[0][1:] != source[1:]:
-            offsets, rows = table.offsets(), source[1]
-            first = [offsets[image] for image in rows]
-            if self._per_row:
-                first = [sum(table.counts[image] for image in rows[:row]) for row in range(len(rows))]
-            self._moved = source, table.moved(rows, first)
-        index = self._moved[1].index_at(h, w)
-        return (index if table.device.type == "cpu" else index.int()).flatten()
+    def _rows_of_cells(self, table: TimestepTable) -> TimestepTable:
+        offsets, rows = table.offsets(), list(self.rows)
+        if self._per_row:
+            return table.moved(rows, [sum(table.counts[image] for image in rows[:row]) for row in range(len(rows))])
+        return table.moved(rows, [offsets[image] for image in rows])
 
     def _gather_index(self, h: int, w: int) -> Tensor:
         """The same beside the network."""
@@ -278,7 +279,7 @@ class UNetTimeConditioning:
         self._asked[(h, w)] = True
         index = self._tables.index
         if (h, w) not in index:
-            index[(h, w)] = sent(self._index_at(self.table, h, w), self.table.device)
+            index[(h, w)] = sent(_index_at(self._tables.rows, h, w), self.table.device)
         return index[(h, w)]
 
     def _expects(self, emb: Tensor) -> bool:

@@ -87,6 +87,7 @@ class TestOff:
         common = during[0]["functions"].keys() & during[1]["functions"].keys()
         assert len(common) > 500
         for state in during:
+            assert not [name for name, origin in state["functions"].items() if "asyndm_ext" in f"{name} {origin}"]
             state["functions"] = {name: state["functions"][name] for name in common}
         assert during[0] == during[1]
 

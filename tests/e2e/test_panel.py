@@ -184,8 +184,8 @@ def test_the_plot_shows_each_object_s_clock(browser: Browser) -> None:
     assert cat[2 * third] == pytest.approx(cat[third] / 2, abs=0.01) and cat[end] == pytest.approx(0, abs=0.01)
     assert sandwich[2 * third] == pytest.approx(1 / 3 + 0.7 * 2 / 9, abs=0.01)
     titles = [chip.get_attribute("title") for chip in browser.all(browser.id("chips") + " .asyndm-chip")]
-    shares = ("33%", "67%")
-    assert [title.split(":")[0] for title in titles] == [f"Slow until {share} of the steps" for share in shares]
+    more = "click to take it out. Drag it, or press an arrow key, to draw it earlier or later"
+    assert titles == [f"Slow until {share} of the steps: {more}" for share in ("33%", "67%")]
     browser.write(browser.id("objects") + " textarea", "sandwich > cat > sandwich")
     wait(lambda: "goes round in a circle" in browser.one(browser.id("chips")).text, "a word about the circle")
     browser.write(browser.id("objects") + " textarea", "sandwich > cat")
