@@ -23,7 +23,7 @@ other ones than the first training's. Only the training sees the two times: what
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -120,13 +120,14 @@ class LaggingTrainer(DiffusionTrainer):
         ways = torch.randint(len(self._ways), times.shape, generator=generator, device=times.device)
         return self._ways[ways, times]
 
-    def levels(
-        self, times: Tensor, batch: Batch, generator: torch.Generator
-    ) -> tuple[Tensor, AbstractContextManager[None]]:
+    def levels(self, times: Tensor, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         slow = self.behind(times, generator)
         mask = lagging_pixels(batch.cover, batch.latents.shape[-1], generator)
         alpha = torch.where(mask > 0, self._alphas[slow][:, None, None, None], self._alphas[times][:, None, None, None])
-        return alpha, two_times(self.model.unet, times, slow, mask)
+        return alpha, {"slow": slow, "mask": mask}
+
+    def conditioned(self, inputs: Mapping[str, Tensor]) -> AbstractContextManager[None]:
+        return two_times(self.model.unet, inputs["times"], inputs["slow"], inputs["mask"])
 
 
 def trainer_of(

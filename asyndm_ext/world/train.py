@@ -180,6 +180,7 @@ def add_common(parser: argparse.ArgumentParser, usual: TrainSettings) -> None:
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     add("--bfloat16", action="store_true", help="faster where the machine multiplies in bfloat16")
     add("--channels-last", action="store_true", help="faster on a GPU")
+    add("--recorded", action="store_true", help="faster on a GPU: steps are told to it once")
     add("--within", type=float, metavar="SECONDS", help="as many steps of each stage as fit into these")
     add("--minutes", type=float, default=4.0, help="between two checkpoints (%(default)s)")
 

@@ -10,7 +10,7 @@ import contextlib
 import copy
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 from typing import Any, Protocol
@@ -26,6 +26,7 @@ from asyndm_ext.world.blocks import CELLS
 from asyndm_ext.world.drawer import Drawer
 from asyndm_ext.world.model import WorldModel
 from asyndm_ext.world.pool import Batch, PicturePool, ScenePool
+from asyndm_ext.world.recorded import Recorded, Work
 
 LOG_EVERY = 50
 
@@ -42,6 +43,7 @@ class TrainSettings:
     less of its contrast: without it the network draws grounds for thousands of steps before it draws an animal.
     ``decoder_kept``: so many batches of pictures are at hand for the decoder, and now and then a new one replaces the
     oldest; 0: each step has pictures of its own.
+    ``recorded``: the diffusion's steps are told to the GPU once and played from then on (:mod:`.recorded`).
     """
 
     steps: int = 8000
@@ -64,6 +66,7 @@ class TrainSettings:
     decoder_learning_rate: float = 2e-3
     bfloat16: bool = False
     channels_last: bool = False
+    recorded: bool = False
     seed: int = 0
 
 
@@ -214,7 +217,10 @@ class DiffusionTrainer:
             model.unet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged = copy.deepcopy(model).requires_grad_(False).eval()
         self.trained = [*model.text_encoder.parameters(), *model.unet.parameters()]
-        self.optimizer = adamw(self.trained, lr=settings.learning_rate, weight_decay=0.01)
+        self._rate = torch.tensor(settings.learning_rate, device=model.device) if settings.recorded else None
+        held = {"lr": settings.learning_rate} if self._rate is None else {"lr": self._rate, "capturable": True}
+        self.optimizer = adamw(self.trained, weight_decay=0.01, **held)
+        self._work: Work = Recorded(self._worked) if settings.recorded else self._worked
         self._alphas = model.alphas_cumprod.float().to(model.device)
         self._empty = torch.tensor(model.tokenizer.encode(""), device=model.device)
         self.pool = ScenePool(model, settings.seed, settings.pool_blocks, refresh=settings.pool_refresh, drawer=drawer)
@@ -235,24 +241,39 @@ class DiffusionTrainer:
     def train_step(self) -> Tensor:
         start, settings = time.perf_counter(), self.settings
         self.pool.advance(self.step)
-        loss = self.loss(step_generator(settings.seed, self.step, self.model.device))
-        self.optimizer.param_groups[0]["lr"] = rate_at(self.step, settings)
-        self.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.trained, settings.clip)
-        self.optimizer.step()
+        inputs = self.drawn(step_generator(settings.seed, self.step, self.model.device))
+        self._go_at(rate_at(self.step, settings))
+        loss, beside = self._work(inputs)
         self._average()
         self.step += 1
-        self._recent.append(loss.detach())
+        self._recent.append(loss)
+        self._recent_attention.append(beside)
         if self.step % LOG_EVERY == 0:
             means = [fmean(as_numbers(kept) or [0.0]) for kept in (self._recent, self._recent_attention)]
             self.curve.append([self.step, *means])
             self._recent, self._recent_attention = [], []
         self.seconds += time.perf_counter() - start
-        return loss.detach()
+        return loss
+
+    def _go_at(self, rate: float) -> None:
+        """A recorded step reads its learning rate where it was when it was recorded."""
+        self.optimizer.param_groups[0]["lr"] = rate if self._rate is None else self._rate.fill_(rate)
+
+    def _worked(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+        """One step of the optimizer: its loss, and the attention's share of it."""
+        self.optimizer.zero_grad()
+        loss, beside = self.losses(inputs)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.trained, self.settings.clip)
+        self.optimizer.step()
+        return loss.detach(), beside.detach()
 
     def loss(self, generator: torch.Generator) -> Tensor:
-        """Mean squared error of v over a batch, plus the attention's (:mod:`.attention_loss`).
+        """Mean squared error of v over a batch, plus the attention's (:mod:`.attention_loss`)."""
+        return self.losses(self.drawn(generator))[0]
+
+    def drawn(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """All that chance decides in a step, and what follows from it before the networks are asked.
 
         The times are :func:`spread_times` of one number from each of ``batch`` equal parts, so that no batch is all
         noise.
@@ -269,23 +290,34 @@ class DiffusionTrainer:
         chance = torch.rand(number, **on)
         empty = chance < settings.empty_prompts
         lied = ~empty & (chance < settings.empty_prompts + settings.exchanged * (1 - settings.empty_prompts))
-        ids = torch.where(empty[:, None], self._empty, torch.where(lied[:, None], others, batch.ids))
-        alpha, conditioned = self.levels(times, batch, generator)
+        alpha, lag = self.levels(times, batch, generator)
         noisy = alpha.sqrt() * batch.latents + (1 - alpha).sqrt() * noise
-        target = alpha.sqrt() * noise - (1 - alpha).sqrt() * batch.latents
         if settings.channels_last:
             noisy = noisy.contiguous(memory_format=torch.channels_last)
+        return {
+            "times": times,
+            "ids": torch.where(empty[:, None], self._empty, torch.where(lied[:, None], others, batch.ids)),
+            "noisy": noisy,
+            "target": alpha.sqrt() * noise - (1 - alpha).sqrt() * batch.latents,
+            "weights": self.weights(batch, alpha),
+            "nouns": batch.nouns,
+            "cover": batch.cover,
+            # Where things are cannot be known in pure noise, nor from another picture's caption.
+            "known": (100 * alpha.amin(dim=(1, 2, 3))).clamp(max=1) * ~(empty | lied),
+            **lag,
+        }
+
+    def losses(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Of what was :meth:`drawn`: the whole loss, and the attention's. Nothing here waits for the device."""
+        settings, model = self.settings, self.model
         precision = _precision(settings, model.device)
         attention = contextlib.nullcontext() if model.device.type == "cuda" else unfused_attention()
-        with precision, attention, word_attention(model.unet, CELLS) as maps, conditioned:
-            context = model.text_encoder(ids)
-            v = model.unet(noisy, times, encoder_hidden_states=context).sample
-        error = (self.weights(batch, alpha) * (v.float() - target) ** 2).mean()
-        # Where things are cannot be known in pure noise, nor from another picture's caption.
-        known = (100 * alpha.amin(dim=(1, 2, 3))).clamp(max=1) * ~(empty | lied)
-        beside = attention_loss(maps, batch.nouns, batch.cover, known)
-        self._recent_attention.append(beside.detach())
-        return error + settings.attention_weight * beside
+        with precision, attention, word_attention(model.unet, CELLS) as maps, self.conditioned(inputs):
+            context = model.text_encoder(inputs["ids"])
+            v = model.unet(inputs["noisy"], inputs["times"], encoder_hidden_states=context).sample
+        error = (inputs["weights"] * (v.float() - inputs["target"]) ** 2).mean()
+        beside = attention_loss(maps, inputs["nouns"], inputs["cover"], inputs["known"])
+        return error + settings.attention_weight * beside, beside
 
     def weights(self, batch: Batch, alpha: Tensor) -> Tensor:
         """How much the error of each pixel counts ``(B,1,H,W)``, given the share of signal ``alpha`` ``(B,1,1,1)`` or
@@ -297,12 +329,14 @@ class DiffusionTrainer:
         cover = F.interpolate(batch.cover.sum(dim=1, keepdim=True), size=batch.latents.shape[-2:])
         return 1 + self.settings.object_weight * cover * (17 * alpha).clamp(max=1)
 
-    def levels(
-        self, times: Tensor, batch: Batch, generator: torch.Generator
-    ) -> tuple[Tensor, contextlib.AbstractContextManager[None]]:
+    def levels(self, times: Tensor, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The share of signal variance that is left of each picture at ``times`` ``(B,)``, ``(B,1,1,1)``, or of each
-        pixel, ``(B,1,H,W)``; and what the network, which is called with ``times``, is to be called within."""
-        return self._alphas[times][:, None, None, None], contextlib.nullcontext()
+        pixel, ``(B,1,H,W)``; and what :meth:`conditioned` wants to know of it."""
+        return self._alphas[times][:, None, None, None], {}
+
+    def conditioned(self, inputs: Mapping[str, Tensor]) -> contextlib.AbstractContextManager[None]:
+        """What the network, which is called with the times, is to be called within."""
+        return contextlib.nullcontext()
 
     @torch.no_grad()
     def _average(self) -> None:
