@@ -186,7 +186,13 @@ def add_common(parser: argparse.ArgumentParser, usual: TrainSettings) -> None:
 
 
 def chosen(options: argparse.Namespace, usual: TrainSettings) -> TrainSettings:
-    """The settings that the options say."""
+    """The settings that the options say.
+
+    Raises:
+        SystemExit: steps cannot be recorded on this device.
+    """
+    if options.recorded and torch.device(options.device).type != "cuda":
+        raise SystemExit("Steps can be recorded on a GPU alone: add --device cuda, or leave --recorded out.")
     return replace(usual, **{f.name: getattr(options, f.name) for f in fields(TrainSettings) if f.name in options})
 
 

@@ -218,8 +218,9 @@ class DiffusionTrainer:
         self.averaged = copy.deepcopy(model).requires_grad_(False).eval()
         self.trained = [*model.text_encoder.parameters(), *model.unet.parameters()]
         self._rate = torch.tensor(settings.learning_rate, device=model.device) if settings.recorded else None
-        held = {"lr": settings.learning_rate} if self._rate is None else {"lr": self._rate, "capturable": True}
-        self.optimizer = adamw(self.trained, weight_decay=0.01, **held)
+        rate = settings.learning_rate if self._rate is None else self._rate
+        recordable = settings.recorded and model.device.type == "cuda"
+        self.optimizer = adamw(self.trained, lr=rate, weight_decay=0.01, capturable=recordable)
         self._work: Work = Recorded(self._worked) if settings.recorded else self._worked
         self._alphas = model.alphas_cumprod.float().to(model.device)
         self._empty = torch.tensor(model.tokenizer.encode(""), device=model.device)
