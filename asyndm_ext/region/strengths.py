@@ -29,6 +29,11 @@ class Strengths:
     until: Tensor | None = None
     _known: dict[int, Tensor] = field(default_factory=dict, repr=False, compare=False)
 
+    @property
+    def differ(self) -> bool:
+        """Whether not all objects of an image are slow alike."""
+        return self.until is not None or bool((self.own != self.own[..., :1]).any())
+
     @classmethod
     def of(cls, given: Strengths | Tensor | Sequence[float]) -> Strengths:
         """As they are, or of numbers that stay."""

@@ -1,4 +1,4 @@
-"""Whether attention tells the objects apart, where one of them is to be drawn before another."""
+"""Whether attention tells the objects apart, where one of them is to be drawn before another or to lag more."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ from torch import Tensor
 from asyndm_ext.region.strengths import Strengths
 
 MUCH = 0.5
-"""Of what two objects cover together: if they share more, they have no turns of their own."""
+"""Of what two objects cover together: if they share more, neither has much of its own."""
+_SAID = (
+    "where the later one's turn counts: the attention hardly tells them apart, so they are drawn at nearly the same time",
+    "where the larger strength counts: the attention hardly tells them apart, so they lag by nearly as much",
+)
 
 
 class Overlap:
@@ -29,23 +33,22 @@ class Overlap:
         self._looks += 1
 
     def note(self, names: Sequence[Sequence[str]], strengths: Strengths) -> str | None:
-        """What the user should know, or None: the two that share most of those whose turns differ.
+        """What the user should know, or None: the two that share most of those whose turns differ, or strengths.
 
         Args:
             names: per image its objects' names.
             strengths: of the objects.
         """
-        if self._sum is None or strengths.until is None:
+        if self._sum is None:
             return None
-        until = strengths.until.expand(self._sum.shape[:2])
-        differ = until.unsqueeze(2) != until.unsqueeze(1)
-        shared = torch.where(differ, self._sum / self._looks, 0.0)
-        most = float(shared.max())
-        if most <= MUCH:
-            return None
-        image, first, second = (int(where[0]) for where in torch.where(shared == most))
-        one, other = names[image][first], names[image][second]
-        return (
-            f"{one!r} and {other!r} share {most:.0%} of their pixels, where the later one's turn counts: the attention "
-            "hardly tells them apart, so they are drawn at nearly the same time"
-        )
+        shared = self._sum / self._looks
+        for given, said in zip((strengths.until, strengths.own), _SAID, strict=True):
+            if given is None:
+                continue
+            of = given.expand(shared.shape[:2])
+            theirs = torch.where(of.unsqueeze(2) != of.unsqueeze(1), shared, 0.0)
+            most = float(theirs.max())
+            if most > MUCH:
+                image, first, second = (int(where[0]) for where in torch.where(theirs == most))
+                return f"{names[image][first]!r} and {names[image][second]!r} share {most:.0%} of their pixels, {said}"
+        return None

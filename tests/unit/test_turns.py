@@ -272,6 +272,34 @@ def test_objects_that_share_most_of_their_pixels_are_told():
     assert overlap([[0, 0], [0, 0]]) is None, "both are nowhere"
 
 
+def test_so_are_those_with_strengths_of_their_own():
+    own = Strengths(torch.tensor([0.7, 0.3]).double())
+    assert overlap([[1, 1, 1, 0], [0, 1, 1, 1]], own=own) is None, "half of what they cover together"
+    told = overlap([[1, 1, 1, 0], [1, 1, 1, 1]], own=own)
+    assert told == (
+        "'shark' and 'bike:0.5' share 75% of their pixels, where the larger strength counts: the attention hardly "
+        "tells them apart, so they lag by nearly as much"
+    )
+    both = Strengths(own.own, torch.tensor([0.3, 0.6]).double())
+    assert "the later one's turn" in overlap([[1, 1], [1, 1]], own=both), "the turn is what is asked for first"
+
+
+@pytest.mark.parametrize(
+    ("own", "until_", "differ"),
+    [
+        ([0.7, 0.7], None, False),
+        ([0.7, 0.3], None, True),
+        ([0.7, 0.7], [0.5, 1.0], True),
+        ([[0.7, 0.7], [0.3, 0.3]], None, False),  # two images, each with one strength
+        ([[0.7, 0.7], [0.7, 0.3]], None, True),
+        ([], None, False),
+    ],
+)
+def test_whether_objects_are_slow_alike(own, until_, differ):
+    end = None if until_ is None else torch.tensor(until_).double()
+    assert Strengths(torch.tensor(own).double(), end).differ is differ
+
+
 def test_the_two_that_share_most_are_named_in_their_image():
     looked = Overlap()
     weights = torch.zeros(2, 3, 1, 4).double()

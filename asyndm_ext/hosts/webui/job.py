@@ -224,7 +224,7 @@ class _Pass:
         self.notes: list[str] = []
         self.objects = resolve_objects(p, self.host.finder(), settings.objects) if settings.uses_words else None
         self.strengths = self.objects.strengths(settings) if self.objects is not None else None
-        self.overlap = Overlap() if self.strengths is not None and self.strengths.until is not None else None
+        self.overlap = Overlap() if self.strengths is not None and self.strengths.differ else None
         self.painted = mask.slow_fraction(p, settings, (height, width)) if settings.uses_mask else None
 
     def _compared(self, x: Tensor, arguments: Mapping[str, Any]) -> Compared | None:
@@ -265,7 +265,7 @@ class _Pass:
         return latent
 
     def _apart(self) -> str | None:
-        """What is to be said of the objects' turns."""
+        """What is to be said of objects that are not slow alike."""
         if self.overlap is None or self.objects is None or self.strengths is None:
             return None
         return self.overlap.note(self.objects.names, self.strengths)
