@@ -12,7 +12,8 @@ from asyndm_ext.region.strengths import Strengths
 MUCH = 0.5
 """Of what two objects cover together: if they share more, neither has much of its own."""
 _SAID = (
-    "where the later one's turn counts: the attention hardly tells them apart, so they are drawn at nearly the same time",
+    "where the later one's turn counts: the attention hardly tells them apart, so they are drawn at nearly the same "
+    "time",
     "where the larger strength counts: the attention hardly tells them apart, so they lag by nearly as much",
 )
 

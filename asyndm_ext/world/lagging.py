@@ -37,7 +37,7 @@ from asyndm_ext.clock.curves import curve_height
 from asyndm_ext.world.drawer import Drawer
 from asyndm_ext.world.model import WEIGHTS, WorldModel, load_world
 from asyndm_ext.world.pool import Batch
-from asyndm_ext.world.train import add_common, chosen, export, run
+from asyndm_ext.world.train import add_common, chosen, export, log_of, run
 from asyndm_ext.world.trainers import DiffusionTrainer, TrainSettings
 
 USUAL = TrainSettings(steps=2500, learning_rate=3e-4, warmup=200, seed=1)
@@ -158,6 +158,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = chosen(options, USUAL)
     with Drawer(options.processes) as drawer:
         trainer = trainer_of(load_world(options.source), settings, options.device, drawer)
+        trainer.before = log_of(options.source)
+        trainer.decoder = trainer.before["decoder"] if trainer.before else {}
         run(trainer, options.out / "lagging.pt", options.minutes, within=options.within)
     export(trainer, options.out / "weights")
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import fields, replace
@@ -40,6 +41,7 @@ _CALIBRATION = 256  # scenes
 _PACED = 100
 """Steps before the pace is measured, and steps over which it is; later it is measured anew now and then."""
 _REPLANNED = 1000
+LOG = "training_log.json"
 _STAGES = ("diffusion", "decoder")
 
 
@@ -97,11 +99,16 @@ def run(
 def export(trainer: DiffusionTrainer, folder: Path = WEIGHTS) -> None:
     """Write the averaged weights, their configuration and the training's log."""
     trainer.averaged.save(folder)
+    text = json.dumps(trainer.log(), indent=2)
     # One point of the curve a line: short and readable in a diff.
-    log = trainer.log()
-    curve = ",\n".join("    " + json.dumps(point) for point in log.pop("loss"))
-    text = json.dumps(log, indent=2).removesuffix("\n}") + f',\n  "loss": [\n{curve}\n  ]\n}}\n'
-    (folder / "training_log.json").write_text(text, encoding="utf-8")
+    text = re.sub(r"\[\s+([^\s,\[\]]+),\s+([^\s,\[\]]+),\s+([^\s,\[\]]+)\s+\]", r"[\1, \2, \3]", text)
+    (folder / LOG).write_text(text + "\n", encoding="utf-8")
+
+
+def log_of(folder: Path) -> dict[str, Any] | None:
+    """The log of the training that made these weights, if it is there."""
+    file = folder / LOG
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
 def train(
@@ -134,6 +141,7 @@ def train(
     else:
         model = load_world(source).requires_grad_(True)
     trainer = DiffusionTrainer(model.to(device), settings, drawer)
+    trainer.before = None if source is None else log_of(source)
     if stage in (None, "diffusion"):
         run(trainer, out / "diffusion.pt", minutes, within=within)
     elif (out / "diffusion.pt").is_file():
@@ -147,6 +155,8 @@ def train(
         state = torch.load(out / "decoder.pt", map_location="cpu", weights_only=True)
         decoder.load_state_dict(state)
         trainer.decoder = state["log"]
+    elif trainer.before is not None:
+        trainer.decoder = trainer.before["decoder"]
     trainer.averaged.autoencoder.load_state_dict(model.autoencoder.state_dict())
     return trainer
 

@@ -228,6 +228,7 @@ class DiffusionTrainer:
         self.step = 0
         self.seconds = 0.0
         self.decoder: dict[str, int] = {}  # the record of the decoder's training
+        self.before: dict[str, Any] | None = None  # the log of the weights that it began with
         self.curve: list[list[float]] = []  # [step, mean loss, mean attention loss of the 50 steps up to it]
         self._recent: list[Tensor] = []
         self._recent_attention: list[Tensor] = []
@@ -377,5 +378,6 @@ class DiffusionTrainer:
             "torch": torch.__version__,
             "diffusers": diffusers.__version__,
             "decoder": self.decoder,
+            **({"before": self.before} if self.before else {}),
             "loss": [[int(step), round(loss, 5), round(attention, 4)] for step, loss, attention in self.curve],
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +18,7 @@ from asyndm_ext.world.judge import Seen, verdict
 from asyndm_ext.world.model import WEIGHTS, WorldConfig, WorldModel, load_world
 from asyndm_ext.world.pool import PicturePool, ScenePool, pictures
 from asyndm_ext.world.scenes import scene_from_seed
-from asyndm_ext.world.train import build_parser, chosen, export, run, train
+from asyndm_ext.world.train import LOG, build_parser, chosen, export, log_of, run, train
 from asyndm_ext.world.train_judge import _any_content, example
 from asyndm_ext.world.trainers import (
     DecoderTrainer,
@@ -295,12 +296,22 @@ def test_a_training_can_begin_with_weights(tmp_path) -> None:
     begun = WorldModel(SMALL)
     begun.autoencoder.mean.fill_(0.25)
     begun.save(tmp_path / "begun")
+    told = {"steps_done": 7, "decoder": {"steps_done": 9}, "loss": [[50, 1.5, 2.0]]}
+    (tmp_path / "begun" / LOG).write_text(json.dumps(told))
     stored = load_world(tmp_path / "begun").state_dict()
     settings = replace(SETTINGS, steps=1, decoder_steps=0, learning_rate=1e-6)
-    after = train(settings, tmp_path / "run", "cpu", 9, source=tmp_path / "begun").model.state_dict()
+    trainer = train(settings, tmp_path / "run", "cpu", 9, "diffusion", source=tmp_path / "begun")
+    after = trainer.model.state_dict()
     for name, value in stored.items():
         assert torch.allclose(after[name], value, atol=1e-5), name
     assert any(not torch.equal(after[name], value) for name, value in stored.items() if name.startswith("unet"))
+    # The log tells of both trainings, and of the decoder's, which was the first one's; a point of a curve a line.
+    trainer.curve = [[50, 0.5, 0.1], [100, 0.25, 0.05]]
+    export(trainer, tmp_path / "out")
+    log = log_of(tmp_path / "out")
+    assert log["before"] == told and log["decoder"] == {"steps_done": 9} and log["steps_done"] == 1
+    assert "    [100, 0.25, 0.05]\n" in (tmp_path / "out" / LOG).read_text()
+    assert log_of(tmp_path) is None
 
 
 def test_exchanged_captions_are_others(monkeypatch):
