@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from .browser import Browser, wait
 from .server import PROBE, REPOSITORY, WebUI
@@ -14,6 +16,7 @@ pytestmark = [pytest.mark.xdist_group("webui"), pytest.mark.usefixtures("chromiu
 
 PROMPT = "a red cat eating a sandwich on a wooden table"
 PLACE = "#asyndm_compared_txt2img"
+OF_IMG2IMG = "#asyndm_compared_img2img"
 CONTRAST = 4.5
 
 
@@ -28,24 +31,24 @@ def browser(page: WebUI) -> Iterator[Browser]:
         yield opened
 
 
-def shown(browser: Browser) -> bool:
-    return bool(browser.run("return document.querySelector(arguments[0]).getClientRects().length > 0", PLACE))
+def shown(browser: Browser, place: str = PLACE) -> bool:
+    return bool(browser.run("return document.querySelector(arguments[0]).getClientRects().length > 0", place))
 
 
-def said(browser: Browser, css: str) -> str:
+def said(browser: Browser, css: str, place: str = PLACE) -> str:
     script = "const one = document.querySelector(arguments[0]); return one.offsetParent ? one.innerText : ''"
-    return str(browser.run(script, f"{PLACE} {css}")).strip()
+    return str(browser.run(script, f"{place} {css}")).strip()
 
 
-def pair(browser: Browser) -> tuple[str, str]:
+def pair(browser: Browser, place: str = PLACE) -> tuple[str, str]:
     """Addresses of the pictures with AsynDM and without."""
     script = "return ['after', 'before'].map((kind) => document.querySelector(`${arguments[0]} .asyndm-${kind}`).src)"
-    return tuple(browser.run(script, PLACE))
+    return tuple(browser.run(script, place))
 
 
-def gallery(browser: Browser) -> list[str]:
-    script = """return Array.from(document.querySelectorAll('#txt2img_gallery .thumbnails img'), (one) => one.src)"""
-    return list(browser.run(script))
+def gallery(browser: Browser, tab: str = "txt2img") -> list[str]:
+    script = """return Array.from(document.querySelectorAll(arguments[0]), (one) => one.src)"""
+    return list(browser.run(script, f"#{tab}_gallery .thumbnails img"))
 
 
 def cut(browser: Browser) -> float:
@@ -99,6 +102,25 @@ def test_pairs_below_the_gallery(browser: Browser) -> None:
     browser.click(browser.id("compare_plain") + " input")
     browser.generate()
     wait(lambda: not shown(browser), "no comparison any more")
+
+
+def test_img2img_has_its_own(browser: Browser, tmp_path: Path) -> None:
+    Image.effect_noise((64, 64), 80).convert("RGB").save(tmp_path / "photo.png")
+    script = """Array.from(document.querySelectorAll('#tabs > .tab-nav button, #tabs button[role=tab]')).find(
+        (tab) => tab.textContent.trim() === 'img2img').click()"""
+    browser.run(script)
+    browser.one("#img2img_image input[type=file]").send_keys(str(tmp_path / "photo.png"))
+    small(browser, "img2img")
+    browser.write("#img2img_prompt textarea", PROMPT)
+    browser.switch(True, "img2img")
+    browser.click(browser.id("compare_plain", "img2img") + " input")
+    browser.generate("img2img")
+    wait(lambda: shown(browser, OF_IMG2IMG), "the comparison")
+    pictures = wait(lambda: gallery(browser, "img2img"), "the pictures")
+    assert pair(browser, OF_IMG2IMG) == (pictures[-2], pictures[-1])
+    wait(lambda: said(browser, ".asyndm-differ", OF_IMG2IMG).endswith("%"), "how many pixels differ")
+    assert int(said(browser, ".asyndm-differ output", OF_IMG2IMG).split()[0]) > 10
+    assert not shown(browser)
 
 
 def test_a_narrow_window(page: WebUI) -> None:
