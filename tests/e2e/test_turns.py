@@ -47,6 +47,18 @@ class TestInTurn:
         nothing_left(webui)
         assert off(webui, "tiny-sd1", **request).png == plain.png
 
+    def test_objects_that_share_their_region_are_told_where_they_differ(self, webui: WebUI) -> None:
+        whole = {"min_area": 1}  # each of them covers the picture
+        request = {"prompt": PROMPT, "steps": 4}
+        own = on(webui, "tiny-sd1", {**whole, "objects": "cat:0.7, sandwich:0.3"}, **request).infotext
+        assert "'cat:0.7' and 'sandwich:0.3' share 100% of their pixels, where the larger strength counts" in own
+        turn = on(webui, "tiny-sd1", {**whole, "objects": "cat > sandwich"}, **request).infotext
+        assert "share 100% of their pixels, where the later one's turn counts" in turn
+        together = on(webui, "tiny-sd1", {**whole, "objects": "cat, sandwich"}, **request).infotext
+        assert "share" not in together
+        sharp = {"objects": "cat:0.7, sandwich:0.3", "threshold": 2}
+        assert "share" not in on(webui, "tiny-sd1", sharp, **request).infotext
+
     @pytest.mark.parametrize("sampler", SAMPLERS)
     def test_strength_zero_is_the_host_s_image(self, webui: WebUI, sampler: str) -> None:
         plain = off(webui, "tiny-sd1", prompt=PROMPT, sampler_name=sampler)
