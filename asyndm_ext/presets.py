@@ -40,22 +40,22 @@ PRESETS: tuple[Preset, ...] = (
         "Gentle",
         _settings(0.3, "quadratic"),
         "A small lag, which changes little.",
-        "Measured: +1.2 points (+0.2 to +2.2) with an ideal model; with our small trained one no gain, -1.0 (-2.3 to "
-        "+0.3).",
+        "Measured: +1.2 points (+0.2 to +2.2) with an ideal model; with our small trained one no gain, -0.8 (-2.1 to "
+        "+0.6).",
     ),
     Preset(
         "Paper",
         _settings(0.7, "quadratic"),
         "The paper's settings, and the ones to begin with.",
         "Measured: ImageReward from 0.754 to 0.922 on SD 2.1 (by the paper); +3.4 points (+2.0 to +4.8) with an ideal "
-        "model; with our small trained one no gain, -2.0 (-6.0 to +2.0).",
+        "model; with our small trained one no gain, -0.5 (-5.5 to +4.0).",
     ),
     Preset(
         "Strong",
         _settings(1.0, "piecewise linear"),
         "The largest lag there is: look whether noise has stayed in the background.",
-        "Measured: +8.9 points (+6.7 to +11.1) with an ideal model; with our small trained one no gain, -3.3 (-8.3 to "
-        "+1.7).",
+        "Measured: +8.9 points (+6.7 to +11.1) with an ideal model; with our small trained one no gain, -5.0 (-11.5 to "
+        "+1.5).",
     ),
     Preset(
         "In turn",
