@@ -62,7 +62,7 @@ PRESETS: tuple[Preset, ...] = (
         _settings(1.0, "piecewise linear", order="in turn"),
         "One object after the other, in the order of the prompt.",
         "Measured: +3.8 points (+2.6 to +5.0) with an ideal model, where all objects together gain more; with our "
-        "small trained one harm, -5.3 (-10.0 to -0.7).",
+        "small trained one no gain, -5.0 (-11.0 to +1.0).",
     ),
     Preset(
         "Repair",
