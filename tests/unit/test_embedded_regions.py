@@ -95,7 +95,7 @@ def test_from_when_to_when():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("threshold", 0.3), ("smoothing", 2.0), ("min_area", 0.9), ("max_area", 0.1), ("soft", True), ("strength", 0.3)],
+    [("threshold", 0.3), ("smoothing", 2.0), ("min_area", 0.9), ("max_area", 0.03), ("soft", True), ("strength", 0.3)],
 )
 def test_each_of_these_changes_the_first_region(name, value):
     default, changed = run().strength[0], run(**{name: value}).strength[0]
