@@ -52,7 +52,7 @@ EFFECTS: dict[str, tuple[Any, ...]] = {
     "soft": (False, True),
     "smoothing": (0.0, 1.0, 2.0),
     "min_area": (0.0, 0.3, 0.6),
-    "max_area": (1.0, 0.2, 0.05),
+    "max_area": (1.0, 0.04, 0.02),
     "start": (0.0, 0.25, 0.45),
     "end": (1.0, 0.7, 0.3),
     "hold_after": (1.0, 0.2, 0.0),

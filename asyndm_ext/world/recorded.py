@@ -1,8 +1,8 @@
 """A step of a training on a GPU, told to the card once.
 
 The networks here are so small that a card is done with a kernel before the next one has been asked for: a step of 256
-pictures takes 80 ms of asking and much less of work. What a step asks for is always the same, so it is recorded (a CUDA
-graph) and played again with other numbers.
+pictures takes 100 ms of asking and 23 of work on an H200. What a step asks for is always the same, so it is recorded
+(a CUDA graph) and played again with other numbers.
 """
 
 from __future__ import annotations

@@ -7,7 +7,8 @@ which can run beside the first stage (``--stage decoder``). Each writes a checkp
 it when started again with the same ``--out``. ``--export`` writes the averaged weights and the training's log into the
 package, or into a folder that is named. On a GPU (``--processes``: the machine's cores but one):
 
-    python -m asyndm_ext.world.train --device cuda --bfloat16 --channels-last --batch 1024 --within 360 --processes 15
+    python -m asyndm_ext.world.train --device cuda --bfloat16 --channels-last --recorded --batch 256 --within 420 \\
+        --pool-blocks 300 --pool-refresh 3 --processes 15
 """
 
 from __future__ import annotations

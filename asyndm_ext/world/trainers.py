@@ -270,10 +270,6 @@ class DiffusionTrainer:
         self.optimizer.step()
         return loss.detach(), beside.detach()
 
-    def loss(self, generator: torch.Generator) -> Tensor:
-        """Mean squared error of v over a batch, plus the attention's (:mod:`.attention_loss`)."""
-        return self.losses(self.drawn(generator))[0]
-
     def drawn(self, generator: torch.Generator) -> dict[str, Tensor]:
         """All that chance decides in a step, and what follows from it before the networks are asked.
 
@@ -310,7 +306,10 @@ class DiffusionTrainer:
         }
 
     def losses(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Of what was :meth:`drawn`: the whole loss, and the attention's. Nothing here waits for the device."""
+        """Of what was :meth:`drawn`: mean squared error of v plus attention's loss (:mod:`.attention_loss`); and that.
+
+        Nothing here waits for the device.
+        """
         settings, model = self.settings, self.model
         precision = _precision(settings, model.device)
         attention = contextlib.nullcontext() if model.device.type == "cuda" else unfused_attention()

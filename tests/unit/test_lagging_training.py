@@ -160,7 +160,8 @@ def test_a_uniform_mask_gives_the_ordinary_loss(monkeypatch: pytest.MonkeyPatch)
             return super().levels(times, batch, generator)
 
     def loss(kind: type[DiffusionTrainer]) -> float:
-        return trainer(kind).loss(torch.Generator().manual_seed(3)).item()
+        made = trainer(kind)
+        return made.losses(made.drawn(torch.Generator().manual_seed(3)))[0].item()
 
     monkeypatch.setattr(lagging.LaggingTrainer, "behind", lambda *_: slow)
     monkeypatch.setattr(lagging, "lagging_pixels", lambda cover, side, g: torch.ones(len(cover), 1, side, side))

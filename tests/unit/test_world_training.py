@@ -323,7 +323,7 @@ def test_exchanged_captions_are_others(monkeypatch):
         rows = torch.randint(len(trainer.pool), (16,), generator=torch.Generator().manual_seed(5))
         seen = []
         trainer.model.text_encoder.register_forward_pre_hook(lambda module, args, seen=seen: seen.append(args[0]))
-        trainer.loss(torch.Generator().manual_seed(5))
+        trainer.losses(trainer.drawn(torch.Generator().manual_seed(5)))
         own = (seen[0] == trainer.pool.batch(rows).ids).all(1)
         assert own.all() if share == 0 else not own.all()
 
