@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -48,12 +50,14 @@ class TestInTurn:
         assert off(webui, "tiny-sd1", **request).png == plain.png
 
     def test_objects_that_share_their_region_are_told_where_they_differ(self, webui: WebUI) -> None:
-        whole = {"min_area": 1}  # each of them covers the picture
+        whole = {"min_area": 0.95}  # each of them covers nearly all of the picture
         request = {"prompt": PROMPT, "steps": 4}
         own = on(webui, "tiny-sd1", {**whole, "objects": "cat:0.7, sandwich:0.3"}, **request).infotext
-        assert "'cat:0.7' and 'sandwich:0.3' share 100% of their pixels, where the larger strength counts" in own
+        assert re.search(
+            r"'cat:0.7' and 'sandwich:0.3' share 9\d% of their pixels, where the larger strength counts", own
+        )
         turn = on(webui, "tiny-sd1", {**whole, "objects": "cat > sandwich"}, **request).infotext
-        assert "share 100% of their pixels, where the later one's turn counts" in turn
+        assert re.search(r"share 9\d% of their pixels, where the later one's turn counts", turn)
         together = on(webui, "tiny-sd1", {**whole, "objects": "cat, sandwich"}, **request).infotext
         assert "share" not in together
         sharp = {"objects": "cat:0.7, sandwich:0.3", "threshold": 2}
