@@ -11,11 +11,6 @@ from asyndm_ext.region.strengths import Strengths
 
 MUCH = 0.5
 """Of what two objects cover together: if they share more, neither has much of its own."""
-_SAID = (
-    "where the later one's turn counts: the attention hardly tells them apart, so they are drawn at nearly the same "
-    "time",
-    "where the larger strength counts: the attention hardly tells them apart, so they lag by nearly as much",
-)
 
 
 class Overlap:
@@ -43,13 +38,23 @@ class Overlap:
         if self._sum is None:
             return None
         shared = self._sum / self._looks
-        for given, said in zip((strengths.until, strengths.own), _SAID, strict=True):
+        for given in (strengths.until, strengths.own):
             if given is None:
                 continue
             of = given.expand(shared.shape[:2])
             theirs = torch.where(of.unsqueeze(2) != of.unsqueeze(1), shared, 0.0)
             most = float(theirs.max())
-            if most > MUCH:
-                image, first, second = (int(where[0]) for where in torch.where(theirs == most))
-                return f"{names[image][first]!r} and {names[image][second]!r} share {most:.0%} of their pixels, {said}"
+            if most <= MUCH:
+                continue
+            image, first, second = (int(where[0]) for where in torch.where(theirs == most))
+            one, other = names[image][first], names[image][second]
+            if given is strengths.until:
+                return (
+                    f"{one!r} and {other!r} share {most:.0%} of their pixels, where the later one's turn counts: the "
+                    "attention hardly tells them apart, so they are drawn at nearly the same time"
+                )
+            return (
+                f"{one!r} and {other!r} share {most:.0%} of their pixels, where the larger strength counts: the "
+                "attention hardly tells them apart, so they lag by nearly as much"
+            )
         return None

@@ -54,8 +54,17 @@ def drawn(model: Any, jobs: Sequence[Job], variant: Any = "asyndm", log: Log | N
     return latents, steps
 
 
-def picture(latents: Tensor) -> bytes:
-    return (random_model().decode(latents) * 255).round().byte().numpy().tobytes()
+def apart(one: Tensor, other: Tensor) -> float:
+    """In grey levels of the pictures, at most.
+
+    torch adds up in other orders on a device: a picture is not the same to the last bit, and on which pixel's
+    rounding that tells depends on the machine.
+    """
+    return float((random_model().decode(one) - random_model().decode(other)).abs().max()) * 255
+
+
+SAME = 0.05
+"""Grey levels: less than a tenth of what rounding to bytes takes away, and forty times what was seen."""
 
 
 # -- pictures, and what a step tells the device
@@ -104,9 +113,9 @@ def calls_of(solver: str) -> int:
 def test_every_solver(solver: str) -> None:
     jobs = [job(solver=solver, steps=STEPS, seed=seed, width=64, height=96) for seed in (5, 6)]
     expected, found, steps = both(jobs)
-    assert picture(found) == picture(expected)
+    assert apart(found, expected) < SAME
     plain, _ = drawn(fresh_model(), jobs, "plain")
-    assert picture(plain) != picture(expected), "pictures that show nothing of AsynDM"
+    assert apart(plain, expected) > 20 * SAME, "pictures that show nothing of AsynDM"
     # In the middle of the run: at its beginning tables are made that serve all of it.
     step = steps[-2]
     assert number(step, "read-back") == 1, "the mask"
@@ -138,10 +147,7 @@ def test_every_region(region: str, batch: int) -> None:
     settings, prompt = REGIONS[region], "a shark riding a red bike at night"
     jobs = [job(settings, prompt=prompt, seed=seed, steps=8, width=64, height=96) for seed in range(batch)]
     expected, found, steps = both(jobs)
-    if region == "soft":  # what pixels are slow by depends on the attention's last bits
-        assert float((found - expected).abs().max()) < 1e-4
-    else:
-        assert picture(found) == picture(expected)
+    assert apart(found, expected) < SAME
     reads = 0 if region in ("mask", "everything", "fixed") else 1
     for step in steps[2:-1]:
         assert number(step, "read-back") == reads
