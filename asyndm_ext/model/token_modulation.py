@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ from asyndm_ext.machine.transfer import is_compiling, sent
 from asyndm_ext.model.patches import patch_grid
 from asyndm_ext.model.pieces import fits, scale_shift
 from asyndm_ext.model.timesteps import TimestepTable
-from asyndm_ext.model.token_rows import RowTable, TokenRows
+from asyndm_ext.model.token_rows import Chunks, RowTable, TokenRows
 
 _OPEN = 20.0  # tanh of it is 1 in every floating-point format that networks run in
 
@@ -108,8 +107,7 @@ class Modulation:
         return [1 + one if i in scales else one.tanh() if i in tanh else one for i, one in enumerate(chunks)]
 
 
-@dataclass(frozen=True)
-class _Stream:
+class _Stream(NamedTuple):
     """Attributes: tokens: of a row of the batch, the text's first. pixels: those behind the text's."""
 
     tokens: int
@@ -134,6 +132,7 @@ class TokenModulations:
     def __init__(self, modulations: Sequence[Modulation], patch: int) -> None:
         self.modulations = list(modulations)
         self.calls = 0
+        self._cells = 0  # tokens that have a pixel
         self._patch = patch
         self._table: TimestepTable | None = None
         self._rows: Sequence[int] = ()
@@ -144,7 +143,10 @@ class TokenModulations:
         self._image_tokens = 0
         self._indices: dict[_Stream, Tensor] = {}
         self._asked: list[_Stream] = []  # in the call before, and so in the next one
-        self._ones: dict[tuple, Tensor] = {}
+        # Most blocks' are of one kind.
+        kinds = [(one.chunks, tuple(one.scales), tuple(one.groups)) for one in modulations]
+        self._kind = [kinds.index(kind) for kind in kinds]
+        self._consists: dict[tuple, Chunks] = {}
 
     @contextmanager
     def attached(self) -> Iterator[TokenModulations]:
@@ -162,7 +164,7 @@ class TokenModulations:
             for handle in handles:
                 handle.remove()
             self.use(None, ())
-            self._ones.clear()
+            self._consists.clear()
 
     def use(
         self, table: TimestepTable | None, rows: Sequence[int], scalar: Sequence[int] = (), first: Sequence[int] = ()
@@ -176,6 +178,7 @@ class TokenModulations:
         self._table, self._rows = table, rows
         self._scalar_rows, self._first_rows = scalar, first
         self.calls = 0
+        self._cells = 0 if table is None else self._grid[0] * self._grid[1]
         self._chunks.clear()
         self._sites_left.clear()
         self._image_tokens = 0
@@ -198,13 +201,6 @@ class TokenModulations:
         return fits(len(self._rows) * self._cells * output.shape[-1] * output.element_size(), output.device)
 
     @property
-    def _cells(self) -> int:
-        """Tokens that have a pixel."""
-        assert self._table is not None
-        rows, columns = self._grid
-        return rows * columns
-
-    @property
     def _grid(self) -> tuple[int, int]:
         assert self._table is not None
         height, width = self._table.size
@@ -216,28 +212,28 @@ class TokenModulations:
         Args:
             rows: ``(R, k*D)``. expanded: the network itself has given them a dimension for tokens.
         """
-        modulation, batch = self.modulations[number], len(self._rows)
-        width = rows.shape[-1] // modulation.chunks
-        key = (tuple(modulation.scales), rows.shape[-1], rows.dtype, rows.device)
-        if key not in self._ones:
-            ones = torch.zeros(modulation.chunks, width)
-            ones[modulation.scales] = 1
-            self._ones[key] = sent(ones.flatten().to(rows.dtype), rows.device)
-        applied: list[None] = []
+        modulation = self.modulations[number]
+        key = (self._kind[number], rows.shape[-1], rows.dtype, rows.device)
+        chunks = self._consists.get(key)
+        if chunks is None:
+            chunks = self._consists[key] = self._chunks_of(modulation, rows)
+        index = self._index_with_text if modulation.with_text else self._index_without_text
+        return TokenRows(RowTable(rows, chunks, index, len(self._rows), self._used), chunks.all, expanded)
 
-        def used() -> None:
-            if not applied:
-                applied.append(None)
-                self.calls += 1
+    def _chunks_of(self, modulation: Modulation, rows: Tensor) -> Chunks:
+        ones = torch.zeros(modulation.chunks, rows.shape[-1] // modulation.chunks)
+        ones[modulation.scales] = 1
+        ones = sent(ones.flatten().to(rows.dtype), rows.device)
+        return Chunks(modulation.chunks, modulation.groups, ones, modulation.scales)
 
-        index = partial(self._index_beside, modulation.with_text, rows.device)
-        table = RowTable(
-            rows, modulation.chunks, modulation.groups, self._ones[key], modulation.scales, index, batch, used
-        )
-        return TokenRows(table, range(modulation.chunks), expanded)
+    def _used(self) -> None:
+        self.calls += 1
 
-    def _index_beside(self, with_text: bool, device: torch.device, tokens: int) -> Tensor:
-        return self._index(tokens, with_text).to(device)
+    def _index_with_text(self, tokens: int) -> Tensor:
+        return self._index(tokens, True)
+
+    def _index_without_text(self, tokens: int) -> Tensor:
+        return self._index(tokens, False)
 
     def give(self, number: int, chunks: Sequence[Tensor]) -> None:
         """The chunks of a modulation that the network is about to apply, ``(R, D)`` each."""
@@ -284,10 +280,11 @@ class TokenModulations:
         stream = _Stream(tokens, self._image_tokens)
         if stream not in self._asked:
             self._asked.append(stream)
-        if stream not in self._indices:
+        found = self._indices.get(stream)
+        if found is None:
             assert self._table is not None
-            self._indices[stream] = sent(self._made_index(stream), self._table.device)
-        return self._indices[stream]
+            found = self._indices[stream] = sent(self._made_index(stream), self._table.device)
+        return found
 
     def _made_index(self, stream: _Stream) -> Tensor:
         """The same on the CPU."""

@@ -19,55 +19,69 @@ Index = Callable[[int], Tensor]
 """The row of each token ``(N*L,)``, for a number of tokens L."""
 
 
+class Chunks:
+    """What a modulation consists of, the same in every call.
+
+    Args:
+        number: how many vectors a row holds, k.
+        groups: those that are used close to one another: gathered together.
+        ones: ``(k*D,)``, 1 at those that are scales, 0 elsewhere. scales: their numbers.
+    """
+
+    def __init__(self, number: int, groups: Sequence[range], ones: Tensor, scales: Sequence[int]) -> None:
+        self.all, self.width, self.ones, self.scales = range(number), len(ones) // number, ones, frozenset(scales)
+        self.group_of = [next((own for own in groups if i in own), range(i, i + 1)) for i in self.all]
+
+
 class RowTable:
     """The rows that the tokens take one modulation from.
 
     Args:
-        rows: ``(R, k*D)``, all chunks of each. chunks: k.
-        groups: chunks that are used close to one another: gathered together.
-        ones: ``(k*D,)``, 1 at the chunks that are scales, 0 elsewhere. scales: their numbers.
+        rows: ``(R, k*D)``, all chunks of each.
+        chunks: what they are.
         index: see :data:`Index`. batch: N.
-        used: told whenever rows are gathered.
+        used: told when rows are gathered for the first time.
     """
 
-    def __init__(
-        self,
-        rows: Tensor,
-        chunks: int,
-        groups: Sequence[range],
-        ones: Tensor,
-        scales: Sequence[int],
-        index: Index,
-        batch: int,
-        used: Callable[[], None],
-    ) -> None:
-        self.rows, self.batch = rows, batch
-        self.width = rows.shape[-1] // chunks
-        self._groups, self._ones, self._scales, self._index, self._used = groups, ones, scales, index, used
+    __slots__ = ("_gathered", "_index", "_raised", "_used", "batch", "chunks", "rows", "width")
+
+    def __init__(self, rows: Tensor, chunks: Chunks, index: Index, batch: int, used: Callable[[], None]) -> None:
+        self.rows, self.chunks, self.batch, self.width = rows, chunks, batch, chunks.width
+        self._index = index
+        self._used: Callable[[], None] | None = used
         self._raised: Tensor | None = None
         self._gathered: dict[tuple[int, int], Tensor] = {}
 
-    def can_raise(self, number: int) -> bool:
-        """Whether the chunk is a scale: blocks multiply by 1 more."""
-        return number in self._scales
-
     def gathered(self, rows: Tensor, count: int) -> Tensor:
         """Of rows ``(R, C)`` each token's own, ``(N, count, C)``."""
-        self._used()
-        return rows.index_select(0, self._index(count)).view(self.batch, count, -1)
+        if self._used is not None:
+            self._used()
+            self._used = None
+        index = self._index(count)
+        if index.device != rows.device:
+            index = index.to(rows.device)
+        return rows.index_select(0, index).view(self.batch, count, -1)
 
     def chunk(self, number: int, raised: bool, count: int) -> Tensor:
         """A chunk of each token, ``(N, count, D)``; a scale raised by 1, or as it is."""
-        if self.can_raise(number) and not raised:
+        if not raised and number in self.chunks.scales:
             return self.gathered(self.part(self.rows, range(number, number + 1)), count)
-        if (number, count) not in self._gathered:
-            if self._raised is None:
-                self._raised = self.rows + self._ones
-            group = next((own for own in self._groups if number in own), range(number, number + 1))
-            found = self.gathered(self.part(self._raised, group), count)
-            self._gathered.update(zip(((own, count) for own in group), found.chunk(len(group), dim=-1), strict=True))
         # Held until it is used and no longer: it is as large as the tokens.
-        return self._gathered.pop((number, count))
+        found = self._gathered.pop((number, count), None)
+        if found is None:
+            if self._raised is None:
+                self._raised = self.rows + self.chunks.ones
+            group = self.chunks.group_of[number]
+            whole = self.gathered(self.part(self._raised, group), count)
+            if len(group) == 1:
+                return whole
+            for own, each in zip(group, whole.chunk(len(group), dim=-1), strict=True):
+                if own == number:
+                    found = each
+                else:
+                    self._gathered[own, count] = each
+            assert found is not None
+        return found
 
     def part(self, rows: Tensor, chunks: range) -> Tensor:
         return rows[:, chunks.start * self.width : chunks.stop * self.width]
@@ -96,12 +110,12 @@ class TokenRows:
 
     @property
     def shape(self) -> torch.Size:
-        rows = self._rows
-        return torch.Size([self._table.batch, *[1] * self._expanded, rows.shape[-1]])
+        width = len(self._chunks) * self._table.width if self._made is None else self._made.shape[-1]
+        return torch.Size([self._table.batch, *[1] * self._expanded, width])
 
     @property
     def ndim(self) -> int:
-        return len(self.shape)
+        return 2 + self._expanded
 
     @property
     def dtype(self) -> torch.dtype:
@@ -129,17 +143,31 @@ class TokenRows:
     def float(self) -> TokenRows:
         return self.to(torch.float32)
 
+    # What blocks do most goes straight to its answer; everything else by way of torch.
+
+    def chunk(self, chunks: int, dim: int = 0) -> Any:
+        if dim not in (-1, 1 + self._expanded):
+            return torch.chunk(self, chunks, dim)  # type: ignore[arg-type]
+        return tuple(self._split(chunks))
+
+    def unsqueeze(self, dim: int) -> Any:
+        if self._expanded or dim not in (1, -2):
+            return torch.unsqueeze(self, dim)  # type: ignore[arg-type]
+        return TokenRows(self._table, self._chunks, True, self._raised, self._made)
+
     def __add__(self, other: Any) -> Any:
+        if type(other) is int and other == 1 and self._is_a_scale():
+            return TokenRows(self._table, self._chunks, self._expanded, raised=True)
         return torch.add(self, other)  # type: ignore[call-overload]
 
     __radd__ = __add__
 
     def add_(self, other: Any) -> TokenRows:
         """In its place: it is raised from then on."""
-        made = torch.add(self, other)  # type: ignore[call-overload]
+        made = self + other
         if not isinstance(made, TokenRows):
             _refuse("add_")
-        vars(self).update(vars(made))
+        self._raised, self._made = made._raised, made._made
         return self
 
     def __mul__(self, other: Any) -> Any:
@@ -150,7 +178,7 @@ class TokenRows:
     def __getitem__(self, key: Any) -> TokenRows:
         whole = slice(None)
         if not self._expanded and key in ((whole, None), (whole, None, whole)):
-            return self._view(expanded=True)
+            return self.unsqueeze(1)
         _refuse("an index")
 
     # -- what becomes of it
@@ -158,10 +186,6 @@ class TokenRows:
     @property
     def _rows(self) -> Tensor:
         return self._table.part(self._table.rows, self._chunks) if self._made is None else self._made
-
-    def _view(self, chunks: range | None = None, expanded: bool | None = None) -> TokenRows:
-        expanded = self._expanded if expanded is None else expanded
-        return TokenRows(self._table, chunks or self._chunks, expanded, self._raised, self._made)
 
     def _of(self, made: Tensor) -> TokenRows:
         return TokenRows(self._table, self._chunks, self._expanded, made=made)
@@ -174,41 +198,44 @@ class TokenRows:
         if len(self._chunks) % each:
             _refuse("chunks of another size")
         for first in range(self._chunks.start, self._chunks.stop, each):
-            yield self._view(range(first, first + each))
+            yield TokenRows(self._table, range(first, first + each), self._expanded, self._raised)
 
-    def _raise(self) -> TokenRows | None:
-        """1 more, if it is a scale as it came."""
-        number = self._chunks.start
-        if self._made is None and not self._raised and len(self._chunks) == 1 and self._table.can_raise(number):
-            return TokenRows(self._table, self._chunks, self._expanded, raised=True)
-        return None
+    def _is_a_scale(self) -> bool:
+        """As it came: blocks multiply by 1 more."""
+        only = self._made is None and not self._raised and len(self._chunks) == 1
+        return only and self._chunks.start in self._table.chunks.scales
 
     def _beside(self, tokens: Tensor) -> Tensor:
         """Each token's own."""
-        count = tokens.shape[1:-1].numel()
+        shape = tokens.shape
+        count = shape[1] if len(shape) == 3 else shape[1:-1].numel()
         if self._made is None and len(self._chunks) == 1:
             found = self._table.chunk(self._chunks.start, self._raised, count)
         else:
             found = self._table.gathered(self._rows, count)
-        return found if tokens.ndim == 3 else found.view(*tokens.shape[:-1], -1)
+        return found if len(shape) == 3 else found.view(*shape[:-1], -1)
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
+        if len(args) == 2 and not kwargs:  # what blocks do: x * scale, x + shift, gate * x
+            one, other = args
+            if type(other) is TokenRows:
+                if type(one) is Tensor and one.ndim > 2:
+                    return func(one, other._beside(one))
+            elif type(other) is Tensor and other.ndim > 2:
+                return func(one._beside(other), other)
         kwargs = kwargs or {}
         name, first = func.__name__, args[0]
         mine = isinstance(first, TokenRows)
-        last = first.ndim - 1 if mine else 0
         dim = kwargs.get("dim", args[-1] if len(args) > 1 else None)
         if mine and name == "unsqueeze" and not first._expanded and dim in (1, -2):
-            return first._view(expanded=True)
-        if mine and name == "chunk" and dim in (last, -1):
-            return tuple(first._split(args[1] if len(args) > 1 else kwargs["chunks"]))
+            return first.unsqueeze(1)
+        if mine and name == "chunk" and dim in (first.ndim - 1, -1):
+            return first.chunk(args[1] if len(args) > 1 else kwargs["chunks"], -1)
         tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
         if mine and not tensors and sum(isinstance(x, TokenRows) for x in args) == 1:
-            if name in ("add", "__add__", "__radd__") and args[1:] == (1,) and not kwargs:
-                raised = first._raise()
-                if raised is not None:
-                    return raised
+            if name in ("add", "__add__", "__radd__") and args[1:] == (1,) and not kwargs and first._is_a_scale():
+                return first + 1
             # Numbers, or a function of one: of the rows as of the tokens.
             return first._of(func(first._final(), *args[1:], **kwargs))
         tokens = next((x for x in tensors if x.ndim > 2), None)
