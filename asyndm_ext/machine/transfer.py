@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -25,10 +25,12 @@ def sent(x: Tensor, device: torch.device) -> Tensor:
     return x.to(device, non_blocking=device.type not in _WAITS)
 
 
+_asked: Callable[[], bool] = getattr(getattr(torch, "compiler", None), "is_compiling", bool)
+
+
 def is_compiling() -> bool:
     """Whether torch is compiling what runs right now."""
-    compiler = getattr(torch, "compiler", None)
-    return bool(getattr(compiler, "is_compiling", lambda: False)())
+    return _asked()
 
 
 def sent_together(parts: Sequence[Tensor], device: torch.device) -> list[Tensor]:

@@ -251,7 +251,8 @@ class DiTTimeConditioning(TokenTime):
             if self.table is None:
                 return None
             if self._tokens.hands_over(output):
-                return self._tokens.stand_in(number, output.flatten(0, -2), expanded=output.ndim == 3)
+                expanded = output.ndim == 3
+                return self._tokens.stand_in(number, output.flatten(0, -2) if expanded else output, expanded)
             chunks = output.unflatten(-1, (modulation.chunks, -1))
             self._tokens.give(number, chunks.flatten(0, -3).unbind(dim=1))
             return modulation.neutral(chunks[: len(self.rows)]).flatten(-2)

@@ -34,6 +34,8 @@ from asyndm_ext.model.transformers.layout import Attention, Layout, Shown
 _TOGETHER = 12  # layers whose sums are kept; together they take less memory than one layer's queries
 _MOST_KEYS = 64
 _COPIED = 2**28  # bytes of queries that may be copied for several objects of several rows
+# Where arithmetic costs more than telling it: another kernel would make sums that one product of a few keys has.
+_BY_KEYS = ("cpu",)
 
 
 class _Wanted:
@@ -308,7 +310,7 @@ class TokenAttentionCapture(AttentionCapture):
         and where no kernel tells them."""
         wanted = self._wanted
         assert wanted is not None
-        if q.device.type == "cpu" or wanted.every_key.shape[1] > _MOST_KEYS:
+        if q.device.type in _BY_KEYS or wanted.every_key.shape[1] > _MOST_KEYS:
             return None
         rows, objects = len(wanted.tokens), self._objects
         own = q[wanted.rows]

@@ -24,13 +24,16 @@ class Chunks:
 
     Args:
         number: how many vectors a row holds, k.
-        groups: those that are used close to one another: gathered together.
+        groups: those that are used close to one another: gathered together. None is in two.
         ones: ``(k*D,)``, 1 at those that are scales, 0 elsewhere. scales: their numbers.
     """
 
     def __init__(self, number: int, groups: Sequence[range], ones: Tensor, scales: Sequence[int]) -> None:
         self.all, self.width, self.ones, self.scales = range(number), len(ones) // number, ones, frozenset(scales)
         self.group_of = [next((own for own in groups if i in own), range(i, i + 1)) for i in self.all]
+        firsts = sorted({own.start for own in self.group_of})
+        self.widths = [len(self.group_of[first]) * self.width for first in firsts]
+        self.place_of = [firsts.index(own.start) for own in self.group_of]
 
 
 class RowTable:
@@ -49,7 +52,7 @@ class RowTable:
         self.rows, self.chunks, self.batch, self.width = rows, chunks, batch, chunks.width
         self._index = index
         self._used: Callable[[], None] | None = used
-        self._raised: Tensor | None = None
+        self._raised: tuple[Tensor, ...] = ()
         self._gathered: dict[tuple[int, int], Tensor] = {}
 
     def gathered(self, rows: Tensor, count: int) -> Tensor:
@@ -69,10 +72,11 @@ class RowTable:
         # Held until it is used and no longer: it is as large as the tokens.
         found = self._gathered.pop((number, count), None)
         if found is None:
-            if self._raised is None:
-                self._raised = self.rows + self.chunks.ones
-            group = self.chunks.group_of[number]
-            whole = self.gathered(self.part(self._raised, group), count)
+            chunks = self.chunks
+            if not self._raised:
+                self._raised = (self.rows + chunks.ones).split_with_sizes(chunks.widths, dim=-1)
+            group = chunks.group_of[number]
+            whole = self.gathered(self._raised[chunks.place_of[number]], count)
             if len(group) == 1:
                 return whole
             for own, each in zip(group, whole.chunk(len(group), dim=-1), strict=True):
