@@ -34,6 +34,10 @@ class Kind:
     attention: str = ""
     """The flag that chooses an attention, unless a test chooses another one that begins with ``attention_is``."""
     attention_is: str = ""
+    unet_in: str = "--unet-in-{}"
+    """The flag for a network in half precision: bf16, fp16."""
+    unet_in_full: tuple[str, ...] = ()
+    """Which of the flags speak against that."""
     ckpt_dir: str = "--ckpt-dir"
     """The flag that names the folder of the checkpoints."""
     code: str = ""
@@ -105,6 +109,8 @@ KINDS = {
             (*_SD, "tiny-sdxl", "tiny-flux", "tiny-chroma", *_LATER),
             attention="--use-pytorch-cross-attention",
             attention_is="--use-pytorch-cross-attention",
+            unet_in="--{}-unet",
+            unet_in_full=("--force-fp32", "--fp32-unet"),
             ckpt_dir="--ckpt-dirs",
             multiple=64,
             code="backend",

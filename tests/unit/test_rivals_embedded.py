@@ -35,8 +35,8 @@ def model():
     torch.set_num_threads(before)
 
 
-def jobs(number=1, **values):
-    return [job(seed=5 + n, width=64, height=96, steps=4, **values) for n in range(number)]
+def jobs(number=1, steps=4, **values):
+    return [job(seed=5 + n, width=64, height=96, steps=steps, **values) for n in range(number)]
 
 
 def drawn(model, rival, variant="plain", number=1, **values):
@@ -81,10 +81,11 @@ def test_together_with_asyndm_both_act(model, rival):
 
 @pytest.mark.parametrize("rival", list(RIVALS))
 def test_a_batch_equals_its_pictures_alone(model, rival):
-    together = drawn(model, RIVALS[rival], number=2)
+    # Batches are rounded otherwise, and every step back and forth of Z-Sampling makes thirty times as much of it here.
+    together = drawn(model, RIVALS[rival], number=2, steps=2)
     for number in range(2):
         with torch.inference_mode():
-            alone = run_batch(model, [jobs(2)[number]], "plain", rival=RIVALS[rival])
+            alone = run_batch(model, [jobs(2, steps=2)[number]], "plain", rival=RIVALS[rival])
         assert near(together.latents[number], alone.latents[0]) < 2e-3
         assert torch.allclose(together.scales[number], alone.scales[0], rtol=2e-3)
 
