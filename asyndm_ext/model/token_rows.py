@@ -149,9 +149,9 @@ class TokenRows:
 
     # What blocks do most goes straight to its answer; everything else by way of torch.
 
-    def chunk(self, chunks: int, dim: int = 0) -> Any:
+    def chunk(self, chunks: int, dim: int = 0) -> tuple[TokenRows, ...]:
         if dim not in (-1, 1 + self._expanded):
-            return torch.chunk(self, chunks, dim)  # type: ignore[arg-type]
+            _refuse("chunks of tokens")
         return tuple(self._split(chunks))
 
     def unsqueeze(self, dim: int) -> Any:
@@ -198,8 +198,8 @@ class TokenRows:
         if self._made is not None:
             yield from (self._of(each) for each in self._made.chunk(count, dim=-1))
             return
-        each = -(-len(self._chunks) // count)
-        if len(self._chunks) % each:
+        each, rest = divmod(len(self._chunks), count)
+        if rest:
             _refuse("chunks of another size")
         for first in range(self._chunks.start, self._chunks.stop, each):
             yield TokenRows(self._table, range(first, first + each), self._expanded, self._raised)
@@ -234,14 +234,15 @@ class TokenRows:
         dim = kwargs.get("dim", args[-1] if len(args) > 1 else None)
         if mine and name == "unsqueeze" and not first._expanded and dim in (1, -2):
             return first.unsqueeze(1)
-        if mine and name == "chunk" and dim in (first.ndim - 1, -1):
-            return first.chunk(args[1] if len(args) > 1 else kwargs["chunks"], -1)
+        if mine and name == "chunk":
+            return first.chunk(*args[1:], **kwargs)
         tensors = [x for x in (*args, *kwargs.values()) if isinstance(x, Tensor)]
         if mine and not tensors and sum(isinstance(x, TokenRows) for x in args) == 1:
             if name in ("add", "__add__", "__radd__") and args[1:] == (1,) and not kwargs and first._is_a_scale():
                 return first + 1
             # Numbers, or a function of one: of the rows as of the tokens.
-            return first._of(func(first._final(), *args[1:], **kwargs))
+            made = func(first._final(), *args[1:], **kwargs)
+            return first._of(made) if isinstance(made, Tensor) else _refuse(name)
         tokens = next((x for x in tensors if x.ndim > 2), None)
         if tokens is None:
             _refuse(name)
