@@ -55,6 +55,17 @@ def test_every_sampler(webui: WebUI, capsys: pytest.CaptureFixture) -> None:
         assert zero <= GREY_LEVELS, f"{name}, {model}"
 
 
+def test_the_cfgpp_samplers_at_cfg_scale_1(webui: WebUI) -> None:
+    """They ask for the answer without the prompt, which a WebUI otherwise spares itself there."""
+    names = [entry["name"] for entry in webui.get("/sdapi/v1/samplers") if "CFG++" in entry["name"]]
+    if not names:
+        pytest.skip(f"{webui.about.title} has no CFG++ sampler")
+    for name in names:
+        changed, zero = row(webui, "tiny-sd1", name, cfg_scale=1)
+        assert isinstance(changed, int) and changed > 5, f"{name}: {changed}"
+        assert zero <= GREY_LEVELS, name
+
+
 def test_a_sampler_of_another_extension_goes_on_without(webui: WebUI) -> None:
     """Scenario 24: the host's own picture, and a note by name instead of an exception."""
     plain = off(webui, "tiny-sd1", sampler_name=ELSEWHERE)
