@@ -205,14 +205,17 @@ class Browser:
             (chip) => [chip.textContent, chip.getAttribute('aria-pressed') === 'true'])"""
         return [(text, on) for text, on in self.run(script, self.id("chips", tab))]
 
-    def drag_chip(self, text: str, onto: str, tab: str = "txt2img") -> None:
-        """With the mouse, in three movements, and lets go of it above the other one."""
+    def drag_chip(self, text: str, onto: str, tab: str = "txt2img", finger: bool = False) -> None:
+        """With the mouse or a finger, in three movements, and lets go of it above the other one."""
         from selenium.webdriver import ActionChains
+        from selenium.webdriver.common.actions.interaction import POINTER_MOUSE, POINTER_TOUCH
+        from selenium.webdriver.common.actions.pointer_input import PointerInput
 
         self.to(self.one(self.id("chips", tab)))
         chip, other = self.chip(text, tab), self.chip(onto, tab)
         x, y = (other.rect[key] - chip.rect[key] for key in ("x", "y"))
-        press = ActionChains(self.driver).move_to_element(chip).click_and_hold()
+        hand = PointerInput(POINTER_TOUCH, "finger") if finger else PointerInput(POINTER_MOUSE, "mouse")
+        press = ActionChains(self.driver, devices=[hand]).move_to_element(chip).click_and_hold()
         press.move_by_offset(3, 0).move_by_offset(round(x / 2) - 3, round(y / 2))
         press.move_to_element(other).release().perform()
 
@@ -293,7 +296,7 @@ class Browser:
 
 
 def chips_are_moved(browser: Browser) -> None:
-    """What is drawn first, chosen with the mouse and with keys; the prompt has "cat" and "sandwich" in this order."""
+    """What is drawn first, chosen with mouse, finger and keys; the prompt has "cat" and "sandwich" in this order."""
     from selenium.webdriver.common.keys import Keys
 
     def says(objects: str, *chips: str) -> None:
@@ -326,6 +329,11 @@ def chips_are_moved(browser: Browser) -> None:
     browser.chip("cat").click()
     says("sandwich, cat", "sandwich", "cat")
     browser.drag_chip("sandwich", onto="cat")
+    says("cat > sandwich", "cat", "sandwich", "undo the order")
+    browser.drag_chip("sandwich", onto="cat", finger=True)
+    says("sandwich > cat", "sandwich", "cat", "undo the order")
+    assert browser.chips()[:2] == [("sandwich", True), ("cat", True)], "nor was that a tap"
+    browser.drag_chip("sandwich", onto="cat", finger=True)
     says("cat > sandwich", "cat", "sandwich", "undo the order")
     browser.chip("undo the order").click()
     says("cat, sandwich", "cat", "sandwich")

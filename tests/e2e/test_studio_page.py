@@ -370,6 +370,8 @@ def test_chips_are_moved(browser: StudioBrowser) -> None:
     wait(lambda: browser.chips() == [("penguin", True), ("sled", True)], "chips")
     browser.drag_chip("sled", onto="penguin")
     wait(lambda: browser.value("objects") == "sled > penguin", "an order")
+    browser.drag_chip("sled", onto="penguin", finger=True)
+    wait(lambda: browser.value("objects") == "penguin > sled", "the other order")
 
 
 # --- for everybody --------------------------------------------------------------------------------------------------
