@@ -43,7 +43,9 @@ class Kind:
     code: str = ""
     """The package that holds its networks: "backend", "ldm_patched", or "" where they are ldm's and sgm's own."""
     multiple: int = 8
-    """What the sides of a picture are rounded down to."""
+    """What the sides of a picture are rounded to."""
+    flows_only: tuple[str, ...] = ()
+    """Samplers that have a meaning on rectified flows alone."""
     loads_late: bool = False
     """Whether a checkpoint is loaded by the first job only, not when it is chosen."""
     hires: dict[str, object] = field(default_factory=dict)
@@ -55,6 +57,11 @@ class Kind:
     def is_forge(self) -> bool:
         """Whether it is Forge or one of its relatives."""
         return bool(self.code)
+
+    def side(self, pixels: float) -> int:
+        """What a side of so many pixels becomes, of hires fix's second pass too."""
+        nearest = self.multiple > 8  # the others cut off what is over
+        return int((pixels + self.multiple / 2 * nearest) // self.multiple * self.multiple)
 
 
 KINDS = {
@@ -113,6 +120,7 @@ KINDS = {
             unet_in_full=("--force-fp32", "--fp32-unet"),
             ckpt_dir="--ckpt-dirs",
             multiple=64,
+            flows_only=("DPM++ 2s a RF",),
             code="backend",
             loads_late=True,
             hires={"hr_additional_modules": ["Use same choices"]},

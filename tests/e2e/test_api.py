@@ -54,7 +54,7 @@ class TestCapabilities:
         theirs = [sampler["name"] for sampler in webui.get("/sdapi/v1/samplers")]
         ours = {sampler["name"]: sampler for sampler in answer["samplers"]}
         assert list(ours) == theirs
-        flows_only = ["DPM++ 2s a RF"] if webui.kind == "neo" else []
+        flows_only = webui.about.flows_only
         assert [name for name, sampler in ours.items() if not sampler["supported"]] == [*flows_only, "Elsewhere"]
         assert all("no meaning for the kind of model" in ours[name]["reason"] for name in flows_only)
         assert ours["Elsewhere"]["reason"] == "AsynDM does not know it"

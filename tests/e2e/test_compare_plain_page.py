@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -110,12 +111,15 @@ def test_img2img_has_its_own(browser: Browser, tmp_path: Path) -> None:
         (tab) => tab.textContent.trim() === 'img2img').click()"""
     browser.run(script)
     browser.one("#img2img_image input[type=file]").send_keys(str(tmp_path / "photo.png"))
+    there = "return Array.from(document.querySelectorAll('#img2img_image img')).some((one) => one.naturalWidth === 64)"
+    wait(lambda: browser.run(there), "the photo")
+    time.sleep(2)  # Forge's canvas hands it on a little later
     small(browser, "img2img")
     browser.write("#img2img_prompt textarea", PROMPT)
     browser.switch(True, "img2img")
     browser.click(browser.id("compare_plain", "img2img") + " input")
     browser.generate("img2img")
-    wait(lambda: shown(browser, OF_IMG2IMG), "the comparison")
+    wait(lambda: shown(browser, OF_IMG2IMG), "the comparison", 240)  # the first previews are results, too
     pictures = wait(lambda: gallery(browser, "img2img"), "the pictures")
     assert pair(browser, OF_IMG2IMG) == (pictures[-2], pictures[-1])
     wait(lambda: said(browser, ".asyndm-differ", OF_IMG2IMG).endswith("%"), "how many pixels differ")

@@ -90,14 +90,10 @@ class TestTransformers:
         drawn = on(webui, model, width=size, height=256, steps=5, **hires, **SIMPLE)
         records = webui.get("/asyndm-probe/levels")
         widths = {len(record["level"][0][0]) for record in records}
-        if webui.kind == "neo":  # goes to the nearest 64 pixels
-            assert widths == {
-                round(side / webui.about.multiple) * webui.about.multiple // 8 for side in (size, 1.5 * size)
-            }
-        elif webui.kind == "ersatz":  # rounds up to 16 pixels
+        if webui.kind == "ersatz":  # rounds up to 16 pixels
             assert widths == {-(-size // 16) * 2, drawn.image.shape[1] // 8}
         else:
-            assert widths == {size // 8, int(size * 1.5) // 8}
+            assert widths == {webui.about.side(side) // 8 for side in (size, 1.5 * size)}
         nothing_left(webui)
 
     @pytest.mark.parametrize("fault", ["raise_at", "nan_at", "interrupt_at"])
