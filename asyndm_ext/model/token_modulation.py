@@ -198,8 +198,6 @@ class TokenModulations:
         assert self._table is not None
         if is_compiling():
             return False
-        if output.device.type != "cpu":
-            return True
         return fits(len(self._rows) * self._cells * output.shape[-1] * output.element_size(), output.device)
 
     @property

@@ -64,7 +64,7 @@ def apart(one: Tensor, other: Tensor) -> float:
 
 
 SAME = 0.05
-"""Grey levels: less than a tenth of what rounding to bytes takes away, and forty times what was seen."""
+"""Grey levels: a tenth of what rounding to bytes takes away at most, and thirty times what was seen."""
 
 
 # -- pictures, and what a step tells the device
@@ -147,7 +147,7 @@ def test_every_region(region: str, batch: int) -> None:
     settings, prompt = REGIONS[region], "a shark riding a red bike at night"
     jobs = [job(settings, prompt=prompt, seed=seed, steps=8, width=64, height=96) for seed in range(batch)]
     expected, found, steps = both(jobs)
-    assert apart(found, expected) < SAME
+    assert apart(found, expected) < SAME and float((found - expected).abs().max()) < 1e-4
     reads = 0 if region in ("mask", "everything", "fixed") else 1
     for step in steps[2:-1]:
         assert number(step, "read-back") == reads
