@@ -252,6 +252,7 @@ def test_paint_a_mask(browser: Browser, page: WebUI, tmp_path: Path) -> None:
     browser.switch()
     browser.paint(browser.load_mask(file), [(-50, -50), (-2, -2)])
     browser.select(browser.id("region"), "mask")
+    browser.mask_says("The mask is what you have painted")
     browser.generate()
     strength = np.array(page.get("/asyndm-probe/levels")[0]["strength"])[0]
     rows, columns = np.nonzero(strength)
