@@ -128,17 +128,28 @@ EDITED = {**SIMPLE, "prompt": f"{PROMPT} as a drawing", "denoising_strength": 1.
 class TestReferences:
     """Qwen-Image-Edit: img2img's picture is a reference, shown to the language model and to the network."""
 
-    def test_words_behind_it_cannot_be_found(self, webui: WebUI) -> None:
-        """The host's own picture, and a word that it is: pictures take columns before the text's."""
-        source = picture(256, 256)
-        plain = webui.img2img(source, EDIT, **EDITED)
-        assert difference(plain.image, webui.img2img(source[::-1], **EDITED).image) > 3, "it goes by its picture"
-        plain = webui.img2img(source, **EDITED)
-        for settings in (SETTINGS, {"region": "objects or mask"}, {"mask_source": "fixed"}):
-            asked = webui.img2img(source, **EDITED, **asyndm(settings))
-            assert difference(plain.image, asked.image) == 0
-            assert "not applied: reference pictures stand before the words" in asked.infotext
+    @pytest.mark.parametrize("size", [(256, 256), (192, 320)])
+    def test_words_are_found_behind_it(self, webui: WebUI, size: tuple[int, int]) -> None:
+        """The host reads pictures and prompt as one text, in which pictures take columns before the words."""
+        source = picture(*size)
+        # A prompt of its own for each: for one that it knows the WebUI keeps the references of the job before.
+        request = {**EDITED, "prompt": f"{PROMPT} as a (drawing:1.2) of {size[0]}"}
+        plain = webui.img2img(source, EDIT, **request)
+        if size[0] == size[1]:
+            turned = webui.img2img(source[::-1], **{**request, "prompt": f"{request['prompt']}, turned"})
+            assert difference(plain.image, turned.image) > 3, "it goes by its picture"
+            plain = webui.img2img(source, **request)
+        for settings in (SETTINGS, {"mask_source": "fixed", "objects": "sandwich"}):
+            slow = webui.img2img(source, **request, **asyndm(settings))
+            assert "not applied" not in slow.infotext
+            _, level, strength = levels(webui)
+            share = (strength > 0).mean(axis=(1, 2, 3))
+            assert np.all((share > 0.02) & (share < 0.98)), "of the picture, and not of its reference"
+            assert of_one_level(level, 2)
+            assert difference(plain.image, slow.image) > 3
             nothing_left(webui)
+        zero = webui.img2img(source, **request, **asyndm({**SETTINGS, "strength": 0}))
+        assert difference(plain.image, zero.image) <= GREY_LEVELS
 
     def test_a_mask_does_without_words(self, webui: WebUI) -> None:
         source = picture(256, 256)

@@ -220,6 +220,24 @@ def test_reference_pictures_before_the_words(language_models: Any) -> None:
     args.dynamic_args.ref_latents = [object()]
     with pytest.raises(Exception, match="reference pictures"):
         language_models.finder_of_language_model(SimpleNamespace(text_processing_engine_qwen=QwenImage()))
+
+    engine, model = QwenImage(), SimpleNamespace(text_processing_engine_qwen=QwenImage())
+    model.text_processing_engine_qwen = engine
+
+    def encoded(text: str) -> list[str]:
+        """The pieces behind the columns of the conditioning: the one of a picture becomes many, brackets are text."""
+        user = f"Picture 0: <|image_pad|> x\n{text}"
+        whole = engine.tokenizer.convert_ids_to_tokens(engine.tokenizer.ids(engine.image_template.format(user)))
+        head = engine.tokenizer.ids(engine.image_template.partition("{}")[0])
+        picture = next(at for at, piece in enumerate(whole) if "image_pad" in piece)
+        return [*whole[:picture], *["picture"] * 37, *whole[picture + 1 :]][len(head) :]
+
+    first = "a cat with a dragon's wings"
+    finder = language_models.finder_of_language_model(model, lambda: (first, len(encoded(first))))
+    for text in (first, "a (cat:1.2) and a user, Picture 0"):
+        assert spelled(encoded(text), finder.columns(text, ObjectSpec("cat"))) == "cat"
+    assert spelled(encoded(text), finder.columns(text, ObjectSpec("user"))) == "user"
+    assert finder.columns(first, ObjectSpec("user")) == finder.columns(first, ObjectSpec("picture")) == ()
     behind = SimpleNamespace(text_processing_engine_gemma=Qwen())
     assert language_models.finder_of_language_model(behind).columns("a cat", ObjectSpec("cat"))
 

@@ -59,7 +59,7 @@ class A1111:
         guidance, uncond = solver.guidance, solver.uncond
         return PixelDenoiser(denoiser, extra_args, solver.space, images, objects, guidance, uncond, effect, compared)
 
-    def finder(self) -> Finder:
+    def finder(self, p: Any | None = None) -> Finder:
         conditioner = shared.sd_model.cond_stage_model
         encoder = clip_encoder(conditioner)
         if encoder is None:

@@ -14,7 +14,7 @@ from asyndm_ext.hosts.forge.text import finder_of
 from asyndm_ext.hosts.webui.compare import Compared
 from asyndm_ext.hosts.webui.errors import NotApplied
 from asyndm_ext.hosts.webui.finders import Finder
-from asyndm_ext.hosts.webui.tokens import ObjectColumns
+from asyndm_ext.hosts.webui.tokens import ObjectColumns, first_row
 from asyndm_ext.model.unet_time import UnsupportedModel
 from asyndm_ext.solvers import Solver
 
@@ -62,9 +62,9 @@ class Forge:
         extra_args = arguments["extra_args"] or {}
         return PixelDenoiser(denoiser, extra_args, solver.space, images, objects, solver.uncond, effect, compared)
 
-    def finder(self) -> Finder:
+    def finder(self, p: Any | None = None) -> Finder:
         _check()
-        return finder_of(shared.sd_model)
+        return finder_of(shared.sd_model, lambda: first_row(p))
 
     def _predictor(self) -> Any | None:
         try:

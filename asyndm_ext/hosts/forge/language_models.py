@@ -7,7 +7,7 @@ lies between its head and its tail is searched.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +19,16 @@ ENGINES = ("text_processing_engine_gemma", "text_processing_engine_qwen", "text_
 _PROMPT = "<Prompt Start>"
 
 
-def finder_of_language_model(sd_model: Any) -> PieceFinder | None:
+def finder_of_language_model(
+    sd_model: Any, first: Callable[[], tuple[str, int] | None] = lambda: None
+) -> PieceFinder | None:
     """None where the model has no language model of a known kind.
 
+    Args:
+        first: tells a text of the job and how many columns its conditioning has; None where there is none.
+
     Raises:
-        NotApplied: reference pictures stand before the text, and how many columns they take is not known.
+        NotApplied: reference pictures stand before the text, and ``first`` does not tell how many columns they take.
     """
     engine = next((found for name in ENGINES if (found := getattr(sd_model, name, None)) is not None), None)
     if not hasattr(engine, "tokenize_line"):
@@ -33,7 +38,12 @@ def finder_of_language_model(sd_model: Any) -> PieceFinder | None:
     if hasattr(engine, "process_template"):
         return PromptFinder(engine)
     if hasattr(engine, "image_template") and _shows_references():
-        raise NotApplied("reference pictures stand before the words, which cannot be found there; paint a mask instead")
+        row = first()
+        if row is None:
+            raise NotApplied(
+                "the words stand behind reference pictures, and how far behind them is known in a job alone"
+            )
+        return ReferenceFinder(engine, *row)
     return TemplateFinder(engine) if hasattr(engine, "llama_template") else None
 
 
@@ -106,6 +116,29 @@ class TemplateFinder(PieceFinder):
             of_characters.append(owners[at])
             at += len(character.encode("utf-8", errors="surrogateescape"))
         return line, of_characters
+
+
+class ReferenceFinder(TemplateFinder):
+    """Finds objects in prompts that Qwen reads behind reference pictures. These take as many columns as they like, so it
+    counts from the end, where everything is as it is without them.
+
+    Args:
+        encoder: the engine.
+        text: one of the job's.
+        columns: of its conditioning.
+    """
+
+    def __init__(self, encoder: Any, text: str, columns: int) -> None:
+        super().__init__(encoder)
+        self._more = columns - len(self._row(text))
+
+    def pieces(self, text: str) -> list[tuple[int, int]]:
+        tokens = self._row(text)
+        return [(column + self._more, tokens[column]) for column in self._of_the_prompt(tokens)]
+
+    def _row(self, text: str) -> list[int]:
+        """Without pictures. Beside them the engine knows no emphasis: brackets are text."""
+        return list(self.encoder.tokenize([text])[0])
 
 
 class PromptFinder(PieceFinder):

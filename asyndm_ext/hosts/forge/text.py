@@ -27,8 +27,12 @@ CLIP_ENGINES = ("text_processing_engine", "text_processing_engine_l")
 T5_ENGINE = "text_processing_engine_t5"
 
 
-def finder_of(sd_model: Any) -> Finder:
-    """Raises NotApplied: the model's text encoder is not known."""
+def finder_of(sd_model: Any, first: Callable[[], tuple[str, int] | None] = lambda: None) -> Finder:
+    """``first``: see :func:`.language_models.finder_of_language_model`.
+
+    Raises:
+        NotApplied: the model's text encoder is not known.
+    """
     network = sd_model.forge_objects.unet.model.diffusion_model
     t5 = getattr(sd_model, T5_ENGINE, None)
     if t5 is not None and (is_flux(network) or is_chroma(network)):
@@ -36,7 +40,7 @@ def finder_of(sd_model: Any) -> Finder:
     engines = (getattr(sd_model, name, None) for name in CLIP_ENGINES)
     clip = next((one for one in engines if one is not None), None)
     if clip is None:
-        language_model = finder_of_language_model(sd_model)
+        language_model = finder_of_language_model(sd_model, first)
         if language_model is not None:
             return language_model
         # Without engines of its own: what AUTOMATIC1111 has.

@@ -87,8 +87,11 @@ class Host(Protocol):
     def percent_to_sigma(self) -> Callable[[float], float] | None:
         """The loaded model's sigma at a share of the way down, for samplers that ask; None where none does."""
 
-    def finder(self) -> Finder:
+    def finder(self, p: Any | None = None) -> Finder:
         """Tells where the tokens of objects are in the loaded model's conditioning.
+
+        Args:
+            p: the job, if there is one and its prompts have been encoded.
 
         Raises:
             NotApplied: the model's text encoder is not known.

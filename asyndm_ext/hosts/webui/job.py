@@ -222,7 +222,7 @@ class _Pass:
         height, width = x.shape[-2:]
         self.shape = (len(x), 1, height, width)
         self.notes: list[str] = []
-        self.objects = resolve_objects(p, self.host.finder(), settings.objects) if settings.uses_words else None
+        self.objects = resolve_objects(p, self.host.finder(p), settings.objects) if settings.uses_words else None
         self.strengths = self.objects.strengths(settings) if self.objects is not None else None
         self.overlap = Overlap() if self.strengths is not None and self.strengths.differ else None
         self.painted = mask.slow_fraction(p, settings, (height, width)) if settings.uses_mask else None

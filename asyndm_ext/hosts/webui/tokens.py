@@ -65,6 +65,16 @@ def row_texts(p: Any, hires: bool) -> list[RowText]:
     ]
 
 
+def first_row(p: Any | None) -> tuple[str, int] | None:
+    """The first text of the pass that is about to run, and how many columns its conditioning ``(columns, channels)``
+    has; None where nothing has been encoded."""
+    hires = getattr(p, "is_hr_pass", False)
+    encoded = getattr(p, "hr_c" if hires else "c", None)
+    if encoded is None:
+        return None
+    return row_texts(p, hires)[0].texts[0], len(encoded.batch[0][0].schedules[0].cond)
+
+
 @dataclass(frozen=True)
 class ObjectColumns:
     """The objects of a batch and where their tokens are.
