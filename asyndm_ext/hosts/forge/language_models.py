@@ -119,7 +119,7 @@ class TemplateFinder(PieceFinder):
 
 
 class ReferenceFinder(TemplateFinder):
-    """Finds objects in prompts that Qwen reads behind reference pictures. These take as many columns as they like, so it
+    """Finds objects in prompts that Qwen reads behind reference pictures. These take as many columns as they like: it
     counts from the end, where everything is as it is without them.
 
     Args:
