@@ -151,6 +151,22 @@ class TestReferences:
         zero = webui.img2img(source, **request, **asyndm({**SETTINGS, "strength": 0}))
         assert difference(plain.image, zero.image) <= GREY_LEVELS
 
+    @pytest.mark.parametrize("size", [(256, 256), (192, 320)])
+    def test_their_columns_are_those_that_change_with_them(self, webui: WebUI, size: tuple[int, int]) -> None:
+        """What the language model answers is the same up to the word that is another one."""
+        off(webui, EDIT, prompt="a cat that loads the model")
+        lengths = set()
+        for first, other, name in (
+            ("a cat on a table", "a dog on a table", "cat"),
+            ("a red cat (on) a table", "a red cat (on) a sofa", "table"),
+        ):
+            body = {"texts": [first, other], "name": name, "size": list(size)}
+            found = webui.post("/asyndm-probe/behind-reference", body)
+            assert found["columns"][0] == found["differs"], found
+            lengths.add(found["length"] - found["columns"][-1])
+        assert found["length"] > 40, "the picture has columns"
+        assert min(lengths) > 1, "the template goes on behind the words"
+
     def test_a_mask_does_without_words(self, webui: WebUI) -> None:
         source = picture(256, 256)
         settings = {"region": "mask", "mask": to_base64(box(64, 64, 192, 192))}

@@ -222,6 +222,31 @@ def joined(finder, text: str) -> dict:
     }
 
 
+@torch.inference_mode()
+def behind_reference(body: dict) -> dict:
+    """From where on Qwen-Image-Edit's answers to two texts differ, behind a picture of ``size``; and where an object of
+    the first one is, in a job that has that answer.
+
+    A language model sees what came before alone, so what differs begins with the first token that does.
+    """
+    from asyndm_ext.hosts.forge.text import finder_of
+    from backend.args import dynamic_args
+
+    height, width = body["size"]
+    pictures = [torch.rand(1, height, width, 3, generator=torch.Generator().manual_seed(1))]
+    first, other = (
+        shared.sd_model.get_learned_conditioning_with_image([text], pictures)[0].float() for text in body["texts"]
+    )
+    finder = finder_of(shared.sd_model, lambda: (body["texts"][0], len(first)))
+    dynamic_args.ref_latents.clear()
+    differs = ((first - other).abs().amax(-1) > 1e-4 * first.abs().max()).nonzero().flatten()
+    return {
+        "columns": list(finder.columns(body["texts"][0], parse_objects(body["name"])[0])),
+        "differs": int(differs[0]),
+        "length": len(first),
+    }
+
+
 def pasted(body: dict) -> dict:
     """What our controls of a tab ("txt2img" or "img2img") are set to when this infotext is pasted, by their names;
     None: they stay as they are."""
@@ -268,6 +293,7 @@ def on_app_started(demo, app):
     app.add_api_route("/asyndm-probe/batch", batch_folder, methods=["POST"])
     app.add_api_route("/asyndm-probe/leftovers", leftovers, methods=["GET"])
     app.add_api_route("/asyndm-probe/columns", columns, methods=["POST"])
+    app.add_api_route("/asyndm-probe/behind-reference", behind_reference, methods=["POST"])
     app.add_api_route("/asyndm-probe/pasted", pasted, methods=["POST"])
     if job is not None:  # a reload brings a new function of the same name
         job.watchers[:] = [w for w in job.watchers if w.__module__ != watch.__module__] + [watch]
