@@ -229,8 +229,9 @@ def behind_reference(body: dict) -> dict:
 
     A language model sees what came before alone, so what differs begins with the first token that does.
     """
-    from asyndm_ext.hosts.forge.text import finder_of
     from backend.args import dynamic_args
+
+    from asyndm_ext.hosts.forge.text import finder_of
 
     height, width = body["size"]
     pictures = [torch.rand(1, height, width, 3, generator=torch.Generator().manual_seed(1))]
