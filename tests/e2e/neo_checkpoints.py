@@ -134,6 +134,11 @@ def make_weights(name: str) -> dict:
         weights[key] = random_like(key, tensor)
         if name in SLOW_CLOCKS and re.search(SLOW_CLOCKS[name], key):
             weights[key] *= 4
+            if key.endswith("t_embedder.1.linear_1.weight"):
+                # The waves that a clock from 0 to 1 moves at all.
+                count = weights[key].shape[1] // 2
+                weights[key][:, : count // 4] *= 6
+                weights[key][:, count : count + count // 4] *= 6
         elif key.endswith(WAVES):
             # Without the fast waves of the time embedding, near steps look alike to the network, and far ones do not.
             count = weights[key].shape[1] // 2
