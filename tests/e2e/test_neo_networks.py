@@ -139,7 +139,8 @@ class TestReferences:
             turned = webui.img2img(source[::-1], **{**request, "prompt": f"{request['prompt']}, turned"})
             assert difference(plain.image, turned.image) > 3, "it goes by its picture"
             plain = webui.img2img(source, **request)
-        for settings in (SETTINGS, {"region": "objects or mask"}, {"mask_source": "fixed", "objects": "sandwich"}):
+        either = {"region": "objects or mask", "mask": to_base64(box(64, 64, 96, 96))}
+        for settings in (SETTINGS, either, {"mask_source": "fixed", "objects": "sandwich"}):
             slow = webui.img2img(source, **request, **asyndm(settings))
             assert "not applied" not in slow.infotext
             _, level, strength = levels(webui)
