@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -23,14 +23,6 @@ def sent(x: Tensor, device: torch.device) -> Tensor:
     if device.type in _PINS and x.device.type == "cpu":
         x = x.pin_memory()
     return x.to(device, non_blocking=device.type not in _WAITS)
-
-
-_asked: Callable[[], bool] = getattr(getattr(torch, "compiler", None), "is_compiling", bool)
-
-
-def is_compiling() -> bool:
-    """Whether torch is compiling what runs right now."""
-    return _asked()
 
 
 def sent_together(parts: Sequence[Tensor], device: torch.device) -> list[Tensor]:

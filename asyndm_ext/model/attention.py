@@ -11,17 +11,27 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from asyndm_ext.machine.costs import works_slowly
 from asyndm_ext.machine.transfer import sent, sent_together
 from asyndm_ext.model.text_part import Place, column_keys, columns_of
 from asyndm_ext.region.grid import halved_grid
 
 _KEPT = 16  # readings
+# What may be taken beside a network for a while: a share of what its weights take, and bytes.
+_SHARE, _LEAST, _MOST = 0.01, 2**24, 2**27
+_FEW = 4  # layers: to look at fewer together takes no fewer kernels than one by one
+
+
+def memory_for(network: nn.Module) -> int:
+    """How many bytes of queries and keys may be kept beside a network until they are looked at together."""
+    weights = sum(one.numel() * one.element_size() for one in network.parameters())
+    return min(max(int(_SHARE * weights), _LEAST), _MOST)
 
 
 def quarter_grid(height: int, width: int) -> tuple[int, int]:
@@ -155,7 +165,10 @@ class _Reading:
         images: those that they belong to ``(W,)``.
         tokens: see :func:`token_probabilities`. values: see :func:`fused_probabilities`; empty on the CPU.
         share: ``(W, n, 1)``, what a layer's sums over heads and tokens are multiplied by for their means.
-        found: the sum over layers; ``layers``: of how many.
+        memory: see :func:`memory_for`.
+        found: the sum over layers, ``(W, n, L)``; ``wide``: of more layers, as the kernel answers; ``layers``: how many
+            there are in both, and in ``kept``.
+        kept: queries and keys of the batch that have not been looked at yet, and their scale; ``room``: for how many.
     """
 
     there: list[TokenRow]
@@ -164,26 +177,64 @@ class _Reading:
     tokens: Tensor
     values: Tensor
     share: Tensor
+    memory: int
     found: Tensor | None = None
+    wide: Tensor | None = None
     layers: int = 0
+    kept: list[tuple[Tensor, Tensor, int, float]] = field(default_factory=list)
+    room: int = 0
 
     def take(self, q: Tensor, k: Tensor, heads: int, scale: float) -> None:
-        """Read a layer: queries and keys of the call's batch."""
-        q, k = q[self.rows], k[self.rows]
-        if q.device.type == "cpu":
-            found = token_probabilities(q, k, heads, scale, self.tokens)
-        else:
-            found = fused_probabilities(q, k, heads, scale, self.values)
-        self.found = found.float() if self.found is None else self.found.add_(found)
+        """Read a layer: queries and keys of the call's batch. On a GPU several are read at once, as long as they take
+        little memory until then."""
         self.layers += 1
+        if works_slowly(q.device):
+            self._more(token_probabilities(q[self.rows], k[self.rows], heads, scale, self.tokens))
+            return
+        if not self.kept:
+            self.room = self.memory // (q.untyped_storage().nbytes() + k.untyped_storage().nbytes())
+        elif self.kept[0][2:] != (heads, scale):
+            self._look()
+        if self.room < _FEW:
+            found = fused_probabilities(q[self.rows], k[self.rows], heads, scale, self.values)
+            self.wide = found.float() if self.wide is None else self.wide.add_(found)
+            return
+        self.kept.append((q, k, heads, scale))
+        if len(self.kept) == self.room:
+            self._look()
+
+    def _look(self) -> None:
+        """At what was kept."""
+        if not self.kept:
+            return
+        layers, (_, _, heads, scale) = len(self.kept), self.kept[0]
+        q, k = (torch.stack([each[i][self.rows] for each in self.kept]).flatten(0, 1) for i in (0, 1))
+        self.kept.clear()
+        found = fused_probabilities(q, k, heads, scale, self.values.repeat(layers, 1, 1))
+        self._more(self._sums(found.unflatten(0, (layers, -1)), (0, 2)))
+
+    def _sums(self, found: Tensor, dims: int | tuple[int, int]) -> Tensor:
+        """Over heads, and layers perhaps: ``(W, n, L)``."""
+        return found[..., : self.share.shape[1]].sum(dim=dims, dtype=torch.float32).transpose(1, 2)
+
+    def _more(self, found: Tensor) -> None:
+        self.found = found if self.found is None else self.found.add_(found)
 
     def means(self) -> Tensor:
         """Sum over layers of the mean over heads and tokens, ``(W, n, L)``; nothing is left here."""
-        found, self.found, self.layers = self.found, None, 0
+        self._look()
+        if self.wide is not None:
+            self._more(self._sums(self.wide, 1))
+        found = self.found
+        self.forget()
         assert found is not None
-        if found.ndim == 4:
-            found = found[..., : self.share.shape[1]].sum(dim=1).transpose(1, 2)
         return found * self.share
+
+    def forget(self) -> None:
+        """What the layers have shown."""
+        self.found = self.wide = None
+        self.layers = 0
+        self.kept.clear()
 
 
 class CrossAttentionCapture(AttentionCapture):
@@ -206,7 +257,8 @@ class CrossAttentionCapture(AttentionCapture):
         ]
         self._unet = unet
         self._queries: dict[int, tuple[int, Tensor]] = {}
-        self._inputs: dict[int, Place] = {}
+        self._input: tuple[int, Tensor] | None = None
+        self._memory = memory_for(unet)
         self._text: Tensor | None = None
         self._keys: dict[tuple[int, torch.dtype], list[bytes]] = {}
         self._told: tuple = ()
@@ -237,14 +289,14 @@ class CrossAttentionCapture(AttentionCapture):
     def begin(self, latent_size: tuple[int, int]) -> None:
         super().begin(latent_size)
         for reading in self._readings.values():
-            reading.found, reading.layers = None, 0
+            reading.forget()
 
     def read(self, rows: Sequence[TokenRow | None]) -> None:
         self._add_up()
         super().read(rows)
         self._told = tuple(None if row is None else (row.image, *map(tuple, row.columns)) for row in rows)
         self._queries.clear()
-        self._inputs.clear()
+        self._input = None
         self._keys.clear()
         self._text = None
 
@@ -261,16 +313,19 @@ class CrossAttentionCapture(AttentionCapture):
     def _on_layer(self, number: int) -> Callable:
         def hook(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
             x = args[0] if args else kwargs.get("x", kwargs.get("hidden_states"))
-            if self._rows and isinstance(x, Tensor) and x.ndim == 3:
-                self._inputs[number] = Place.of(x)
+            if self._rows and isinstance(x, Tensor) and x.ndim == 3 and self._on_grid(x):
+                self._input = number, x
 
         return hook
+
+    def _on_grid(self, x: Tensor) -> bool:
+        return x.shape[1] == self._size[0] * self._size[1]
 
     # -- what it makes of them
 
     def _on_query(self, number: int) -> Callable:
         def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
-            if self._rows and output.ndim == 3 and output.shape[1] == self._size[0] * self._size[1]:
+            if self._rows and output.ndim == 3 and self._on_grid(output):
                 first = self._first_row(number, args[0])
                 if first is not None:
                     self._queries[number] = first, output
@@ -281,8 +336,8 @@ class CrossAttentionCapture(AttentionCapture):
         """The first of the batch's rows that the queries are of; None where it cannot be told."""
         if len(x) == len(self._rows):
             return 0
-        place = self._inputs.get(number)
-        return place.first_of(x) if place is not None and place.rows == len(self._rows) else None
+        there, whole = self._input or (None, x)
+        return Place.of(whole).first_of(x) if there == number and len(whole) == len(self._rows) else None
 
     def _on_key(self, number: int, layer: Any) -> Callable:
         def hook(module: nn.Module, args: tuple, output: Tensor) -> None:
@@ -334,7 +389,7 @@ class CrossAttentionCapture(AttentionCapture):
                     own[column, number] += 1
         share = 1 / tokens.sum(dim=1).clamp_min(1).unsqueeze(-1)
         values = torch.empty(0)
-        if device.type != "cpu":
+        if not works_slowly(device):
             values = torch.zeros(len(there), keys, max(width, self._objects))
             values[..., : self._objects] = VALUE * tokens
             values, share = sent_together([values, share / (heads * VALUE)], device)
@@ -344,7 +399,7 @@ class CrossAttentionCapture(AttentionCapture):
         if not follow:
             rows = sent(torch.tensor(numbers), device)
         images = sent(torch.tensor([row.image for row in there], dtype=torch.long), device)
-        return _Reading(there, rows, images, tokens, values, share)
+        return _Reading(there, rows, images, tokens, values, share, self._memory)
 
     def _add_up(self) -> None:
         """What the layers have shown since the last call goes to the sum of all calls."""

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from asyndm_ext.model.attention import AttentionCapture, CrossAttentionCapture
+from asyndm_ext.model.attention import AttentionCapture, CrossAttentionCapture, memory_for
 from asyndm_ext.model.timesteps import TimestepTable
 from asyndm_ext.model.token_attention import TokenAttentionCapture
 from asyndm_ext.model.transformers import layout_of
@@ -61,7 +61,7 @@ def attention_capture(network: nn.Module, objects: int, images: int) -> Attentio
     """Args: number of objects, number of images in the batch. Raises UnsupportedModel: no attention to text found."""
     layout = layout_of(network)
     if layout is not None:
-        return TokenAttentionCapture(layout, objects, images)
+        return TokenAttentionCapture(layout, objects, images, memory_for(network))
     capture = CrossAttentionCapture(network, objects, images)
     if not capture.layers:
         raise UnsupportedModel(f"{type(network).__name__} has no cross-attention that AsynDM knows")

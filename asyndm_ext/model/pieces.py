@@ -14,6 +14,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from asyndm_ext.machine.costs import works_slowly
+
 _BYTES = 384 * 1024  # per thread: a piece and what is added to it fit into a core's second-level cache
 _cache = _BYTES
 
@@ -26,13 +28,13 @@ def measure_cache() -> None:
 
 def fits(size: int, device: torch.device) -> bool:
     """Whether a thing of so many bytes is best made whole."""
-    return device.type != "cpu" or size <= _cache
+    return size <= _cache or not works_slowly(device)
 
 
 def pieces(count: int, each: int, device: torch.device) -> Iterator[slice]:
     """Slices of ``count`` things of ``each`` bytes, as many at a time as suits the device."""
     step = count
-    if device.type == "cpu":
+    if works_slowly(device):
         step = max(_cache // max(each, 1), 1)
     return (slice(at, at + step) for at in range(0, count, step))
 
@@ -50,7 +52,7 @@ def scale_shift(x: Tensor, index: Tensor, scale: Tensor, shift: Tensor | None) -
         index: row of each token ``(N*L,)``.
         scale, shift: ``(R,D)``; without a shift, nothing is added.
     """
-    if not in_place(x, scale) or x.device.type != "cpu":
+    if not in_place(x, scale) or not works_slowly(x.device):
         own = scale.index_select(0, index).view(x.shape)
         return x * own if shift is None else torch.addcmul(shift.index_select(0, index).view(x.shape), x, own)
     tokens = x.view(-1, x.shape[-1])

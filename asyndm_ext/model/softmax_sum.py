@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from asyndm_ext.machine.transfer import is_compiling
+from asyndm_ext.machine.compiling import is_compiling
 from asyndm_ext.model.attention import without_autocast
 
 # What torch._fused_sdp_choice answers.
@@ -88,8 +88,9 @@ class SoftmaxSum:
         enable_gqa: bool = False,
     ) -> tuple[Tensor, Tensor] | None:
         """The answer of the host's attention and the log-sums ``(N,heads,L)``, or None."""
-        plain = attn_mask is None and not dropout_p and not is_causal and scale is None and not enable_gqa
-        if not plain or q.ndim != 4 or q.requires_grad or q.shape[-1] % 8:
+        if attn_mask is not None or dropout_p or is_causal or scale is not None or enable_gqa:
+            return None
+        if q.requires_grad or q.ndim != 4 or q.shape[-1] % 8:
             return None
         kernel = fused_kernel(q, k, v)
         sort = (kernel, q.device, q.dtype)
@@ -155,11 +156,8 @@ Kernel = Callable[[Tensor, Tensor, Tensor], "tuple[Tensor, Tensor]"]
 def fused_kernel(q: Tensor, k: Tensor, v: Tensor) -> Kernel | None:
     """The kernel that torch would choose for these, if it tells its log-sums. Torch versions differ in their names."""
     choice = getattr(torch, "_fused_sdp_choice", lambda *_: None)(q, k, v)
-    aten = torch.ops.aten
-    if choice == _FLASH and q.device.type == "cpu" and hasattr(aten, "_scaled_dot_product_flash_attention_for_cpu"):
-        return _flash_of_cpu
     if choice == _FLASH:
-        return _flash
+        return _flash_of_cpu if q.device.type == "cpu" and _FLASH_OF_CPU is not None else _flash
     if choice == _EFFICIENT and q.device.type == "cuda":
         return _efficient
     if choice == _CUDNN and _cudnn_tells():
@@ -174,8 +172,11 @@ def _cudnn_tells() -> bool:
     return found is not None and "bool compute_log_sumexp" in str(found.default._schema)
 
 
+_FLASH_OF_CPU: Any = getattr(torch.ops.aten, "_scaled_dot_product_flash_attention_for_cpu", None)
+
+
 def _flash_of_cpu(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)
+    return _FLASH_OF_CPU(q, k, v)
 
 
 def _flash(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:

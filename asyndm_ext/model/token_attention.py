@@ -4,8 +4,8 @@ A joint softmax runs over text and image keys together, so a probability needs t
 them; a cross-attention's runs over the text's alone. The host's own attention has that sum at hand:
 :mod:`asyndm_ext.model.softmax_sum` asks for it, and all that is left to work out is the product of the queries and the
 objects' few keys, for all rows and words at once. The queries and keys are those of the host's call, its answer keeps
-its bits. On a GPU such a kernel is asked once more, for the sum over an object's keys alone: the two sums are all that
-is kept of a layer, and what they say is worked out for many layers together.
+its bits. On a GPU such a kernel is asked once more instead, for many layers together
+(:mod:`asyndm_ext.model.object_sums`).
 
 Where the host's attention is not torch's (xformers, sub-quadratic, a mask), it takes a second attention
 (:mod:`asyndm_ext.model.second_attention`), for the image's queries of the conditional rows. Queries and keys are then
@@ -18,24 +18,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from asyndm_ext.machine.transfer import is_compiling, sent
+from asyndm_ext.machine.compiling import is_compiling
+from asyndm_ext.machine.costs import works_slowly
+from asyndm_ext.machine.transfer import sent
 from asyndm_ext.model.attention import AttentionCapture, TokenRow, without_autocast
+from asyndm_ext.model.object_sums import ObjectKeys, ObjectSums
 from asyndm_ext.model.patches import patch_grid
 from asyndm_ext.model.second_attention import indicator, joint_probabilities, rotate
-from asyndm_ext.model.softmax_sum import SoftmaxSum, Trusted, fused_kernel, key_probabilities, right
+from asyndm_ext.model.softmax_sum import SoftmaxSum, Trusted, key_probabilities
 from asyndm_ext.model.transformers.layout import Attention, Layout, Shown
-
-_TOGETHER = 12  # layers whose sums are kept; together they take less memory than one layer's queries
-_MOST_KEYS = 64
-_COPIED = 2**28  # bytes of queries that may be copied for several objects of several rows
-# Where arithmetic costs more than telling it: another kernel would make sums that one product of a few keys has.
-_BY_KEYS = ("cpu",)
 
 
 class _Wanted:
@@ -53,9 +49,7 @@ class _Wanted:
         share: ``(W, n, m)``, what a token counts in the mean of an object's.
         last_column: the last of all of them.
         divisors: ``(W, n, 1)``, how many tokens an object has, at least 1.
-        every_row: ``(W*n,)``, each object's row of the network's batch.
-        every_key: ``(W*n, m)``, its keys, in turns until there are as many as any other object has.
-        present: ``(W, n, 1)``, 1/m where the row has the object, else 0.
+        keys: the same for a kernel.
         values: for a second attention, by number of keys, width and dtype: an :func:`indicator` for each row.
     """
 
@@ -79,36 +73,68 @@ class _Wanted:
         self.share = _beside(share, device)
         counts = [[max(len(own), 1) for own in row.columns] for row in self.tokens]
         self.divisors = _beside(torch.tensor(counts).unsqueeze(-1), device)
-        most = math.lcm(*(count for own in counts for count in own))
-        every = [[*(own or [0])] * (most // max(len(own), 1)) for row in self.tokens for own in row.columns]
-        present = torch.tensor([[bool(own) / most for own in row.columns] for row in self.tokens])
-        self.every_key = _beside(torch.tensor(every), device)
-        self.every_row = _beside(torch.tensor(numbers).repeat_interleave(objects), device)
-        self.present = _beside(present.unsqueeze(-1), device)
+        self.keys = ObjectKeys(self.rows, self.columns, self.share, 1 + self.last_column)
 
 
 _beside = sent
 
 
-@dataclass(frozen=True)
+class _Heads:
+    """Queries or keys of a part of the tokens as a module has shown them. Mostly only their size is asked for.
+
+    Args:
+        given: ``(N, heads, L, d)`` if ``heads_first``, else ``(N, L, heads, d)``, L of several dimensions perhaps.
+    """
+
+    __slots__ = ("_first", "_given", "heads", "rows", "tokens", "width")
+
+    def __init__(self, given: Tensor, heads_first: bool) -> None:
+        self._given, self._first = given, heads_first
+        if heads_first:
+            self.rows, self.heads, self.tokens, self.width = given.shape
+        else:
+            self.rows, *tokens, self.heads, self.width = given.shape
+            self.tokens = math.prod(tokens)
+
+    def all(self) -> Tensor:
+        """``(N, heads, L, d)``."""
+        return self._given if self._first else self._given.flatten(1, -3).transpose(1, 2)
+
+
 class _Layer:
     """What an attention is made of: before it is called, that is all there is to know.
 
+    Args:
+        queries: of the picture and what follows it, not yet rotated; of the text before it, too, if it is in there.
+        keys: one part after another, the text's first; of groups of heads perhaps.
+        text: how many tokens the text has. before: how many of the host's queries come before the picture's.
+        shown: how many of ``queries`` do.
+
     Attributes:
-        queries: of the picture and what follows it, ``(N, heads, L, d)``, not yet rotated.
-        keys: ``(N, heads, S, d)``, one part after another, the text's first; of groups of heads perhaps.
-        before: how many queries the host's call has before the picture's.
+        rows: of the network's batch. pixels: queries from the picture's first one on.
     """
 
-    queries: Tensor
-    keys: tuple[Tensor, ...]
-    before: int
+    __slots__ = ("_keys", "_queries", "_shown", "before", "pixels", "rows", "text")
+
+    def __init__(self, queries: _Heads, keys: tuple[_Heads, ...], text: int, before: int, shown: int = 0) -> None:
+        self._queries, self._keys, self._shown = queries, keys, shown
+        self.text, self.before = text, before
+        self.rows, self.pixels = queries.rows, queries.tokens - shown
 
     def is_of(self, q: Tensor, k: Tensor) -> bool:
         """Whether a call of the host's attention with these is this one."""
-        n, heads, tokens, width = self.queries.shape
-        keys = sum(part.shape[2] for part in self.keys)
-        return q.shape == (n, heads, self.before + tokens, width) and k.shape == (n, heads, keys, width)
+        own = self._queries
+        if q.shape != (own.rows, own.heads, self.before + self.pixels, own.width):
+            return False
+        return k.shape == (own.rows, own.heads, sum(part.tokens for part in self._keys), own.width)
+
+    def queries(self) -> Tensor:
+        """``(N, heads, L, d)``, from the picture's first one on."""
+        return self._queries.all()[:, :, self._shown :]
+
+    def keys(self) -> list[Tensor]:
+        """``(N, heads, S, d)`` each."""
+        return [part.all() for part in self._keys]
 
 
 class TokenAttentionCapture(AttentionCapture):
@@ -121,20 +147,21 @@ class TokenAttentionCapture(AttentionCapture):
         layout: of the network.
         objects: number of objects.
         images: number of images in the batch.
+        memory: bytes that may be taken for a while, see :func:`asyndm_ext.model.attention.memory_for`.
     """
 
-    def __init__(self, layout: Layout, objects: int, images: int) -> None:
+    def __init__(self, layout: Layout, objects: int, images: int, memory: int = 0) -> None:
         super().__init__(objects, images)
         self._layout = layout
-        self._held: dict[str, Tensor] = {}
+        self._held: dict[str, _Heads] = {}
         self._wanted: _Wanted | None = None
         self._known: tuple[tuple, _Wanted] | None = None
         self._found: Tensor | None = None
-        self._sums: list[tuple[Tensor, Tensor]] = []
         self._layers_found = 0
         self._next: _Layer | None = None
         self._second = False
         self._trusted: Trusted = {}
+        self._sums = ObjectSums(memory, self._trusted)
         self._rotation: Tensor | None = None
         self._picture = 0
 
@@ -179,7 +206,9 @@ class TokenAttentionCapture(AttentionCapture):
     def _add_up(self) -> None:
         """What the layers of the call before have shown goes to the sum of all calls."""
         self._missed()
-        self._settle()
+        of_sums = self._sums.found()
+        if of_sums is not None:
+            self._found_more(of_sums)
         if self._found is not None:
             assert self._wanted is not None
             self._add(self._wanted.tokens, self._wanted.images, self._found, self._layers_found)
@@ -189,7 +218,7 @@ class TokenAttentionCapture(AttentionCapture):
         """The call before."""
         self._held.clear()
         self._next = self._wanted = self._found = self._rotation = None
-        self._sums.clear()
+        self._sums.forget()
         self._layers_found = self._picture = 0
 
     # -- what the network's modules show
@@ -212,7 +241,8 @@ class TokenAttentionCapture(AttentionCapture):
         self._picture = output.shape[1]
 
     def _on_shown(self, shown: Shown, attention: Attention) -> Callable:
-        names = {part for one in attention for part in one.parts if part}
+        names = len({part for one in attention for part in one.parts if part})
+        held = self._held
 
         def hook(module: nn.Module, args: tuple, output: Any) -> None:
             if not self._rows:
@@ -220,37 +250,42 @@ class TokenAttentionCapture(AttentionCapture):
             outputs = output if isinstance(output, tuple) else (output,)
             for name, part in zip(shown.parts, outputs, strict=False):
                 if name:
-                    self._held[name] = part if shown.heads_first else part.flatten(1, -3).transpose(1, 2)
-            if names <= self._held.keys():
-                self._take(**self._held)
-                self._held.clear()
+                    held[name] = _Heads(part, shown.heads_first)
+            if len(held) >= names:
+                self._take(part.device, **held)
+                held.clear()
 
         return hook
 
     def _take(
         self,
-        queries: Tensor | None = None,
-        keys: Tensor | None = None,
-        text_keys: Tensor | None = None,
-        all_queries: Tensor | None = None,
-        all_keys: Tensor | None = None,
+        device: torch.device,
+        queries: _Heads | None = None,
+        keys: _Heads | None = None,
+        text_keys: _Heads | None = None,
+        all_queries: _Heads | None = None,
+        all_keys: _Heads | None = None,
     ) -> None:
-        """Remember what a layer has shown, ``(N, heads, L, d)`` each, until it attends."""
+        """Remember what a layer has shown until it attends."""
         if all_queries is not None and all_keys is not None:
-            text = all_queries.shape[2] - self._picture
-            layer = _Layer(all_queries[:, :, text:], (all_keys,), before=text)
+            text = all_queries.tokens - self._picture
+            layer = _Layer(all_queries, (all_keys,), text, before=text, shown=text)
         else:
             assert queries is not None and text_keys is not None
-            text = text_keys.shape[2]
-            both = (text_keys,) if keys is None else (text_keys, keys)
-            layer = _Layer(queries, both, before=0 if keys is None else text)
-        if len(layer.queries) != len(self._rows) or layer.queries.shape[2] < self._pixels:
+            text = text_keys.tokens
+            layer = (
+                _Layer(queries, (text_keys,), text, before=0)
+                if keys is None
+                else _Layer(queries, (text_keys, keys), text, before=text)
+            )
+        if layer.rows != len(self._rows) or layer.pixels < self._pixels:
             return
-        wanted = self._wanted_on(layer.queries.device)
+        wanted = self._wanted or self._wanted_on(device)
         # Beyond the text would be the key of a pixel: another extension shortens it.
         if wanted is None or wanted.last_column >= text:
             return
-        self._missed()
+        if self._next is not None:
+            self._missed()
         if is_compiling():  # the host's attention is not asked there
             self._gather(self._read(layer))
             return
@@ -289,56 +324,18 @@ class TokenAttentionCapture(AttentionCapture):
         def tell(log_sums: Tensor) -> None:
             self._next = None
             assert self._wanted is not None
-            rows, columns, share = self._wanted.rows, self._wanted.columns, self._wanted.share
             image = slice(layer.before, layer.before + self._pixels)
-            of_objects = self._object_sums(q[:, :, image], k)
-            if of_objects is not None:
-                self._sums.append((of_objects, log_sums[rows][:, :, image]))
+            # Where arithmetic costs more than telling it, one product of a few keys is less than another kernel.
+            if not works_slowly(q.device) and self._sums.take(q, k, log_sums, self._wanted.keys, image):
                 self._layers_found += 1
-                if len(self._sums) == _TOGETHER:
-                    self._settle()
                 return
-            key = columns[:, None, :, None].expand(-1, k.shape[1], -1, k.shape[-1])
-            found = key_probabilities(q[rows][:, :, image], k[rows].gather(2, key), log_sums[rows][:, :, image])
+            rows = self._wanted.rows
+            key = self._wanted.columns[:, None, :, None].expand(-1, k.shape[1], -1, k.shape[-1])
+            found = key_probabilities(q[rows, :, image], k[rows].gather(2, key), log_sums[rows, :, image])
             # No matrix product: a GPU may make those in fewer bits.
-            self._gather((share.unsqueeze(2) * found.unsqueeze(1)).sum(dim=-1))
+            self._gather((self._wanted.share.unsqueeze(2) * found.unsqueeze(1)).sum(dim=-1))
 
         return tell
-
-    def _object_sums(self, q: Tensor, k: Tensor) -> Tensor | None:
-        """The log-sums over each object's keys alone, ``(W, n, heads, L)``, of the picture's queries; None on the CPU,
-        and where no kernel tells them."""
-        wanted = self._wanted
-        assert wanted is not None
-        if q.device.type in _BY_KEYS or wanted.every_key.shape[1] > _MOST_KEYS:
-            return None
-        rows, objects = len(wanted.tokens), self._objects
-        own = q[wanted.rows]
-        keys = k[wanted.every_row.unsqueeze(1), :, wanted.every_key].transpose(1, 2)
-        if rows == 1 or objects == 1:  # the queries of all objects are the same memory
-            every = own.expand(objects, -1, -1, -1) if rows == 1 else own
-        elif own.numel() * objects * own.element_size() <= _COPIED:
-            every = q.index_select(0, wanted.every_row)
-        else:
-            return None
-        kernel = fused_kernel(every, keys, keys)
-        sort = ("objects", kernel, q.device, q.dtype)
-        if kernel is None or not self._trusted.get(sort, True):
-            return None
-        _, sums = kernel(every, keys, keys)
-        if sort not in self._trusted:
-            self._trusted[sort] = right(sums, every, keys)
-        return sums.view(rows, objects, *sums.shape[1:]) if self._trusted[sort] else None
-
-    def _settle(self) -> None:
-        """What the sums kept so far say of the probabilities."""
-        if not self._sums:
-            return
-        assert self._wanted is not None
-        of_objects, of_all = (torch.stack(sums) for sums in zip(*self._sums, strict=True))
-        self._sums.clear()
-        found = (of_objects - of_all.unsqueeze(2)).exp_().sum(dim=(0, 3))
-        self._found_more(found * (self._wanted.present / of_objects.shape[3]))
 
     # -- with a second attention
 
@@ -352,8 +349,8 @@ class TokenAttentionCapture(AttentionCapture):
     def _read(self, layer: _Layer) -> Tensor:
         assert self._wanted is not None
         rows = self._wanted.rows
-        queries = layer.queries[rows][:, :, : self._pixels]
-        k = torch.cat([part[rows] for part in layer.keys], dim=2)
+        queries = layer.queries()[rows][:, :, : self._pixels]
+        k = torch.cat([part[rows] for part in layer.keys()], dim=2)
         k = k.repeat_interleave(queries.shape[1] // k.shape[1], dim=1)
         if self._rotation is not None:
             rotation = self._rotation[rows] if len(self._rotation) > 1 else self._rotation

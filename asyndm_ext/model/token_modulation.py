@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
-from asyndm_ext.machine.transfer import is_compiling, sent
+from asyndm_ext.machine.compiling import is_compiling, may_compile
+from asyndm_ext.machine.transfer import sent
 from asyndm_ext.model.patches import patch_grid
 from asyndm_ext.model.pieces import fits, scale_shift
 from asyndm_ext.model.timesteps import TimestepTable
@@ -147,24 +149,34 @@ class TokenModulations:
         kinds = [(one.chunks, tuple(one.scales), tuple(one.groups)) for one in modulations]
         self._kind = [kinds.index(kind) for kind in kinds]
         self._consists: dict[tuple, Chunks] = {}
+        self._handles: list[RemovableHandle] = []
+        self._registered = False
 
     @contextmanager
     def attached(self) -> Iterator[TokenModulations]:
-        """Register the hooks; they are removed however the block is left."""
-        handles = []
+        """The hooks on what the tokens go through live inside this block only, from when they are needed on: each
+        costs every call of its module some time. They are removed however the block is left."""
         try:
-            for number, modulation in enumerate(self.modulations):
-                for entered in modulation.inputs:
-                    hook = self._on_input(number, entered)
-                    handles.append(entered.module.register_forward_pre_hook(hook, with_kwargs=True))
-                for left in modulation.outputs:
-                    handles.append(left.module.register_forward_hook(self._on_output(number, left)))
             yield self
         finally:
-            for handle in handles:
+            for handle in self._handles:
                 handle.remove()
+            self._handles.clear()
+            self._registered = False
             self.use(None, ())
             self._consists.clear()
+
+    def _register(self) -> None:
+        if self._registered:
+            return
+        self._registered = True
+        for number, modulation in enumerate(self.modulations):
+            for entered in modulation.inputs:
+                by_name = bool(entered.argument)
+                hook = (self._on_named_input if by_name else self._on_input)(number, entered)
+                self._handles.append(entered.module.register_forward_pre_hook(hook, with_kwargs=by_name))
+            for left in modulation.outputs:
+                self._handles.append(left.module.register_forward_hook(self._on_output(number, left)))
 
     def use(
         self, table: TimestepTable | None, rows: Sequence[int], scalar: Sequence[int] = (), first: Sequence[int] = ()
@@ -175,6 +187,8 @@ class TokenModulations:
             scalar, first: for each row of the batch, the row of the modulations' tables for tokens without a pixel, and
                 that of its image's first timestep, which the others follow.
         """
+        if table is not None and may_compile():
+            self._register()  # not while a network is being compiled
         self._table, self._rows = table, rows
         self._scalar_rows, self._first_rows = scalar, first
         self.calls = 0
@@ -237,25 +251,38 @@ class TokenModulations:
 
     def give(self, number: int, chunks: Sequence[Tensor]) -> None:
         """The chunks of a modulation that the network is about to apply, ``(R, D)`` each."""
+        self._register()
         modulation = self.modulations[number]
         self._chunks[number] = modulation.factors(chunks)
         self._sites_left[number] = modulation.sites
 
     def _on_input(self, number: int, site: Input) -> Callable:
+        def hook(module: nn.Module, args: tuple) -> tuple | None:
+            if number not in self._sites_left:
+                return None
+            return self._entering(number, site, args[0]), *args[1:]
+
+        return hook
+
+    def _on_named_input(self, number: int, site: Input) -> Callable:
+        name = site.argument
+
         def hook(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]] | None:
             if number not in self._sites_left:
                 return None
-            tokens = kwargs[site.argument] if site.argument in kwargs else args[0]
-            chunks, index = self._chunks[number], self._index_of(number, tokens)
-            shift = None if site.shift is None else chunks[site.shift]
-            # What a block modulates it has made for this module alone.
-            tokens = scale_shift(tokens, index, chunks[site.scale], shift)
-            self._done(number)
-            if site.argument in kwargs:
-                return args, {**kwargs, site.argument: tokens}
-            return (tokens, *args[1:]), kwargs
+            if name in kwargs:
+                return args, {**kwargs, name: self._entering(number, site, kwargs[name])}
+            return (self._entering(number, site, args[0]), *args[1:]), kwargs
 
         return hook
+
+    def _entering(self, number: int, site: Input, tokens: Tensor) -> Tensor:
+        """The tokens as they enter a module; what a block modulates it has made for this module alone."""
+        chunks, index = self._chunks[number], self._index_of(number, tokens)
+        shift = None if site.shift is None else chunks[site.shift]
+        tokens = scale_shift(tokens, index, chunks[site.scale], shift)
+        self._done(number)
+        return tokens
 
     def _on_output(self, number: int, site: Output) -> Callable:
         def hook(module: nn.Module, args: tuple, output: Tensor) -> Tensor | None:

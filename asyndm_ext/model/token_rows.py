@@ -19,6 +19,10 @@ Index = Callable[[int], Tensor]
 """The row of each token ``(N*L,)``, for a number of tokens L."""
 
 
+AT_ONCE = 2**26
+"""Bytes that all chunks of all tokens may take to be gathered together."""
+
+
 class Chunks:
     """What a modulation consists of, the same in every call.
 
@@ -29,11 +33,16 @@ class Chunks:
     """
 
     def __init__(self, number: int, groups: Sequence[range], ones: Tensor, scales: Sequence[int]) -> None:
-        self.all, self.width, self.ones, self.scales = range(number), len(ones) // number, ones, frozenset(scales)
+        self.number, self.width, self.ones, self.scales = number, len(ones) // number, ones, frozenset(scales)
+        self.all, self._each = range(number), [range(i, i + 1) for i in range(number)]
         self.group_of = [next((own for own in groups if i in own), range(i, i + 1)) for i in self.all]
         firsts = sorted({own.start for own in self.group_of})
         self.widths = [len(self.group_of[first]) * self.width for first in firsts]
         self.place_of = [firsts.index(own.start) for own in self.group_of]
+
+    def each(self, chunks: range) -> list[range]:
+        """One by one."""
+        return self._each[chunks.start : chunks.stop]
 
 
 class RowTable:
@@ -46,14 +55,15 @@ class RowTable:
         used: told when rows are gathered for the first time.
     """
 
-    __slots__ = ("_gathered", "_index", "_raised", "_used", "batch", "chunks", "rows", "width")
+    __slots__ = ("_gathered", "_index", "_parts", "_raised", "_used", "batch", "chunks", "rows", "width")
 
     def __init__(self, rows: Tensor, chunks: Chunks, index: Index, batch: int, used: Callable[[], None]) -> None:
         self.rows, self.chunks, self.batch, self.width = rows, chunks, batch, chunks.width
         self._index = index
         self._used: Callable[[], None] | None = used
-        self._raised: tuple[Tensor, ...] = ()
-        self._gathered: dict[tuple[int, int], Tensor] = {}
+        self._raised: Tensor | None = None
+        self._parts: tuple[Tensor, ...] = ()
+        self._gathered: dict[int, list[Tensor | None]] = {}
 
     def gathered(self, rows: Tensor, count: int) -> Tensor:
         """Of rows ``(R, C)`` each token's own, ``(N, count, C)``."""
@@ -70,21 +80,31 @@ class RowTable:
         if not raised and number in self.chunks.scales:
             return self.gathered(self.part(self.rows, range(number, number + 1)), count)
         # Held until it is used and no longer: it is as large as the tokens.
-        found = self._gathered.pop((number, count), None)
-        if found is None:
-            chunks = self.chunks
-            if not self._raised:
-                self._raised = (self.rows + chunks.ones).split_with_sizes(chunks.widths, dim=-1)
-            group = chunks.group_of[number]
-            whole = self.gathered(self._raised[chunks.place_of[number]], count)
-            if len(group) == 1:
-                return whole
-            for own, each in zip(group, whole.chunk(len(group), dim=-1), strict=True):
-                if own == number:
-                    found = each
-                else:
-                    self._gathered[own, count] = each
-            assert found is not None
+        parts = self._gathered.get(count)
+        if parts is not None and (found := parts[number]) is not None:
+            parts[number] = None
+            return found
+        return self._group(number, count)
+
+    def _group(self, number: int, count: int) -> Tensor:
+        """The chunk, with those that are used near it: all of them where that is little."""
+        chunks = self.chunks
+        if self._raised is None:
+            self._raised = self.rows + chunks.ones
+        rows, group = self._raised, chunks.all
+        if self.batch * count * rows.shape[-1] * rows.element_size() > AT_ONCE:
+            if not self._parts:
+                self._parts = rows.split_with_sizes(chunks.widths, dim=-1)
+            rows, group = self._parts[chunks.place_of[number]], chunks.group_of[number]
+        whole = self.gathered(rows, count)
+        if len(group) == 1:
+            return whole
+        parts = self._gathered.get(count)
+        if parts is None:
+            parts = self._gathered[count] = [None] * chunks.number
+        parts[group.start : group.stop] = whole.chunk(len(group), dim=-1)
+        found, parts[number] = parts[number], None
+        assert found is not None
         return found
 
     def part(self, rows: Tensor, chunks: range) -> Tensor:
@@ -99,11 +119,13 @@ class TokenRows:
 
     Args:
         table: where they are from.
-        chunks: which of its chunks.
+        chunks: which of its chunks, one after another.
         expanded: it has the dimension for tokens.
         raised: 1 has been added to it, a scale.
         made: rows ``(R, C)`` that were made of the table's, which count then.
     """
+
+    __slots__ = ("_chunks", "_expanded", "_made", "_raised", "_table")
 
     def __init__(
         self, table: RowTable, chunks: range, expanded: bool, raised: bool = False, made: Tensor | None = None
@@ -152,6 +174,9 @@ class TokenRows:
     def chunk(self, chunks: int, dim: int = 0) -> tuple[TokenRows, ...]:
         if dim not in (-1, 1 + self._expanded):
             _refuse("chunks of tokens")
+        if self._made is None and chunks == len(self._chunks):
+            table, expanded, raised = self._table, self._expanded, self._raised
+            return tuple([TokenRows(table, each, expanded, raised) for each in table.chunks.each(self._chunks)])
         return tuple(self._split(chunks))
 
     def unsqueeze(self, dim: int) -> Any:

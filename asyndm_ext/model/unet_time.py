@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asyndm_ext.machine.transfer import is_compiling, sent, sent_together
+from asyndm_ext.machine.compiling import is_compiling
+from asyndm_ext.machine.transfer import sent, sent_together
 from asyndm_ext.model.pieces import add_rows, fits, in_place, measure_cache, rows_of_pixels
 from asyndm_ext.model.timesteps import TimestepTable, timestep_embedding
 from asyndm_ext.region.grid import halved_grid
