@@ -144,12 +144,11 @@ def between(side: int, batch: int) -> dict[str, float]:
         region.observe(seen, step / 20)
         strength = region.strength(step / 20)
         marks.append(time.process_time())
-        clock.advance(strength)
-        level = clock.level
+        level = clock.advance(strength)
         marks.append(time.process_time())
         is_uniform(level)
-        of_pixels = TimestepTable.from_map(table.sigma_to_t(level), QUANTUM)
-        time_of.use(of_pixels, rows, [level.index_select(0, torch.tensor(rows)).float()])
+        of_pixels = TimestepTable.from_map(level, QUANTUM, table.sigma_to_t)
+        time_of.use(of_pixels, rows, [level.float().index_select(0, torch.tensor(rows))])
         for size in (side, side // 2, side // 4, side // 8):
             time_of._gather_index(size, size)
         time_of.use(None, ())

@@ -91,7 +91,7 @@ class PixelModel:
         host: the model without.
         network: the module that the hooks go to.
         columns: for each image, for each object, its tokens' columns.
-        table_of: makes the table of timesteps from a map; by default of the distinct ones.
+        table_of: makes the table of timesteps from a level map; by default of the distinct ones.
         capture: whether to read the attention.
     """
 
@@ -105,7 +105,7 @@ class PixelModel:
     ) -> None:
         self._host = host
         self._images = len(columns)
-        self._table_of = table_of or (lambda t: TimestepTable.from_map(t, QUANTUM))
+        self._table_of = table_of or (lambda level: TimestepTable.from_map(level, QUANTUM, self.timesteps))
         self.hooks = NetworkHooks(network, len(columns[0]) if capture else 0, self._images)
         self.by_patch = is_dit(network)
         rows: list[TokenRow | None] = [TokenRow(image, own) for image, own in enumerate(columns)]
@@ -127,12 +127,12 @@ class PixelModel:
     def __call__(self, x: Tensor, nominal: float, level: Tensor) -> Tensor:
         host = self._host
         rows = host.rows(len(x))
-        table = None if is_uniform(level) else self._table_of(self.timesteps(level)).to(x.device)
+        table = None if is_uniform(level) else self._table_of(level).to(x.device)
         self.distinct = 1 if table is None else max(table.counts)
         self.hooks.begin((x.shape[-2], x.shape[-1]))
         both = host.batched(x)
         s = torch.full((len(both),), nominal, device=x.device)
-        levels = [] if table is None else [level[rows].float()]
+        levels = [] if table is None else [level.float()[rows]]
         with self.hooks.call(table, rows, self._token_rows, levels) as maps:
             if table is None:
                 return host.combined(host.denoised(both, s))

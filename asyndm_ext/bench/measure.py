@@ -23,8 +23,8 @@ from asyndm_ext.bench.guided import PixelModel
 from asyndm_ext.bench.naive import ExplicitSoftmax, a_row_per_pixel
 from asyndm_ext.bench.subjects import Attachable, Subject
 from asyndm_ext.clock.schedule import BaseSchedule, PixelSchedule
-from asyndm_ext.model.attention import halved_grid
 from asyndm_ext.model.patches import patch_grid
+from asyndm_ext.region.grid import halved_grid
 from asyndm_ext.region.regions import PerPatch
 from asyndm_ext.run import FromHost, Run
 from asyndm_ext.solvers import SOLVERS

@@ -8,12 +8,13 @@ from __future__ import annotations
 import copy
 import itertools
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from asyndm_ext.clock.curves import CURVES, next_height
-from asyndm_ext.clock.distinct import elementwise, pairwise
+from asyndm_ext.clock.distinct import Numbers, elementwise, numbers, of_each, of_pairs
 
 # Snapping distance, in schedule nodes: heights are float64 sums, and a pixel on the host's schedule has to
 # get the host's sigma to the last bit.
@@ -89,6 +90,11 @@ class BaseSchedule:
         nodes = torch.linspace(train_timesteps + offset, offset, steps + 1, dtype=torch.float64)
         return cls(nodes=nodes, final=0.0, log=False, lead_in=1, whole=True)
 
+    @cached_property
+    def _axis(self) -> Tensor:
+        """What pixels between two nodes are interpolated on."""
+        return self.nodes.log() if self.log else self.nodes
+
     @property
     def updates(self) -> int:
         """Clock updates from height 1 to height 0."""
@@ -114,15 +120,16 @@ class BaseSchedule:
 
     def at_height(self, v: Tensor) -> Tensor:
         """Levels for remaining heights ``v`` (any shape, fraction): interpolated between the nodes."""
-        return elementwise(self._at_height, v)
+        return elementwise(self.of_heights, v)
 
-    def _at_height(self, v: Tensor) -> Tensor:
+    def of_heights(self, v: Tensor) -> Tensor:
+        """The same, one by one."""
         position = (1.0 - v) * self.updates
         near = position.round()
         on_node = (position - near).abs() < _ON_NODE
         low = position.floor().clamp(0, max(self.updates - 1, 0)).long()
         high = (low + 1).clamp(max=self.updates)
-        nodes = self.nodes.log() if self.log else self.nodes
+        nodes = self._axis
         between = torch.lerp(nodes[low], nodes[high], position - low)
         if self.log:
             between = between.exp()
@@ -151,39 +158,55 @@ class PixelClock:
     def __init__(self, shape: tuple[int, int, int, int], updates: int, curve: str) -> None:
         if curve not in CURVES:
             raise ValueError(f"unknown curve {curve!r}; choose one of: {', '.join(CURVES)}")
-        self.height = torch.ones(shape, dtype=torch.float64)
+        self.numbers = numbers(torch.ones(shape, dtype=torch.float64))
+        """The heights, as the numbers that occur and where."""
         self.curve = curve
+        self.shape = shape
+        self._height: tuple[Numbers, Tensor] | None = None
         self.remaining = 1.0 if updates else 0.0
         """What remains of the global progress, fraction."""
         self._updates = updates
         self._done = 0
 
+    @property
+    def height(self) -> Tensor:
+        """``(B,1,H,W)``, made when it is asked for."""
+        if self._height is None or self._height[0] is not self.numbers:
+            self._height = self.numbers, self.numbers.map()
+        return self._height[1]
+
     def advance(self, strength: Tensor) -> Tensor:
         """One update with a strength map ``(B,1,H,W)`` in [0, 1]; returns the new heights ``(B,1,H,W)``."""
+        self.move(strength)
+        return self.height
+
+    def move(self, strength: Tensor) -> Numbers:
+        """The same, without the map."""
         # In the last update the share is all that remains, to the last bit, so every pixel ends at 0.
-        self.height = self._moved(strength, 1 / self._updates)
+        self.numbers = self._moved(strength, 1 / self._updates)
         self._done += 1
         self.remaining = (self._updates - self._done) / self._updates
-        return self.height
+        return self.numbers
 
     def peek(self, strength: Tensor, remaining: float) -> Tensor:
         """The heights when so much of the global progress remains (fraction), without going there."""
-        return self._moved(strength, self.remaining - remaining)
+        return self._moved(strength, self.remaining - remaining).map()
 
-    def _moved(self, strength: Tensor, share: float) -> Tensor:
+    def _moved(self, strength: Tensor, share: float) -> Numbers:
         """:func:`next_height` of every pixel, for each pair of a height and a strength once."""
 
         def work(heights: Tensor, strengths: Tensor) -> Tensor:
             return next_height(self.curve, heights, self.remaining, share, strengths)
 
         strength = strength.double().cpu()
-        return pairwise(
-            work, self.height, strength if strength.shape == self.height.shape else strength.expand_as(self.height)
+        return of_pairs(
+            work, self.numbers, numbers(strength if strength.shape == self.shape else strength.expand(self.shape))
         )
 
     def put(self, height: Tensor, remaining: float) -> None:
         """Go there: for solvers with a clock of their own, which make no counted updates."""
-        self.height, self.remaining = height, remaining
+        self.numbers, self.remaining = numbers(height), remaining
+        self._height = self.numbers, height
 
 
 @dataclass(frozen=True)
@@ -224,11 +247,15 @@ class PixelSchedule:
         self.nominal = base.nominal(0)
         self._updates_done = 0
         self._passed = [(self.clock.remaining, self.clock.height)]
-        self.level = self._round(base.at_height(self.clock.height))
+        self.level = self._at(self.clock.numbers)
+
+    def _at(self, heights: Numbers) -> Tensor:
+        """The level map."""
+        return of_each(lambda v: self._round(self.base.of_heights(v)), heights).map()
 
     def _round(self, level: Tensor) -> Tensor:
         # Half to even, as torch.round in the authors' code.
-        return elementwise(torch.round, level) if self.base.whole else level
+        return level.round() if self.base.whole else level
 
     def lead_in(self, strength: Tensor) -> None:
         """The clock updates that come before the first model call; nothing for most schedules."""
@@ -281,7 +308,7 @@ class PixelSchedule:
         # A pixel on the host's schedule gets the host's level to the last bit. That is all of them beyond the last
         # node, where the heights are 0.
         with_the_host = (height - remaining).abs() * self.base.updates < _ON_NODE
-        return torch.where(with_the_host, nominal, self._round(self.base.at_height(height)))
+        return torch.where(with_the_host, nominal, elementwise(self._round, self.base.at_height(height)))
 
     @property
     def exact_level(self) -> Tensor:
@@ -297,8 +324,8 @@ class PixelSchedule:
     def _tick(self, strength: Tensor) -> Tensor:
         self._updates_done += 1
         if self._updates_done <= self.base.updates:
-            self.level = self._round(self.base.at_height(self.clock.advance(strength)))
+            self.level = self._at(self.clock.move(strength))
         else:
             assert self.base.final is not None, "the schedule has ended"
-            self.level = torch.full_like(self.clock.height, self.base.final)
+            self.level = torch.full(self.clock.shape, self.base.final, dtype=torch.float64)
         return self.level

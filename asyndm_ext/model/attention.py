@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,19 +19,11 @@ from torch import Tensor, nn
 
 from asyndm_ext.machine.costs import works_slowly
 from asyndm_ext.machine.transfer import sent, sent_together
+from asyndm_ext.model.cross_probabilities import VALUE, LeftAlone, Reading, memory_for
 from asyndm_ext.model.text_part import Place, column_keys, columns_of
 from asyndm_ext.region.grid import halved_grid
 
 _KEPT = 16  # readings
-# What may be taken beside a network for a while: a share of what its weights take, and bytes.
-_SHARE, _LEAST, _MOST = 0.01, 2**24, 2**27
-_FEW = 4  # layers: to look at fewer together takes no fewer kernels than one by one
-
-
-def memory_for(network: nn.Module) -> int:
-    """How many bytes of queries and keys may be kept beside a network until they are looked at together."""
-    weights = sum(one.numel() * one.element_size() for one in network.parameters())
-    return min(max(int(_SHARE * weights), _LEAST), _MOST)
 
 
 def quarter_grid(height: int, width: int) -> tuple[int, int]:
@@ -50,53 +42,6 @@ class TokenRow:
 
     image: int
     columns: Sequence[Sequence[int]]
-
-
-def without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Matrix products in the dtype of what goes into them: hosts sample under autocast, which would make them half."""
-    if device.type in ("cpu", "cuda"):
-        return torch.autocast(device.type, enabled=False)
-    return nullcontext()  # older versions of torch know no autocast elsewhere, and refuse to turn it off
-
-
-def token_probabilities(q: Tensor, k: Tensor, heads: int, scale: float, tokens: Tensor) -> Tensor:
-    """Softmax over all keys, then per object the sum over its tokens, of the mean over heads.
-
-    Args:
-        q: ``(W, L, heads*d)``. k: ``(W, T, heads*d)``. Any dtype; computed in float32.
-        tokens: ``(W, T, n)`` float32, how often a key is a token of an object.
-
-    Returns:
-        ``(W, n, L)`` float32; zeros for an object without tokens.
-    """
-    queries, keys = (x.float().unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k))
-    with without_autocast(q.device):
-        probabilities = (queries @ keys.transpose(2, 3) * scale).softmax(dim=-1).mean(dim=1)
-        return (probabilities @ tokens).transpose(1, 2)
-
-
-# Half floats have few bits left for probabilities below 1e-4; a power of two costs no precision.
-VALUE = 1024.0
-# torch's own: others exchange the public one, by kernels that round what they attend to.
-attend: Callable[..., Tensor] = torch._C._nn.scaled_dot_product_attention
-
-
-def fused_probabilities(q: Tensor, k: Tensor, heads: int, scale: float, values: Tensor) -> Tensor:
-    """The same as one kernel: attention over values that are 1 at an object's tokens and 0 elsewhere.
-
-    Args:
-        q, k: as for :func:`token_probabilities`.
-        values: ``(W, T, width)`` of their dtype, :data:`VALUE` where a key is a token of the object with the column's
-            number. As wide as a head they suit the flash kernels, which want it so.
-
-    Returns:
-        ``(W, heads, L, width)``, sums over tokens times :data:`VALUE`. In the dtype of the queries, as the fast kernels
-        are; they add up in float32.
-    """
-    queries, keys = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k))
-    every_head = values.unsqueeze(1).expand(-1, heads, -1, -1)
-    with without_autocast(q.device) if q.dtype == torch.float32 else nullcontext():
-        return attend(queries, keys, every_head, scale=scale)
 
 
 class AttentionCapture(ABC):
@@ -156,85 +101,18 @@ class AttentionCapture(ABC):
             self._weight[row.image] += layers * torch.tensor([1.0 if len(c) else 0.0 for c in row.columns])
 
 
-@dataclass
-class _Reading:
-    """What the layers of a call are read for, and what they have shown.
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of a call that are read.
 
     Attributes:
-        there: the rows that are read, as they are in this call's text. rows: which of the call's batch they are.
-        images: those that they belong to ``(W,)``.
-        tokens: see :func:`token_probabilities`. values: see :func:`fused_probabilities`; empty on the CPU.
-        share: ``(W, n, 1)``, what a layer's sums over heads and tokens are multiplied by for their means.
-        memory: see :func:`memory_for`.
-        found: the sum over layers, ``(W, n, L)``; ``wide``: of more layers, as the kernel answers; ``layers``: how many
-            there are in both, and in ``kept``.
-        kept: queries and keys of the batch that have not been looked at yet, and their scale; ``room``: for how many.
+        there: what of them, as it is in this call's text. images: those that they belong to ``(W,)``.
+        layers: what these have shown.
     """
 
     there: list[TokenRow]
-    rows: slice | Tensor
     images: Tensor
-    tokens: Tensor
-    values: Tensor
-    share: Tensor
-    memory: int
-    found: Tensor | None = None
-    wide: Tensor | None = None
-    layers: int = 0
-    kept: list[tuple[Tensor, Tensor, int, float]] = field(default_factory=list)
-    room: int = 0
-
-    def take(self, q: Tensor, k: Tensor, heads: int, scale: float) -> None:
-        """Read a layer: queries and keys of the call's batch. On a GPU several are read at once, as long as they take
-        little memory until then."""
-        self.layers += 1
-        if works_slowly(q.device):
-            self._more(token_probabilities(q[self.rows], k[self.rows], heads, scale, self.tokens))
-            return
-        if not self.kept:
-            self.room = self.memory // (q.untyped_storage().nbytes() + k.untyped_storage().nbytes())
-        elif self.kept[0][2:] != (heads, scale):
-            self._look()
-        if self.room < _FEW:
-            found = fused_probabilities(q[self.rows], k[self.rows], heads, scale, self.values)
-            self.wide = found.float() if self.wide is None else self.wide.add_(found)
-            return
-        self.kept.append((q, k, heads, scale))
-        if len(self.kept) == self.room:
-            self._look()
-
-    def _look(self) -> None:
-        """At what was kept."""
-        if not self.kept:
-            return
-        layers, (_, _, heads, scale) = len(self.kept), self.kept[0]
-        q, k = (torch.stack([each[i][self.rows] for each in self.kept]).flatten(0, 1) for i in (0, 1))
-        self.kept.clear()
-        found = fused_probabilities(q, k, heads, scale, self.values.repeat(layers, 1, 1))
-        self._more(self._sums(found.unflatten(0, (layers, -1)), (0, 2)))
-
-    def _sums(self, found: Tensor, dims: int | tuple[int, int]) -> Tensor:
-        """Over heads, and layers perhaps: ``(W, n, L)``."""
-        return found[..., : self.share.shape[1]].sum(dim=dims, dtype=torch.float32).transpose(1, 2)
-
-    def _more(self, found: Tensor) -> None:
-        self.found = found if self.found is None else self.found.add_(found)
-
-    def means(self) -> Tensor:
-        """Sum over layers of the mean over heads and tokens, ``(W, n, L)``; nothing is left here."""
-        self._look()
-        if self.wide is not None:
-            self._more(self._sums(self.wide, 1))
-        found = self.found
-        self.forget()
-        assert found is not None
-        return found * self.share
-
-    def forget(self) -> None:
-        """What the layers have shown."""
-        self.found = self.wide = None
-        self.layers = 0
-        self.kept.clear()
+    layers: Reading
 
 
 class CrossAttentionCapture(AttentionCapture):
@@ -258,11 +136,11 @@ class CrossAttentionCapture(AttentionCapture):
         self._unet = unet
         self._queries: dict[int, tuple[int, Tensor]] = {}
         self._input: tuple[int, Tensor] | None = None
-        self._memory = memory_for(unet)
+        self._memory, self._left = memory_for(unet), LeftAlone()
         self._text: Tensor | None = None
         self._keys: dict[tuple[int, torch.dtype], list[bytes]] = {}
         self._told: tuple = ()
-        self._readings: dict[tuple, _Reading] = {}
+        self._readings: dict[tuple, _Rows] = {}
 
     @property
     def layers(self) -> int:
@@ -285,11 +163,12 @@ class CrossAttentionCapture(AttentionCapture):
                 handle.remove()
             self.read(())
             self._readings.clear()
+            self._left = LeftAlone()
 
     def begin(self, latent_size: tuple[int, int]) -> None:
         super().begin(latent_size)
         for reading in self._readings.values():
-            reading.forget()
+            reading.layers.forget()
 
     def read(self, rows: Sequence[TokenRow | None]) -> None:
         self._add_up()
@@ -348,11 +227,11 @@ class CrossAttentionCapture(AttentionCapture):
             scale = getattr(layer, "scale", None) or (q.shape[-1] / layer.heads) ** -0.5
             reading = self._reading(args[0], first, q, layer.heads)
             if reading.there:
-                reading.take(q, output, layer.heads, scale)
+                reading.layers.take(q, output, layer.heads, scale)
 
         return hook
 
-    def _reading(self, text: Tensor, first: int, q: Tensor, heads: int) -> _Reading:
+    def _reading(self, text: Tensor, first: int, q: Tensor, heads: int) -> _Rows:
         """What to read from layers with these queries ``(N,L,heads*d)``, kept from step to step.
 
         Args:
@@ -379,7 +258,7 @@ class CrossAttentionCapture(AttentionCapture):
         heads: int,
         dtype: torch.dtype,
         device: torch.device,
-    ) -> _Reading:
+    ) -> _Rows:
         """Args: found: the numbers of the rows that are read, and what of them. The rest: of the layer."""
         there, numbers = [row for _, row in found], [number for number, _ in found]
         tokens = torch.zeros(len(there), keys, self._objects)
@@ -399,14 +278,14 @@ class CrossAttentionCapture(AttentionCapture):
         if not follow:
             rows = sent(torch.tensor(numbers), device)
         images = sent(torch.tensor([row.image for row in there], dtype=torch.long), device)
-        return _Reading(there, rows, images, tokens, values, share, self._memory)
+        return _Rows(there, images, Reading(rows, tokens, values, share, self._memory, self._left))
 
     def _add_up(self) -> None:
         """What the layers have shown since the last call goes to the sum of all calls."""
         for reading in self._readings.values():
-            if reading.layers:
-                layers = reading.layers
-                self._add(reading.there, reading.images, reading.means(), layers)
+            if reading.layers.number:
+                number = reading.layers.number
+                self._add(reading.there, reading.images, reading.layers.means(), number)
 
     def maps(self) -> Tensor | None:
         self._add_up()

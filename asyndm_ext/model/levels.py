@@ -87,5 +87,5 @@ class CallLevels:
     def _table(self, factor: float) -> TimestepTable:
         if factor not in self._tables:
             level = self.level if factor == 1 else self.level * factor
-            self._tables[factor] = TimestepTable.from_map(self._timestep(level), QUANTUM)
+            self._tables[factor] = TimestepTable.from_map(level, QUANTUM, self._timestep)
         return self._tables[factor]

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from asyndm_ext.model.attention import AttentionCapture, CrossAttentionCapture, memory_for
+from asyndm_ext.model.attention import AttentionCapture, CrossAttentionCapture
+from asyndm_ext.model.cross_probabilities import memory_for
 from asyndm_ext.model.timesteps import TimestepTable
 from asyndm_ext.model.token_attention import TokenAttentionCapture
 from asyndm_ext.model.transformers import layout_of

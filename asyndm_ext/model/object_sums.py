@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from asyndm_ext.model.attention import VALUE
+from asyndm_ext.model.cross_probabilities import VALUE
 from asyndm_ext.model.softmax_sum import Trusted, fused_kernel, right
 
 _TOGETHER = 24  # layers whose sums are kept; together they take little more memory than one layer's queries
@@ -89,7 +89,7 @@ class ObjectSums:
     """Collects the layers of a model call, and says what they have shown.
 
     Args:
-        memory: see :func:`asyndm_ext.model.attention.memory_for`.
+        memory: see :func:`asyndm_ext.model.cross_probabilities.memory_for`.
         trusted: what is known of the kernels; added to.
     """
 

@@ -76,7 +76,7 @@ def add_rows(h: Tensor, index: Tensor, rows: Tensor) -> Tensor:
     if fits(h.numel() * h.element_size(), h.device):
         return h.add_(rows_of_pixels(index, rows, h))
     n, channels, height, width = h.shape
-    pixels, by_channel, index = h.view(n, channels, -1), rows.t().contiguous(), index.view(n, 1, -1)
+    pixels, by_channel, index = h.view(n, channels, -1), rows.t().contiguous(), index.view(n, 1, -1).long()
     for part in pieces(channels, n * height * width * h.element_size(), h.device):
         own = by_channel[part]
         picked = own.expand(n, -1, -1).gather(2, index.expand(-1, len(own), -1))

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from asyndm_ext.model.attention import VALUE, attend
+from asyndm_ext.model.cross_probabilities import VALUE, attend
 
 
 def indicator(columns: Sequence[Sequence[int]], keys: int, width: int) -> Tensor:

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from asyndm_ext.machine.compiling import is_compiling
-from asyndm_ext.model.attention import without_autocast
+from asyndm_ext.model.cross_probabilities import without_autocast
 
 # What torch._fused_sdp_choice answers.
 _FLASH, _EFFICIENT, _CUDNN = 1, 2, 3

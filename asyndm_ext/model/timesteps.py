@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from asyndm_ext.clock.distinct import PIXEL, Block, numbers, occurring, repeated
+from asyndm_ext.clock.distinct import PIXEL, Block, numbers, repeated
 from asyndm_ext.region.grid import downsampling
 
 # Hosts embed fractional timesteps as they are; multiples of this keep the table of distinct ones short, and
@@ -32,7 +33,8 @@ def timestep_embedding(t: Tensor, dim: int, max_period: float = 10000.0) -> Tens
 def is_uniform(level: Tensor) -> bool:
     """Whether a map has one level only. Equal inputs may differ in the last bit where a vector unit's width ends."""
     values = numbers(level).values
-    return float(values[-1] - values[0]) <= 1e-12 * float(values.abs().max())
+    low, high = float(values[0]), float(values[-1])
+    return high - low <= 1e-12 * max(abs(low), abs(high))
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class TimestepTable:
 
     Attributes:
         values: ``(R,)`` timesteps, image after image.
-        cells: ``(B,h,w)``, a cell's row within its image's part of ``values``.
+        cells: ``(B,h,w)`` int32, a cell's row within its image's part of ``values``.
         counts: rows per image, ``B`` ints summing to R.
         device: where the network runs.
         block: the pixels of a cell.
@@ -66,19 +68,25 @@ class TimestepTable:
         return repeated(self.cells, self.block)
 
     @classmethod
-    def from_map(cls, t: Tensor, quantum: float) -> TimestepTable:
-        """Args: ``t`` timesteps ``(B,1,H,W)``; ``quantum``: round to multiples of this many timesteps (half to even).
+    def from_map(
+        cls, level: Tensor, quantum: float, timestep: Callable[[Tensor], Tensor] | None = None
+    ) -> TimestepTable:
+        """Per image, so that an image's numbers do not depend on who shares its batch.
 
-        Per image, so that an image's numbers do not depend on who shares its batch.
+        Args:
+            level: ``(B,1,H,W)``; timesteps, if nothing makes them of it.
+            quantum: round to multiples of this many timesteps (half to even).
+            timestep: the timestep of each level, any shape.
         """
-        exact, at, block = numbers(t.double())
+        levels, at, block = numbers(level.double())
+        exact = levels if timestep is None else timestep(levels).double()
         values, of = torch.unique((exact / quantum).round() * quantum, return_inverse=True)
-        images = torch.arange(len(t), dtype=torch.int32).view(-1, 1, 1) * len(values)
-        rows, used = occurring(of.int().index_select(0, at.flatten()).view_as(at)[:, 0] + images, len(t) * len(values))
-        counts = torch.bincount(used // len(values), minlength=len(t))
-        first = counts.cumsum(0) - counts
-        own = rows - first.view(-1, 1, 1)
-        return cls(values[used % len(values)], own, tuple(counts.tolist()), block=block)
+        images, number = len(level), len(values)
+        index = of.numpy()[at[:, 0].numpy()] + number * np.arange(images).reshape(-1, 1, 1)
+        there = np.bincount(index.ravel(), minlength=images * number).reshape(images, number) > 0
+        own = (there.cumsum(axis=1, dtype=np.int32) - 1).ravel()[index]
+        picked = torch.from_numpy(np.nonzero(there)[1])
+        return cls(values[picked], torch.from_numpy(own), tuple(there.sum(axis=1).tolist()), block=block)
 
     @classmethod
     def joined(cls, tables: Sequence[TimestepTable]) -> TimestepTable:
@@ -97,8 +105,8 @@ class TimestepTable:
 
     def moved(self, images: Sequence[int], first: Sequence[int]) -> TimestepTable:
         """For its index only: its images in this order, the rows of each counted from ``first`` on."""
-        cells = self.cells.index_select(0, torch.tensor(list(images))) + torch.tensor(list(first)).view(-1, 1, 1)
-        return replace(self, cells=cells)
+        offsets = torch.tensor(list(first), dtype=torch.int32).view(-1, 1, 1)
+        return replace(self, cells=self.cells.index_select(0, torch.tensor(list(images))) + offsets)
 
     def offsets(self) -> list[int]:
         """First row of each image's part of ``values``."""

@@ -26,7 +26,8 @@ from torch import Tensor, nn
 from asyndm_ext.machine.compiling import is_compiling
 from asyndm_ext.machine.costs import works_slowly
 from asyndm_ext.machine.transfer import sent
-from asyndm_ext.model.attention import AttentionCapture, TokenRow, without_autocast
+from asyndm_ext.model.attention import AttentionCapture, TokenRow
+from asyndm_ext.model.cross_probabilities import without_autocast
 from asyndm_ext.model.object_sums import ObjectKeys, ObjectSums
 from asyndm_ext.model.patches import patch_grid
 from asyndm_ext.model.second_attention import indicator, joint_probabilities, rotate
@@ -107,18 +108,17 @@ class _Layer:
     Args:
         queries: of the picture and what follows it, not yet rotated; of the text before it, too, if it is in there.
         keys: one part after another, the text's first; of groups of heads perhaps.
-        text: how many tokens the text has. before: how many of the host's queries come before the picture's.
-        shown: how many of ``queries`` do.
+        before: how many of the host's queries come before the picture's. shown: how many of ``queries`` do.
 
     Attributes:
         rows: of the network's batch. pixels: queries from the picture's first one on.
     """
 
-    __slots__ = ("_keys", "_queries", "_shown", "before", "pixels", "rows", "text")
+    __slots__ = ("_keys", "_queries", "_shown", "before", "pixels", "rows")
 
-    def __init__(self, queries: _Heads, keys: tuple[_Heads, ...], text: int, before: int, shown: int = 0) -> None:
+    def __init__(self, queries: _Heads, keys: tuple[_Heads, ...], before: int, shown: int = 0) -> None:
         self._queries, self._keys, self._shown = queries, keys, shown
-        self.text, self.before = text, before
+        self.before = before
         self.rows, self.pixels = queries.rows, queries.tokens - shown
 
     def is_of(self, q: Tensor, k: Tensor) -> bool:
@@ -128,12 +128,12 @@ class _Layer:
             return False
         return k.shape == (own.rows, own.heads, sum(part.tokens for part in self._keys), own.width)
 
-    def queries(self) -> Tensor:
-        """``(N, heads, L, d)``, from the picture's first one on."""
+    def from_picture(self) -> Tensor:
+        """Queries ``(N, heads, L, d)``, from the picture's first one on."""
         return self._queries.all()[:, :, self._shown :]
 
-    def keys(self) -> list[Tensor]:
-        """``(N, heads, S, d)`` each."""
+    def parts(self) -> list[Tensor]:
+        """Keys ``(N, heads, S, d)``, one after another."""
         return [part.all() for part in self._keys]
 
 
@@ -147,7 +147,7 @@ class TokenAttentionCapture(AttentionCapture):
         layout: of the network.
         objects: number of objects.
         images: number of images in the batch.
-        memory: bytes that may be taken for a while, see :func:`asyndm_ext.model.attention.memory_for`.
+        memory: bytes that may be taken for a while, see :func:`asyndm_ext.model.cross_probabilities.memory_for`.
     """
 
     def __init__(self, layout: Layout, objects: int, images: int, memory: int = 0) -> None:
@@ -269,15 +269,12 @@ class TokenAttentionCapture(AttentionCapture):
         """Remember what a layer has shown until it attends."""
         if all_queries is not None and all_keys is not None:
             text = all_queries.tokens - self._picture
-            layer = _Layer(all_queries, (all_keys,), text, before=text, shown=text)
+            layer = _Layer(all_queries, (all_keys,), before=text, shown=text)
         else:
             assert queries is not None and text_keys is not None
             text = text_keys.tokens
-            layer = (
-                _Layer(queries, (text_keys,), text, before=0)
-                if keys is None
-                else _Layer(queries, (text_keys, keys), text, before=text)
-            )
+            parts = (text_keys,) if keys is None else (text_keys, keys)
+            layer = _Layer(queries, parts, before=0 if keys is None else text)
         if layer.rows != len(self._rows) or layer.pixels < self._pixels:
             return
         wanted = self._wanted or self._wanted_on(device)
@@ -349,8 +346,8 @@ class TokenAttentionCapture(AttentionCapture):
     def _read(self, layer: _Layer) -> Tensor:
         assert self._wanted is not None
         rows = self._wanted.rows
-        queries = layer.queries()[rows][:, :, : self._pixels]
-        k = torch.cat([part[rows] for part in layer.keys()], dim=2)
+        queries = layer.from_picture()[rows][:, :, : self._pixels]
+        k = torch.cat([part[rows] for part in layer.parts()], dim=2)
         k = k.repeat_interleave(queries.shape[1] // k.shape[1], dim=1)
         if self._rotation is not None:
             rotation = self._rotation[rows] if len(self._rotation) > 1 else self._rotation

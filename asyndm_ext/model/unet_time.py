@@ -120,8 +120,7 @@ class _Tables:
 
 def _index_at(rows: TimestepTable, h: int, w: int) -> Tensor:
     """The row of each pixel of feature maps of this size, ``(N*h*w,)``."""
-    index = rows.index_at(h, w)
-    return (index if rows.device.type == "cpu" else index.int()).flatten()
+    return rows.index_at(h, w).flatten()
 
 
 class UNetTimeConditioning:

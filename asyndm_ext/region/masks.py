@@ -38,8 +38,9 @@ def object_weights(maps: Tensor, options: MaskOptions) -> Tensor:
         maps = smooth(maps, options.smoothing)
     mean = maps.mean(dim=(-2, -1), keepdim=True)
     level = _within_area(maps, options.threshold * mean, options)
-    weights = (maps / (2 * level)).clamp(max=1) if options.soft else (maps >= level).to(maps)
-    return torch.where(mean > 0, weights, 0.0)
+    if not options.soft:
+        return ((maps >= level) & (mean > 0)).to(maps)
+    return torch.where(mean > 0, (maps / (2 * level)).clamp(max=1), 0.0)
 
 
 def strength_of_cells(weights: Tensor, strengths: Tensor) -> Tensor:

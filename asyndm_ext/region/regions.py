@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from asyndm_ext.clock.distinct import numbers, spread
+from asyndm_ext.clock.distinct import numbers, numbers_of_few, spread
 from asyndm_ext.model.patches import PATCH, patch_constant
 from asyndm_ext.region.grid import enlarged
 from asyndm_ext.region.masks import MaskOptions, object_weights, strength_of_cells
@@ -87,7 +87,8 @@ class _Mask:
     device, and a solver with two model calls in a step asks after one of them only.
 
     Args:
-        maps: the attention ``(B,n,h,w)``, or None: not looked yet, every pixel is as slow as the slowest object.
+        maps: the attention ``(B,n,h,w)``, checked if it is on the CPU; or None: not looked yet, every pixel is as slow
+            as the slowest object.
         options: how it becomes a mask.
         shape: of the strength map, ``(B,1,H,W)``.
         see: called once with how much each cell belongs to each object, ``(B,n,h,w)``.
@@ -106,13 +107,16 @@ class _Mask:
 
     def _strength(self, strengths: Tensor) -> Tensor:
         if self._maps is not None:
-            self._weights = object_weights(checked(self._maps).double(), self._options)
+            maps = self._maps if self._maps.device.type == "cpu" else checked(self._maps)
+            self._weights = object_weights(maps.double(), self._options)
             self._maps = None
             if self._see is not None:
                 self._see(self._weights)
         if self._weights is None:
             return strengths.amax(-1).view(-1, 1, 1, 1).expand(self._shape).clone()
-        cells = numbers(strength_of_cells(self._weights, strengths))
+        strength = strength_of_cells(self._weights, strengths)
+        # Where nothing is soft it has the objects' own strengths and 0.
+        cells = numbers_of_few(strength, [0.0, *strengths.flatten().tolist()]) or numbers(strength)
         where, block = enlarged(cells.where, (self._shape[-2], self._shape[-1]))
         return spread(cells.values, where, block)
 
@@ -308,7 +312,7 @@ def checked(maps: Tensor | None) -> Tensor:
             "text that it gets"
         )
     maps = maps.float().cpu()
-    if not bool(torch.isfinite(maps).all()):
+    if not math.isfinite(float(maps.sum())):  # none is below 0
         raise RuntimeError("the captured cross-attention is not finite (NaN in the model?)")
     return maps
 

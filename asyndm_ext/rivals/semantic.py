@@ -17,7 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from asyndm_ext.model.attention import halved_grid, without_autocast
+from asyndm_ext.model.cross_probabilities import without_autocast
+from asyndm_ext.region.grid import halved_grid
 from asyndm_ext.rivals.guidance import Row, Unreadable
 
 HALVINGS = 2

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from asyndm_ext.model.attention import without_autocast
+from asyndm_ext.model.cross_probabilities import without_autocast
 from asyndm_ext.model.transformers import mmdit
 from asyndm_ext.model.transformers.layout import Part
 from asyndm_ext.region.grid import halved_grid

@@ -11,7 +11,9 @@ import torch
 from support.ldm_unet import LdmUNet
 from torch import Tensor, nn
 
-from asyndm_ext.model.attention import CrossAttentionCapture, TokenRow, halved_grid, quarter_grid, token_probabilities
+from asyndm_ext.model.attention import CrossAttentionCapture, TokenRow, quarter_grid
+from asyndm_ext.model.cross_probabilities import token_probabilities
+from asyndm_ext.region.grid import halved_grid
 from asyndm_ext.region.regions import ObjectRegion
 
 TEXT, TOKENS = 12, 7

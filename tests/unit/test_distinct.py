@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,7 +12,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from asyndm_ext.clock import distinct as module
-from asyndm_ext.clock.distinct import PIXEL, elementwise, numbers, occurring, pairwise, repeated, spread
+from asyndm_ext.clock.distinct import (
+    PIXEL,
+    elementwise,
+    numbers,
+    numbers_of_few,
+    occurring,
+    pairwise,
+    repeated,
+    spread,
+)
 from asyndm_ext.clock.schedule import CURVES, PixelClock, next_height
 from asyndm_ext.model.timesteps import TimestepTable
 
@@ -113,8 +123,41 @@ def test_what_is_known_goes_with_the_map() -> None:
 
 
 def test_what_occurs() -> None:
-    index, used = occurring(torch.tensor([[5, 2], [2, 9]], dtype=torch.int32), 12)
-    assert used.tolist() == [2, 5, 9] and index.tolist() == [[1, 0], [0, 2]]
+    assert occurring(np.array([[5, 2], [2, 9]], dtype=np.int32), 12).tolist() == [2, 5, 9]
+
+
+@pytest.mark.parametrize("block", [PIXEL, (2, 3)])
+def test_the_map_of_numbers(block: tuple[int, int]) -> None:
+    cells = some((2, 1, 3, 2), 5)
+    found = numbers(cells)._replace(block=block)
+    made = found.map()
+    assert torch.equal(made, cells.repeat_interleave(block[0], -2).repeat_interleave(block[1], -1))
+    assert numbers(made) is found, "its numbers are known"
+
+
+KNOWN = [0.0, 0.4, 0.7]
+
+
+@given(st.lists(st.sampled_from(KNOWN), min_size=6, max_size=6))
+def test_a_map_of_a_few_known_numbers(told: list[float]) -> None:
+    """Those that occur nowhere are none of its numbers."""
+    x = torch.tensor(told, dtype=torch.float64).view(1, 1, 2, 3)
+    found = numbers_of_few(x, [0.7, *KNOWN])
+    assert found is not None
+    expected = numbers(x)
+    assert torch.equal(found.values, expected.values) and torch.equal(found.where, expected.where)
+    assert found.where.dtype == torch.int32 and found.block == PIXEL
+
+
+@pytest.mark.parametrize("other", [0.5, -0.1, 0.8, float("nan")])
+def test_a_map_with_another_number(other: float) -> None:
+    x = torch.tensor([[0.0, 0.4], [other, 0.7]], dtype=torch.float64)
+    assert numbers_of_few(x, KNOWN) is None
+
+
+def test_a_map_of_too_many_known_numbers() -> None:
+    many = [0.05 * one for one in range(12)]
+    assert numbers_of_few(torch.tensor([many[:2]], dtype=torch.float64), many) is None
 
 
 @pytest.mark.parametrize("curve", CURVES)
@@ -167,6 +210,22 @@ def test_two_maps_of_cells(one: tuple[int, int], other: tuple[int, int], first: 
     if one == other or 1 in (len(x.unique()), len(y.unique())):
         finest = min((numbers(m).block for m in (x, y) if len(m.unique()) > 1), default=numbers(made).block)
         assert numbers(made).block == finest
+
+
+def test_a_table_of_timesteps_that_are_made_of_levels() -> None:
+    """Worked out for the distinct levels only; of two that round to the same timestep there is one row."""
+    asked = []
+
+    def timestep(levels: Tensor) -> Tensor:
+        asked.append(levels.shape)
+        return 1000 - 300 * levels.float()
+
+    level = some((2, 1, 5, 4), 6)
+    level[0, 0, 0, 0] += 1e-6
+    made, expected = TimestepTable.from_map(level, 0.25, timestep), TimestepTable.from_map(1000 - 300 * level, 0.25)
+    assert asked == [(7,)]
+    assert torch.equal(made.values, expected.values) and made.counts == expected.counts and sum(made.counts) <= 12
+    assert torch.equal(made.index, expected.index) and made.cells.dtype == torch.int32
 
 
 @pytest.mark.parametrize("block", [(1, 1), (4, 4), (2, 8)])

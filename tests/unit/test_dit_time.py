@@ -17,6 +17,7 @@ from asyndm_ext.model.dit_time import DiTTimeConditioning
 from asyndm_ext.model.network import time_conditioning
 from asyndm_ext.model.patches import PATCH, patch_constant, patch_grid
 from asyndm_ext.model.timesteps import TimestepTable
+from asyndm_ext.model.token_modulation import TokenModulations
 from asyndm_ext.model.unet_time import UnsupportedModel
 
 RELATIVE = 1e-5
@@ -66,6 +67,26 @@ def way(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture(params=NAMES)
 def dit(request: pytest.FixtureRequest) -> DiT:
     return DiT(request.param)
+
+
+@pytest.mark.parametrize("may_compile", [False, True])
+def test_modules_have_hooks_that_are_needed_only(
+    dit: DiT, way: str, may_compile: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each costs its module's calls some time. While a network is compiled none can be added, so then they are there
+    before."""
+    monkeypatch.setattr(token_modulation, "may_compile", lambda: may_compile)
+    give, given = TokenModulations.give, []
+    monkeypatch.setattr(TokenModulations, "give", lambda *args: (given.append(1), give(*args)))
+    before, time, table = hooks(dit.net), time_conditioning(dit.net), table_of(timestep_maps(1, (8, 8)))
+    with time.attached():
+        attached = hooks(dit.net)
+        time.use(table, [0])
+        assert (hooks(dit.net) > attached) == may_compile
+        dit(normal(1, 4, 8, 8, seed=1), NOMINAL)
+        assert (hooks(dit.net) > attached) == (may_compile or bool(given))
+        assert given or way == "handed over"
+    assert hooks(dit.net) == before
 
 
 @pytest.mark.parametrize("size", SIZES)

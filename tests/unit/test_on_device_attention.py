@@ -23,7 +23,8 @@ from asyndm_ext.bench.count import CALL, NETWORK
 from asyndm_ext.bench.counting import Event, Log
 from asyndm_ext.bench.subjects import random_subject
 from asyndm_ext.hosts.webui.network import NetworkHooks
-from asyndm_ext.model.attention import VALUE, TokenRow, fused_probabilities, token_probabilities
+from asyndm_ext.model.attention import TokenRow
+from asyndm_ext.model.cross_probabilities import VALUE, fused_probabilities, token_probabilities
 from asyndm_ext.model.timesteps import TimestepTable
 
 SIZE = (12, 16)

@@ -22,8 +22,9 @@ from support.tiny import fresh_model, job
 from torch import Tensor, nn
 
 from asyndm_ext.embedded.sampling import Result, run_variant
-from asyndm_ext.model import attention
-from asyndm_ext.model.attention import TokenRow, token_probabilities
+from asyndm_ext.model import cross_probabilities
+from asyndm_ext.model.attention import TokenRow
+from asyndm_ext.model.cross_probabilities import token_probabilities
 from asyndm_ext.model.network import attention_capture, time_conditioning
 from asyndm_ext.model.timesteps import TimestepTable
 from asyndm_ext.region.regions import ObjectRegion
@@ -221,7 +222,7 @@ def test_the_layout_of_a1111_s_unets(dtype: torch.dtype) -> None:
 def test_devices_without_autocast_are_left_alone() -> None:
     """Older versions of torch refuse to turn it off there."""
     with mock.patch.object(torch, "autocast", side_effect=RuntimeError):
-        with attention.without_autocast(torch.device("mps")):
+        with cross_probabilities.without_autocast(torch.device("mps")):
             pass
         with pytest.raises(RuntimeError):
-            attention.without_autocast(torch.device("cpu"))
+            cross_probabilities.without_autocast(torch.device("cpu"))

@@ -9,11 +9,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from asyndm_ext.model import token_rows
 from asyndm_ext.model.token_rows import Chunks, RowTable, TokenRows
 
 IMAGES, TOKENS, WIDTH, ROWS = 2, 5, 4, 7
 SCALES = (1, 4)
 GROUPS = (range(2), range(2, 5))  # shift, scale; gate, shift, scale; and a gate alone
+
+
+@pytest.fixture(autouse=True, params=[0, token_rows.AT_ONCE], ids=["large", "small"])
+def size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of a large picture are gathered when they are used, those of a small one together."""
+    monkeypatch.setattr(token_rows, "AT_ONCE", request.param)
 
 
 class Given:
