@@ -91,7 +91,7 @@ class PixelModel:
         host: the model without.
         network: the module that the hooks go to.
         columns: for each image, for each object, its tokens' columns.
-        table_of: makes the table of timesteps from a level map; by default of the distinct ones.
+        table_of: makes the table from a map of timesteps; by default it is of the distinct ones.
         capture: whether to read the attention.
     """
 
@@ -105,7 +105,7 @@ class PixelModel:
     ) -> None:
         self._host = host
         self._images = len(columns)
-        self._table_of = table_of or (lambda level: TimestepTable.from_map(level, QUANTUM, self.timesteps))
+        self._own_table = table_of
         self.hooks = NetworkHooks(network, len(columns[0]) if capture else 0, self._images)
         self.by_patch = is_dit(network)
         rows: list[TokenRow | None] = [TokenRow(image, own) for image, own in enumerate(columns)]
@@ -123,6 +123,11 @@ class PixelModel:
 
     def timesteps(self, level: Tensor) -> Tensor:
         return 1000 * level if self._host.kind == "flow" else self._host.table.sigma_to_t(level)
+
+    def _table_of(self, level: Tensor) -> TimestepTable:
+        if self._own_table is not None:
+            return self._own_table(self.timesteps(level))
+        return TimestepTable.from_map(level, QUANTUM, self.timesteps)
 
     def __call__(self, x: Tensor, nominal: float, level: Tensor) -> Tensor:
         host = self._host

@@ -35,12 +35,12 @@ class ObjectKeys:
         length: how many keys hold all of them.
 
     Attributes:
-        count: W. objects: n.
+        objects: n.
     """
 
     def __init__(self, rows: slice | Tensor, columns: Tensor, share: Tensor, length: int) -> None:
         self.rows, self.length = rows, length
-        self.count, self.objects = share.shape[:2]
+        self.objects = share.shape[1]
         self._columns = columns.view(1, len(columns), 1, -1, 1)
         self._share = share.transpose(1, 2)
         self._values: dict[tuple[int, int, torch.dtype], Tensor] = {}
@@ -76,8 +76,8 @@ class _Told(NamedTuple):
     """What the kernel has told of some layers, G of them.
 
     Attributes:
-        parts: of the objects in the sums, times :data:`VALUE`, ``(G*W, heads, P, n)``.
-        own, all: the log-sums over the objects' keys and over all, ``(G*W, heads, P)``.
+        parts: of the objects in the sums, times :data:`VALUE`, ``(G, W, heads, P, n)``.
+        own, all: the log-sums over the objects' keys and over all, ``(G, W, heads, P)``.
     """
 
     parts: Tensor
@@ -178,11 +178,10 @@ class ObjectSums:
         parts, sums = kernel(q, k, values)
         if look and not right(sums, q, k):
             return None
-        if len(layers) == 1:
-            every = first.sums[wanted.rows, :, image]
-        else:  # small enough to be cut afterwards
-            every = torch.stack([layer.sums for layer in layers])[:, wanted.rows, :, image].flatten(0, 1)
-        return _Told(parts[..., : wanted.objects].float(), sums, every)
+        # These are small enough to be cut when they are together.
+        of_all = first.sums.unsqueeze(0) if len(layers) == 1 else torch.stack([layer.sums for layer in layers])
+        parts = parts[..., : wanted.objects].float().unflatten(0, (len(layers), -1))
+        return _Told(parts, sums.unflatten(0, (len(layers), -1)), of_all[:, wanted.rows, :, image])
 
     def _settle(self) -> None:
         """What has been taken goes to what was found."""
@@ -190,10 +189,8 @@ class ObjectSums:
         self._waiting = 0
         if not self._told:
             return
-        assert self._wanted is not None
         parts, own, every = (x[0] if len(x) == 1 else torch.cat(x) for x in zip(*self._told, strict=True))
         self._told.clear()
         each = (own - every).exp_().unsqueeze(-1) * parts
-        layers = each.view(-1, self._wanted.count, *each.shape[1:])
-        found = layers.sum(dim=(0, 2)).transpose(1, 2) / (VALUE * each.shape[1])
+        found = each.sum(dim=(0, 2)).transpose(1, 2) / (VALUE * each.shape[2])
         self._found = found if self._found is None else self._found.add_(found)

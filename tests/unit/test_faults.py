@@ -21,7 +21,7 @@ from support.tiny import job, random_model
 from asyndm_ext.clock.schedule import PixelSchedule
 from asyndm_ext.embedded import sampling
 from asyndm_ext.hosts.embedded import GuidedUNet
-from asyndm_ext.model import attention, unet_time
+from asyndm_ext.model import attention, cross_probabilities, unet_time
 from asyndm_ext.region.regions import ObjectRegion
 from asyndm_ext.run import Run, SentMaps
 from asyndm_ext.world.model import WorldModel
@@ -44,7 +44,7 @@ PLACES = (
     Place("network", type(random_model().unet), "forward"),
     Place("time embedding", unet_time, "timestep_embedding"),
     Place("time conditioning", unet_time, "add_rows"),
-    Place("capture", attention, "token_probabilities"),
+    Place("capture", cross_probabilities, "token_probabilities"),
     Place("captured maps", attention.CrossAttentionCapture, "maps"),
     Place("region sees", ObjectRegion, "observe", answers=False),
     Place("region tells", ObjectRegion, "strength"),
