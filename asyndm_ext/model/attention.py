@@ -158,11 +158,12 @@ class CrossAttentionCapture(AttentionCapture):
                 handles.append(layer.to_q.register_forward_hook(self._on_query(number)))
                 handles.append(layer.to_k.register_forward_hook(self._on_key(number, layer)))
             yield self
+            self._add_up()
         finally:
             for handle in handles:
                 handle.remove()
-            self.read(())
             self._readings.clear()
+            self.read(())
             self._left = LeftAlone()
 
     def begin(self, latent_size: tuple[int, int]) -> None:

@@ -124,10 +124,13 @@ class Reading:
     def take(self, q: Tensor, k: Tensor, heads: int, scale: float) -> None:
         """Read a layer: queries and keys of the call's batch. On a GPU several are read at once, as long as they take
         little memory until then."""
-        self.number += 1
         if works_slowly(q.device):
             self._more(token_probabilities(q[self.rows], k[self.rows], heads, scale, self.tokens))
-            return
+        else:
+            self._take(q, k, heads, scale)
+        self.number += 1
+
+    def _take(self, q: Tensor, k: Tensor, heads: int, scale: float) -> None:
         if not self.kept:
             self.left.note(q, k)
             self.room = self.memory // (q.untyped_storage().nbytes() + k.untyped_storage().nbytes())
