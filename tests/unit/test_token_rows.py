@@ -81,6 +81,18 @@ def test_a_block_modulates_every_token_by_its_own(block: Callable[[Tensor, Any],
     assert given.told == [1], "one modulation was applied"
 
 
+def test_what_is_large_is_gathered_when_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is as large as the tokens."""
+    gathered, widths = RowTable.gathered, []
+    monkeypatch.setattr(
+        RowTable, "gathered", lambda self, rows, count: (widths.append(rows.shape[-1]), gathered(self, rows, count))[1]
+    )
+    given = Given()
+    shift, scale, gate, *_ = (one.unsqueeze(1) for one in given.stand_in.chunk(6, dim=1))
+    _ = gate * (given.x * (1 + scale) + shift)
+    assert widths == ([6 * WIDTH] if token_rows.AT_ONCE else [2 * WIDTH, 3 * WIDTH])
+
+
 def test_the_second_half_of_a_block_has_chunks_of_its_own() -> None:
     given = Given(expanded=True)
     *_, shift, scale, gate = given.stand_in.chunk(6, dim=2)
