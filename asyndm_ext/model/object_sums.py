@@ -113,8 +113,10 @@ class ObjectSums:
         known = self._trusted.get(sort)
         if known is False:
             return False
-        if self._kept and not (self._kept[0].q.shape == q.shape and self._kept[0].k.shape == k.shape):
-            self._ask()
+        if self._kept:
+            first = self._kept[0]
+            if first.q.shape != q.shape or first.k.shape != k.shape or image != self._image:
+                self._ask()
         self._wanted, self._image = wanted, image
         if known is None:
             told = self._told_of([_Layer(q, k, sums)], look=True)

@@ -61,11 +61,11 @@ def explicit(layers: list[tuple[Tensor, Tensor]], rows: slice | Tensor) -> Tenso
     return found
 
 
-def taken(layers: list[tuple[Tensor, Tensor]], rows: slice | Tensor, memory: int) -> Tensor:
+def taken(layers: list[tuple[Tensor, Tensor]], rows: slice | Tensor, memory: int, image: slice = IMAGE) -> Tensor:
     sums, what = ObjectSums(memory, {}), wanted(rows)
     for q, k in layers:
         log_sums = (q.double() @ k.double().transpose(2, 3) / WIDTH**0.5).logsumexp(dim=-1).float()
-        assert sums.take(q, k, log_sums, what, IMAGE)
+        assert sums.take(q, k, log_sums, what, image)
     assert sums
     found = sums.found()
     assert found is not None and not sums and sums.found() is None
@@ -90,6 +90,20 @@ def test_in_half_precision(dtype: torch.dtype, tolerance: float) -> None:
     layers = [layer(seed, dtype=dtype) for seed in range(4)]
     found, expected = taken(layers, slice(1, 3), PLENTY), explicit(layers, slice(1, 3))
     assert float((found - expected).abs().max() / expected.max()) < tolerance
+
+
+def test_layers_whose_picture_begins_elsewhere_are_looked_at_apart() -> None:
+    layers, there, found = [layer(seed) for seed in range(3)], slice(TEXT + 1, TEXT + 1 + PIXELS), []
+    for images in ((IMAGE, IMAGE, IMAGE), (there, there, there), (IMAGE, IMAGE, there)):
+        sums, what = ObjectSums(PLENTY, {}), wanted(slice(1, 3))
+        for (q, k), image in zip(layers, images, strict=True):
+            log_sums = (q @ k.transpose(2, 3) / WIDTH**0.5).logsumexp(dim=-1)
+            assert sums.take(q, k, log_sums, what, image)
+        found.append(sums.found())
+    assert float((found[0] - found[1]).abs().max()) > 0.01
+    last = layers[2:]
+    expected = found[0] - explicit(last, slice(1, 3)) + taken(last, slice(1, 3), 0, there)
+    torch.testing.assert_close(found[2].double(), expected, rtol=1e-4, atol=1e-6)
 
 
 def test_layers_of_another_size_are_looked_at_apart() -> None:
