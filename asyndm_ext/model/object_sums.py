@@ -43,7 +43,7 @@ class ObjectKeys:
         self.objects = share.shape[1]
         self._columns = columns.view(1, len(columns), 1, -1, 1)
         self._share = share.transpose(1, 2)
-        self._values: dict[tuple[int, int, torch.dtype], Tensor] = {}
+        self._values: dict[tuple[int, int, int, torch.dtype], Tensor] = {}
 
     def picked(self, keys: Sequence[Tensor]) -> Tensor:
         """Of some layers' keys ``(N, heads, S, d)`` the objects', ``(G*W, heads, m, d)``."""
@@ -55,12 +55,12 @@ class ObjectKeys:
 
     def values(self, layers: int, heads: int, width: int, dtype: torch.dtype) -> Tensor:
         """``(G*W, heads, m, width)``: in column i :data:`VALUE` times what a key counts for object i."""
-        key = (layers, width, dtype)
+        key = (layers, heads, width, dtype)
         if key not in self._values:
             values = self._share.new_zeros(*self._share.shape[:2], width)
             values[..., : self.objects] = VALUE * self._share
-            self._values[key] = values.to(dtype).repeat(layers, 1, 1).unsqueeze(1)
-        return self._values[key].expand(-1, heads, -1, -1)
+            self._values[key] = values.to(dtype).unsqueeze(1).repeat(layers, heads, 1, 1)
+        return self._values[key]
 
 
 class _Layer(NamedTuple):
