@@ -23,11 +23,11 @@ import torch
 from modules import processing, script_callbacks, scripts, sd_samplers_common, shared
 
 try:
-    from asyndm_ext.model import attention, token_attention
+    from asyndm_ext.model import cross_probabilities, token_attention
     from asyndm_ext.region.regions import ObjectRegion
     from asyndm_ext.run import Run
 except ImportError:  # the WebUI without the extension under test
-    attention = token_attention = ObjectRegion = Run = None
+    cross_probabilities = token_attention = ObjectRegion = Run = None
 
 
 def network() -> torch.nn.Module:
@@ -62,7 +62,7 @@ class Faults:
         """Where the functions are kept that a job goes through."""
         return {
             "solver": [(Run, "move")],
-            "capture": [(attention, "token_probabilities"), (token_attention, "joint_probabilities")],
+            "capture": [(cross_probabilities, "token_probabilities"), (token_attention, "joint_probabilities")],
             "region": [(ObjectRegion, "strength")],
             "callback": [(sd_samplers_common.Sampler, "callback_state")],
             "decode": [(processing, "decode_latent_batch")],
