@@ -5,7 +5,7 @@ once, and kept beside the map and all maps that are made of it: of the strengths
 heights, of these the levels, of the levels the timesteps. A map that has been changed in place is sorted out anew.
 
 A mask from attention is one of cells of several pixels, and so are all maps that follow from it: there the cells are
-kept, not the pixels. Which numbers occur is counted by numpy, which takes a quarter of torch's time for so few.
+kept, not the pixels. Which numbers occur is counted by numpy, whose operators cost less to call than torch's.
 """
 
 from __future__ import annotations
@@ -123,13 +123,8 @@ def of_each(work: Callable[[Tensor], Tensor], x: Numbers) -> Numbers:
     return x if torch.equal(made, x.values) else in_order(made, x.where, x.block)
 
 
-def pairwise(work: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
-    """``work`` of two maps of the same shape, done once for every pair of numbers that occurs somewhere."""
-    return of_pairs(work, numbers(x), numbers(y)).map()
-
-
 def of_pairs(work: Callable[[Tensor, Tensor], Tensor], x: Numbers, y: Numbers) -> Numbers:
-    """The same of the numbers that they are made of."""
+    """``work`` of two maps of the same shape, done once for every pair of their numbers that occurs somewhere."""
     (xs, x_at, block), (ys, y_at, _) = _of_one_size(x, y)
     if len(xs) * len(ys) > x_at.numel():  # most pairs would occur nowhere
         return numbers(work(xs[x_at.long()], ys[y_at.long()]))._replace(block=block)

@@ -132,8 +132,9 @@ class Reading:
 
     def _take(self, q: Tensor, k: Tensor, heads: int, scale: float) -> None:
         if not self.kept:
-            self.left.note(q, k)
             self.room = self.memory // (q.untyped_storage().nbytes() + k.untyped_storage().nbytes())
+            if self.room >= _FEW:
+                self.left.note(q, k)
         elif self.kept[0][2:] != (heads, scale):
             self._look()
         if self.room < _FEW or not self.left.seen:

@@ -154,10 +154,13 @@ class ObjectSums:
     def _ask(self) -> None:
         """The kernel, for the layers that were kept."""
         if self._kept:
-            told = self._told_of(self._kept)
-            # For so many at once torch would take a kernel that does not tell.
-            self._told += [told] if told else [one for each in self._kept if (one := self._told_of([each]))]
+            told = [self._told_of(self._kept)]
+            if told[0] is None:  # for so many at once torch would take a kernel that does not tell
+                told = [self._told_of([each]) for each in self._kept]
             self._kept.clear()
+            for one in told:
+                assert one is not None, "a layer that was taken would be missing"
+                self._told.append(one)
 
     def _told_of(self, layers: Sequence[_Layer], look: bool = False) -> _Told | None:
         """What the kernel tells of these layers; None if none does.

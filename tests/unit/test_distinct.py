@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from asyndm_ext.clock.distinct import (
     numbers,
     numbers_of_few,
     occurring,
-    pairwise,
+    of_pairs,
     repeated,
     spread,
 )
@@ -30,6 +31,10 @@ def some(shape: tuple[int, ...], numbers: int, seed: int = 0) -> Tensor:
     """A map of cells of three pixels in a row, of a few numbers that are no short fractions."""
     draw = torch.Generator().manual_seed(seed)
     return torch.randint(0, numbers, shape, generator=draw).double().div(numbers + 0.3).repeat_interleave(3, dim=-1)
+
+
+def pairwise(work: Callable[[Tensor, Tensor], Tensor], x: Tensor, y: Tensor) -> Tensor:
+    return of_pairs(work, numbers(x), numbers(y)).map()
 
 
 def is_true(x: Tensor) -> None:

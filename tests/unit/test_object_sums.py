@@ -33,7 +33,7 @@ OBJECTS = [[[2], [5, 6], []], [[1], [], [3, 4, 0]]]
 
 
 def wanted(rows: slice | Tensor) -> ObjectKeys:
-    """Of as many rows, the last ones of :data:`OBJECTS`."""
+    """Of as many rows, the first ones of :data:`OBJECTS`."""
     own = OBJECTS[: 1 if rows == slice(1, 2) else 2]
     columns = [sorted({one for each in row for one in each}) for row in own]
     most = max(map(len, columns))
